@@ -1,0 +1,8 @@
+"""The one exception that users are meant to read."""
+
+
+class LimitedError(ValueError):
+    """Bad input: one sentence that names the file or value and says what to do.
+
+    The command line prints it as one line and exits with status 2.
+    """
