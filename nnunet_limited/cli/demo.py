@@ -1,0 +1,7 @@
+"""``nnunet-limited crossval``."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""

@@ -1,0 +1,61 @@
+"""The ``nnunet-limited`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from nnunet_limited import __version__
+from nnunet_limited.cli import crossval, demo, doctor, plan, split, train
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.discovery import export_extension_folder
+from nnunet_limited.host.parallel import default_processes
+
+# typer may carry its own copy of click; its base class of usage errors is reached through what typer exports.
+USAGE_ERROR = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    help="Train nnU-Net v2 well when labels are scarce.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+for module in (demo, split, plan, train, crossval, doctor):
+    module.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _callback(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True)) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit status 2."""
+    export_extension_folder()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a small machine
+    os.environ.setdefault("nnUNet_def_n_proc", str(default_processes()))
+    try:
+        status = app(standalone_mode=False)
+    except LimitedError as error:
+        sys.exit(_report(str(error)))
+    except USAGE_ERROR as error:
+        sys.exit(_report(f"{error.format_message()} (see {_command()} --help)"))  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        print(f"\n{_command()}: interrupted; run it again to go on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _command() -> str:
+    known = {command.name for command in app.registered_commands}
+    return " ".join(["nnunet-limited", *[argument for argument in sys.argv[1:2] if argument in known]])
+
+
+def _report(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2

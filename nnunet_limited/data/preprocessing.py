@@ -1,0 +1,111 @@
+"""Preprocess cases with the host's own code: resumable, and never opening the label of an unlabelled case."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder
+from nnunet_limited.host.files import replacing
+from nnunet_limited.host.parallel import run_all
+
+UNLABELED_SUFFIX = "_unlabeled"
+
+
+def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]:
+    """Return the folders of preprocessed cases with label and without.
+
+    Cases without label lie in a folder of their own because the host takes every case of a folder for a labelled one.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    identifier = PlansManager(plans).get_configuration(configuration).data_identifier
+    folder = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / identifier
+    return folder, folder.with_name(folder.name + UNLABELED_SUFFIX)
+
+
+def fingerprint_folder(preprocessed: Path, plans: str) -> Path:
+    """Return where the fingerprint of ``plans`` lies; the stock fingerprint of the dataset is never touched."""
+    return preprocessed / "fingerprints" / plans
+
+
+def preprocess(
+    plans: dict[str, Any],
+    configuration: str,
+    dataset: RawDataset,
+    labeled: Iterable[str],
+    unlabeled: Iterable[str],
+    processes: int,
+) -> None:
+    """Preprocess the cases that are missing or older than their raw files."""
+    with_label, without_label = data_folders(plans, configuration)
+    tasks = []
+    for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
+        for identifier in cases:
+            case = dataset.cases[identifier]
+            if not is_current(folder / f"{identifier}.pkl", case, use_label):
+                tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
+    if tasks:
+        run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
+    for folder in (with_label, without_label):
+        shutil.rmtree(scratch_folder(folder), ignore_errors=True)
+
+
+def is_current(result: Path, case: Case, use_label: bool) -> bool:
+    """Tell whether ``result``, which is written last, is there and not older than the raw files it is made from."""
+    sources = [*case.images, *([case.label] if use_label and case.label else [])]
+    return result.is_file() and all(s.stat().st_mtime <= result.stat().st_mtime for s in sources)
+
+
+def preprocess_case(
+    case: Case, folder: Path, use_label: bool, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
+) -> None:
+    """Preprocess one case into ``folder`` with the host's ``run_case_save``; its ``.pkl`` appears last.
+
+    Without label the host computes the mask of the image itself (0 inside, -1 outside), as it does for prediction.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    chosen = manager.get_configuration(configuration)
+    label = str(case.label) if use_label else None
+    images = [str(image) for image in case.images]
+    scratch = scratch_folder(folder)
+    for needed in (folder, scratch):
+        needed.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+        made = Path(temporary) / case.identifier
+        chosen.preprocessor_class(verbose=False).run_case_save(
+            str(made), images, label, manager, chosen, dataset_json
+        )
+        (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
+        for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+            os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")
+
+
+def scratch_folder(folder: Path) -> Path:
+    """Return where cases of ``folder`` are made; not inside it, where the host expects whole cases only."""
+    return folder.with_name(folder.name + ".tmp")
+
+
+def copy_ground_truth(cases: Sequence[Case], preprocessed: Path) -> None:
+    """Copy validation labels to ``gt_segmentations``, where the host's validation looks for them."""
+    for case in cases:
+        assert case.label is not None
+        ending = case.label.name[len(case.identifier) :]
+        target = preprocessed / "gt_segmentations" / f"{case.identifier}{ending}"
+        if not target.is_file() or target.stat().st_mtime < case.label.stat().st_mtime:
+            with replacing(target) as temporary:
+                shutil.copy2(case.label, temporary)
+
+
+def require(folder: Path, cases: Iterable[str], what: str, remedy: str) -> None:
+    """Refuse to go on when a case is not preprocessed in ``folder``."""
+    for case in cases:
+        if not (folder / f"{case}.pkl").is_file():
+            raise LimitedError(f"{what} case {case!r} is not preprocessed in {folder}; {remedy}")

@@ -1,0 +1,53 @@
+"""Two views of one unlabelled crop: same geometry, different intensities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+
+# Transforms of the host's training pipeline that move voxels, that need a label, and that blank the outside.
+_GEOMETRIC = {"SpatialTransform", "MirrorTransform", "Convert3DTo2DTransform", "Convert2DTo3DTransform"}
+_LABEL_ONLY = {"RemoveLabelTansform", "ConvertSegmentationToRegionsTransform", "DownsampleSegForDSTransform"}
+_MASKING = {"MaskImageTransform"}
+
+
+class TwoViews(BasicTransform):  # type: ignore[misc]
+    """Turn a crop into a weak view (geometry only) and a strong view (the host's intensity augmentation on top).
+
+    In: ``image`` (c, *spatial) and ``segmentation`` (1, *spatial), which is -1 outside the image and 0 inside.
+    Out: ``image`` (2c, *spatial), weak first, and ``segmentation`` as a bool mask of the voxels inside the image.
+    """
+
+    def __init__(self, host_pipeline: Any) -> None:
+        """Sort the transforms of the host's ``get_training_transforms`` into the three parts."""
+        super().__init__()
+        named = [(type(t).__name__, t) for t in host_pipeline.transforms]
+        self.geometric = [t for name, t in named if name in _GEOMETRIC]
+        self.masking = [t for name, t in named if name in _MASKING]
+        self.intensity = [t for name, t in named if name not in _GEOMETRIC | _LABEL_ONLY | _MASKING]
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Return the two views of ``data_dict`` stacked along the channels."""
+        for transform in self.geometric:
+            data_dict = transform(**data_dict)
+        mask = data_dict["segmentation"]
+        weak = {"image": data_dict["image"], "segmentation": mask}
+        strong = {"image": data_dict["image"].clone(), "segmentation": mask}
+        for transform in self.intensity:
+            strong = transform(**strong)
+        for transform in self.masking:
+            weak, strong = transform(**weak), transform(**strong)
+        return {"image": torch.cat((weak["image"], strong["image"])), "segmentation": mask >= 0}
+
+
+def without_benchmark(pipeline: Any) -> None:
+    """Switch off the timing of blur implementations in a host pipeline.
+
+    It picks the faster of two that differ in the last bit, so a run with it is not repeatable.
+    """
+    for transform in getattr(pipeline, "transforms", []):
+        inner = getattr(transform, "transform", transform)
+        if hasattr(inner, "benchmark"):
+            inner.benchmark = False

@@ -1,0 +1,75 @@
+"""Is this environment fit to train? Each finding says what was looked at, what was found and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+PROBE = """
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+from nnunet_limited.trainers import LimitedMeanTeacherTrainer
+assert find("LimitedMeanTeacherTrainer") is LimitedMeanTeacherTrainer
+"""
+TORCHVISION = (
+    "nnU-Net imports torchvision (through timm) when it looks up any trainer but its default one, so without it every "
+    "other -tr fails. torch and torchvision must be builds of one release and one kind: 'pip install -U torch "
+    "torchvision' for the default builds, or both from PyTorch's CPU index; a CUDA torchvision beside a CPU torch fails"
+)
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at versions, torchvision, the trainer look-up and nnU-Net's folders."""
+    findings = [_version("nnunetv2", "pip install 'nnunetv2>=2.8,<2.9'"), _version("torch", "pip install torch")]
+    if findings[0].ok and not metadata.version("nnunetv2").startswith("2.8."):
+        findings[0] = Finding("nnunetv2", False, findings[0].found, "pip install 'nnunetv2>=2.8,<2.9'")
+    findings.append(_runs("torchvision", "import torchvision", TORCHVISION))
+    clean = {key: value for key, value in os.environ.items() if key != "nnUNet_extTrainer"}
+    findings.append(
+        _runs(
+            "trainers are found without any variable set",
+            PROBE,
+            "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(nnunet-limited path)",
+            clean,
+        )
+    )
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        findings.append(_folder(variable))
+    return findings
+
+
+def _version(package: str, remedy: str) -> Finding:
+    try:
+        return Finding(package, True, metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return Finding(package, False, "not installed", remedy)
+
+
+def _runs(what: str, code: str, remedy: str, environment: dict[str, str] | None = None) -> Finding:
+    # A fresh interpreter, because the .pth file is read at start-up only and a failed import would stay half-loaded.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    return Finding(what, done.returncode == 0, "works" if done.returncode == 0 else last, remedy)
+
+
+def _folder(variable: str) -> Finding:
+    value = os.environ.get(variable)
+    if not value:
+        return Finding(variable, False, "not set", f"export {variable}=/path/to/{variable}")
+    if not Path(value).is_dir():
+        return Finding(variable, False, f"{value} is not a folder", f"mkdir -p {value}, or correct the variable")
+    if variable != "nnUNet_raw" and not os.access(value, os.W_OK):
+        return Finding(variable, False, f"{value} is read-only", "point the variable to a folder you may write to")
+    return Finding(variable, True, value)

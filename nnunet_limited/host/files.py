@@ -1,0 +1,62 @@
+"""Files that are either complete or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.errors import LimitedError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` that takes its place when the block ends well.
+
+    A run killed inside the block leaves ``path`` as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> LimitedError:
+    """Return the error to raise for a ``path`` that cannot be written."""
+    return LimitedError(
+        f"{path} cannot be written ({error.strerror or error}); free the disk, mend the folder's permissions "
+        "or point nnUNet_preprocessed / nnUNet_results elsewhere"
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` to ``path`` at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, what: str, remedy: str) -> Any:
+    """Read ``path``; a missing or broken file is a one-line error naming ``what`` it is and the ``remedy``."""
+    if not path.is_file():
+        raise LimitedError(f"{what} {path} does not exist; {remedy}")
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise LimitedError(f"{what} {path} is not readable JSON ({error}); mend it or {remedy}") from error
+
+
+def content_hash(content: Any) -> str:
+    """Return a short hash of JSON-like ``content`` that does not depend on the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

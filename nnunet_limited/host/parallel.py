@@ -1,0 +1,55 @@
+"""Run one function over many cases, in worker processes, with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nnunet_limited.errors import LimitedError
+
+T = TypeVar("T")
+
+
+def default_processes() -> int:
+    """Return the number of worker processes to use: nnU-Net's ``nnUNet_def_n_proc``, at most one a core."""
+    return max(1, min(int(os.environ.get("nnUNet_def_n_proc", 8)), os.cpu_count() or 1))
+
+
+def run_all(
+    function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], processes: int, description: str
+) -> list[T]:
+    """Return ``function(*task)`` for each task in order; the first error ends the work.
+
+    With one process it runs here; otherwise in freshly spawned ones, as the host does (fork and torch do not mix).
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(description, total=len(tasks))
+        if processes <= 1 or len(tasks) <= 1:
+            results = []
+            for task in tasks:
+                results.append(function(*task))
+                progress.advance(bar)
+            return results
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
+            futures = [pool.submit(function, *task) for task in tasks]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.advance(bar)
+            except BrokenProcessPool as error:
+                raise LimitedError(
+                    f"{description}: a worker process died, probably for want of memory; use a smaller -np than "
+                    f"{processes} and run the command again, it goes on where it stopped"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return [future.result() for future in futures]

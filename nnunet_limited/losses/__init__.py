@@ -1,0 +1,1 @@
+"""Losses on tensors; no trainer and no nnU-Net in here."""

@@ -1,0 +1,43 @@
+"""Losses between two predictions of the same voxels.
+
+Shapes: logits and probabilities ``(b, c, *spatial)``, masks ``(b, 1, *spatial)`` with True where a voxel counts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def probabilities(logits: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return float32 probabilities: a sigmoid per channel where labels are overlapping ``regions``, else a softmax."""
+    logits = logits.float()
+    return torch.sigmoid(logits) if regions else torch.softmax(logits, dim=1)
+
+
+def masked_mean(value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of ``value`` over the voxels in ``mask``; 0 with zero gradient if there is none.
+
+    Voxels outside have no influence on the value or the gradient, whatever finite numbers they hold.
+    """
+    mask = mask.to(torch.bool).expand_as(value)
+    return torch.where(mask, value, value.new_zeros(())).sum() / mask.sum().clamp(min=1)
+
+
+def mean_squared_difference(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, regions: bool
+) -> torch.Tensor:
+    """Return the mean squared difference of probabilities (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780).
+
+    ``target`` holds probabilities and gets no gradient.
+    """
+    return masked_mean((probabilities(logits, regions) - target.detach().float()) ** 2, mask)
+
+
+def rampup(progress: float) -> float:
+    """Return the sigmoid-shaped weight ``exp(-5 (1 - progress)²)``, with ``progress`` cut to [0, 1].
+
+    Laine & Aila, Temporal ensembling for semi-supervised learning, ICLR 2017, arXiv 1610.02242.
+    """
+    return math.exp(-5.0 * (1.0 - min(max(progress, 0.0), 1.0)) ** 2)

@@ -1,0 +1,1 @@
+"""Partners of the student: networks that are there for training only."""

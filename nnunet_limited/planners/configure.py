@@ -1,0 +1,67 @@
+"""Give plans other settings, under a name of their own: same data, no preprocessing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import dataset_name, nnunet_folder
+from nnunet_limited.host.files import content_hash, write_json
+from nnunet_limited.planners.plan import load_plans
+from nnunet_limited.splits import split_name
+
+
+def find_plans(plans: str, dataset: str | None) -> Path:
+    """Return the preprocessed folder that holds ``plans``; without a dataset they must be unique."""
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    if dataset is not None:
+        return preprocessed / dataset_name(dataset)
+    folders = sorted(file.parent for file in preprocessed.glob(f"Dataset*/{plans}.json"))
+    if len(folders) != 1:
+        raise LimitedError(
+            f"plans {plans!r} are in {len(folders)} datasets of {preprocessed}"
+            f"{': ' + ', '.join(f.name for f in folders) if folders else ''}; "
+            f"{'say which with -d' if folders else 'make them with nnunet-limited plan'}"
+        )
+    return folders[0]
+
+
+def variant_name(settings: dict[str, Any]) -> str:
+    """Return a readable, file-safe name for settings, e.g. ``num_epochs-20``."""
+    text = "_".join(f"{key}-{value}" for key, value in sorted(settings.items()))
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+    return safe if len(safe) <= 60 and "-" in safe else f"set-{content_hash(settings)[:8]}"
+
+
+def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> str:
+    """Write ``<plans>_<name>`` with ``settings`` over those of ``plans``; return the new plans' name.
+
+    Every trainer that knows a setting must accept it.
+    """
+    from nnunet_limited.trainers.base import LimitedTrainer, trainer_classes
+
+    content = load_plans(folder, plans)
+    new = f"{plans}_{split_name(name or variant_name(settings))}"
+    limited = content.get("limited")
+    if limited is None:
+        raise LimitedError(
+            f"{folder / f'{plans}.json'} is not bound to a split, so it can carry no settings; make plans with "
+            "'nnunet-limited plan'"
+        )
+    content["limited"] = {**limited, "settings": {**limited["settings"], **settings}}
+    content["plans_name"] = new
+    for trainer in (LimitedTrainer, *trainer_classes()):
+        trainer.resolve_config(content)
+    file = folder / f"{new}.json"
+    if file.is_file() and load_plans(folder, new) != content:
+        raise LimitedError(f"{file} exists with other content; choose another --name or delete it")
+    write_json(file, content)
+    fingerprint = folder / "fingerprints"
+    if (fingerprint / plans).is_dir() and not (fingerprint / new).exists():
+        source = fingerprint / plans / "dataset_fingerprint.json"
+        target = fingerprint / new / "dataset_fingerprint.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    return new

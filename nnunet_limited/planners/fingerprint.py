@@ -1,0 +1,188 @@
+"""The dataset fingerprint of a split: geometry from images, intensities from visible labels only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import Case, RawDataset
+from nnunet_limited.host.files import read_json
+from nnunet_limited.host.parallel import run_all
+from nnunet_limited.splits import Split
+
+Geometry = Literal["all", "labeled"]
+
+
+class Inspection(NamedTuple):
+    """What planning needs of one case; ``problem`` says why its label cannot be used, if so."""
+
+    spacing: list[float]
+    shape_after_crop: list[int]
+    relative_size: float
+    problem: str | None
+
+
+def reader_of(dataset: RawDataset) -> Any:
+    """Return the host's reader class for the dataset's images."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    example = next(iter(dataset.cases.values())).images[0]
+    try:
+        return determine_reader_writer_from_dataset_json(dataset.dataset_json, str(example), verbose=False)
+    except RuntimeError as error:
+        raise LimitedError(
+            f"{example} cannot be read by nnU-Net as {dataset.dataset_json['file_ending']!r}; check the file and "
+            "file_ending in dataset.json"
+        ) from error
+
+
+def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequence[int]) -> Inspection:
+    """Read one case, check it, and return its geometry.
+
+    The label is opened only if ``use_label``. An unreadable label is reported in ``problem``; a label that can be read
+    but does not fit its image or dataset.json is an error, and so is any fault of the image.
+    """
+    from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+
+    reader = reader_class()
+    files = ", ".join(map(str, case.images))
+    try:
+        image, properties = reader.read_images([str(i) for i in case.images])
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise LimitedError(
+            f"the image of case {case.identifier} ({files}) cannot be read: {reason[-1] if reason else error!r}; its "
+            "channels must be readable and share one shape and spacing"
+        ) from error
+    if not np.isfinite(image).all():
+        raise LimitedError(
+            f"the image of case {case.identifier} ({files}) has {int((~np.isfinite(image)).sum())} voxels that are "
+            "NaN or infinite; replace them"
+        )
+    if not image.any():
+        raise LimitedError(f"the image of case {case.identifier} ({files}) is 0 everywhere; remove the case")
+    problem = None
+    if use_label:
+        problem = check_label(case, reader, image, properties["spacing"], values)
+    cropped, _, _ = crop_to_nonzero(image)
+    return Inspection(
+        [float(s) for s in properties["spacing"]],
+        [int(s) for s in cropped.shape[1:]],
+        float(np.prod(cropped.shape[1:]) / np.prod(image.shape[1:])),
+        problem,
+    )
+
+
+def check_label(case: Case, reader: Any, image: np.ndarray, spacing: Any, values: Sequence[int]) -> str | None:
+    """Return why the label of ``case`` cannot be read, or None; raise if it does not fit the image or ``values``."""
+    if case.label is None:
+        return "there is no label file"
+    try:
+        label, properties = reader.read_seg(str(case.label))
+    except Exception:
+        return f"{case.label} cannot be read"
+    if label.shape[1:] != image.shape[1:] or not np.allclose(properties["spacing"], spacing, rtol=1e-3):
+        raise LimitedError(
+            f"{case.label} has shape {label.shape[1:]} and spacing {np.round(properties['spacing'], 4).tolist()}, its "
+            f"image {image.shape[1:]} and {np.round(spacing, 4).tolist()}; resample one of them"
+        )
+    unexpected = sorted(set(np.unique(label).tolist()) - set(values))
+    if unexpected:
+        raise LimitedError(
+            f"{case.label} has the value {unexpected[0]:g}, which dataset.json does not declare (it has "
+            f"{', '.join(map(str, sorted(values)))}); correct the label or dataset.json"
+        )
+    return None
+
+
+def label_values(dataset: RawDataset) -> list[int]:
+    """Return every value that a label file may hold, ignore included."""
+    values = {0}
+    for value in dataset.dataset_json["labels"].values():
+        values |= {int(v) for v in (value if isinstance(value, (list, tuple)) else [value])}
+    return sorted(values)
+
+
+def inspect_dataset(dataset: RawDataset, split: Split, processes: int) -> tuple[dict[str, Inspection], list[str]]:
+    """Inspect every case the split uses; return geometries, and the validation cases whose label is unusable.
+
+    A training case with an unusable label is an error. A case that is only validated on is not: its fold is refused
+    when it is trained, and all other folds are as if that label did not exist.
+    """
+    cases = sorted({*split.labeled, *split.validation, *split.unlabeled})
+    missing = [case for case in cases if case not in dataset.cases]
+    if missing:
+        raise LimitedError(
+            f"split {split.name!r} names case {missing[0]!r}, which {dataset.folder} does not have; make a split for "
+            "this dataset with 'nnunet-limited split'"
+        )
+    labeled = {*split.labeled, *split.validation}
+    reader, values = reader_of(dataset), label_values(dataset)
+    tasks = [(dataset.cases[case], case in labeled, reader, values) for case in cases]
+    found = dict(zip(cases, run_all(inspect_case, tasks, processes, "Inspecting images"), strict=True))
+    for case in split.labeled:
+        if found[case].problem:
+            raise LimitedError(
+                f"case {case!r} is labelled in split {split.name!r} but {found[case].problem}; annotate it or choose "
+                "another case"
+            )
+    return found, [case for case in split.validation if found[case].problem]
+
+
+@contextmanager
+def scratch_preprocessed() -> Iterator[Path]:
+    """Let the host write its fixed file names into a temporary ``nnUNet_preprocessed`` for a while."""
+    before = os.environ.get("nnUNet_preprocessed")
+    with tempfile.TemporaryDirectory(prefix="nnunet_limited_") as folder:
+        os.environ["nnUNet_preprocessed"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if before is None:
+                del os.environ["nnUNet_preprocessed"]
+            else:
+                os.environ["nnUNet_preprocessed"] = before
+
+
+def extract_fingerprint(
+    dataset: RawDataset, split: Split, inspections: dict[str, Inspection], geometry: Geometry, processes: int
+) -> dict[str, Any]:
+    """Return the fingerprint of the split in the host's format; call it inside :func:`scratch_preprocessed`.
+
+    Intensities come from the labels that no fold hides (if there are none, from all that some fold may see), geometry
+    from all images or, on request, from those labelled cases alone.
+    """
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    visible = split.never_hidden or split.labeled
+    extractor = DatasetFingerprintExtractor(dataset.name, processes)
+    extractor.show_progress_bar = False
+    extractor.dataset = {
+        case: {"images": [str(i) for i in dataset.cases[case].images], "label": str(dataset.cases[case].label)}
+        for case in visible
+    }
+    no_foreground = LimitedError(
+        f"the labels of {', '.join(visible[:3])}… contain no foreground at all; label at least one case that does"
+    )
+    try:
+        extractor.run(overwrite_existing=True)
+    except IndexError as error:
+        raise no_foreground from error
+    file = Path(os.environ["nnUNet_preprocessed"]) / dataset.name / "dataset_fingerprint.json"
+    fingerprint: dict[str, Any] = read_json(file, "fingerprint", "run the command again")
+    means = fingerprint["foreground_intensity_properties_per_channel"].values()
+    if not all(np.isfinite(channel["mean"]) for channel in means):
+        raise no_foreground
+    if geometry == "all":
+        everything = [inspections[case] for case in sorted(inspections)]
+        fingerprint["spacings"] = [i.spacing for i in everything]
+        fingerprint["shapes_after_crop"] = [i.shape_after_crop for i in everything]
+        fingerprint["median_relative_size_after_cropping"] = float(np.median([i.relative_size for i in everything]))
+    return fingerprint

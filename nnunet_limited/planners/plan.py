@@ -1,0 +1,158 @@
+"""Plans that are bound to a split: the host's planner, fed with what the split lets it see."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nnunet_limited
+from nnunet_limited.data.preprocessing import copy_ground_truth, fingerprint_folder, preprocess
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset, nnunet_folder
+from nnunet_limited.host.files import content_hash, read_json, write_json
+from nnunet_limited.planners import size as tiny_size
+from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset, scratch_preprocessed
+from nnunet_limited.splits import Split, load_split
+
+Size = Literal["default", "tiny"]
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What ``nnunet-limited plan`` is asked for."""
+
+    dataset: str
+    split: str
+    configurations: tuple[str, ...] = ()
+    planner: str = "ExperimentPlanner"
+    size: Size = "default"
+    geometry: Geometry = "all"
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What planning made: the plans' name and file, the configurations preprocessed, cases without usable label."""
+
+    plans: str
+    file: Path
+    configurations: tuple[str, ...]
+    unusable_validation: tuple[str, ...]
+
+
+def plans_folder(dataset: str) -> Path:
+    """Return the preprocessed folder of a dataset."""
+    return nnunet_folder("nnUNet_preprocessed") / dataset
+
+
+def make_plans(request: PlanRequest) -> PlanResult:
+    """Fingerprint, plan and preprocess one dataset for one split. Work already done is not done again."""
+    dataset = RawDataset.load(request.dataset)
+    preprocessed = plans_folder(dataset.name)
+    split = load_split(preprocessed, request.split)
+    planner = host_planner(request.planner)
+    inspections, unusable = inspect_dataset(dataset, split, request.processes)
+
+    with scratch_preprocessed(), contextlib.redirect_stdout(io.StringIO()):
+        fingerprint = extract_fingerprint(dataset, split, inspections, request.geometry, request.processes)
+        used = len(inspections) if request.geometry == "all" else len(split.never_hidden or split.labeled)
+        plans = limited_planner(planner, used)(dataset.name).plan_experiment()
+    configurations = chosen_configurations(plans, request.configurations)
+    bind(plans, dataset, split, request)
+    name = plans["plans_name"]
+
+    write_json(preprocessed / "dataset.json", dataset.dataset_json)
+    write_json(fingerprint_folder(preprocessed, name) / "dataset_fingerprint.json", fingerprint)
+    write_json(preprocessed / f"{name}.json", plans)
+    with_label = sorted({*split.labeled, *split.validation} - set(unusable))
+    copy_ground_truth([dataset.cases[case] for case in split.validation if case not in unusable], preprocessed)
+    for configuration in configurations:
+        preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
+    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(unusable))
+
+
+def host_planner(name: str) -> type:
+    """Return the host's planner class ``name``."""
+    import nnunetv2
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
+    found = recursive_find_python_class(folder, name, current_module="nnunetv2.experiment_planning")
+    if found is None or not issubclass(found, ExperimentPlanner):
+        raise LimitedError(f"-pl {name}: nnU-Net has no such planner; use e.g. nnUNetPlannerResEncM")
+    return found  # type: ignore[no-any-return]
+
+
+def limited_planner(base: type, num_cases: int) -> type:
+    """Return ``base`` with a data set size of ``num_cases``.
+
+    The batch size is capped at 5 % of the data set, which has unlabelled images too. Preprocessor and planner keep
+    their host names in the plans because the host resolves them inside its own package.
+    """
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        base.__init__(self, *args, **kwargs)
+        self.dataset_json = {**self.dataset_json, "numTraining": num_cases}
+
+    return type(base.__name__, (base,), {"__init__": __init__})
+
+
+def chosen_configurations(plans: dict[str, Any], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the configurations to preprocess: those wanted, else all that are not cascaded."""
+    available = [name for name, c in plans["configurations"].items() if "previous_stage" not in c]
+    for name in wanted:
+        if name not in available:
+            raise LimitedError(
+                f"-c {name}: these plans have {', '.join(available)}; use one of them (cascades need predictions of "
+                "every unlabelled case and are not supported)"
+            )
+    return wanted or tuple(available)
+
+
+def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: PlanRequest) -> None:
+    """Name the plans after the split, record what they depend on, and name the data by what shapes them."""
+    tiny = request.size == "tiny"
+    parts = [plans["plans_name"], split.name]
+    parts += ["tiny"] if tiny else []
+    parts += ["geolabeled"] if request.geometry == "labeled" else []
+    plans["plans_name"] = "_".join(parts)
+    plans["limited"] = {
+        "version": nnunet_limited.__version__,
+        "split": split.name,
+        "split_hash": split.hash,
+        "size": request.size,
+        "geometry": request.geometry,
+        "settings": dict(tiny_size.SETTINGS) if tiny else {},
+    }
+    for name, configuration in plans["configurations"].items():
+        if "inherits_from" in configuration:
+            continue
+        if tiny:
+            tiny_size.shrink(configuration)
+        configuration["data_identifier"] = f"nnUNetLimited_{preprocessing_hash(plans, configuration, dataset)}_{name}"
+
+
+def preprocessing_hash(plans: dict[str, Any], configuration: dict[str, Any], dataset: RawDataset) -> str:
+    """Hash all that preprocessing depends on, so that plans with the same preprocessing share its folder."""
+    keys = [key for key in configuration if key.startswith("resampling_fn")]
+    keys += ["preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm"]
+    matters: dict[str, Any] = {key: configuration[key] for key in keys}
+    matters["labels"] = dataset.dataset_json["labels"]
+    for key in ("transpose_forward", "image_reader_writer"):
+        matters[key] = plans[key]
+    if "CTNormalization" in configuration["normalization_schemes"]:
+        matters["intensities"] = plans["foreground_intensity_properties_per_channel"]
+    return content_hash(matters)[:8]
+
+
+def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
+    """Load plans by name from the preprocessed folder of their dataset."""
+    remedy = "make them with 'nnunet-limited plan'"
+    content = read_json(preprocessed / f"{plans}.json", "plans", remedy)
+    if not isinstance(content, dict) or "configurations" not in content:
+        raise LimitedError(f"{preprocessed / f'{plans}.json'} is not a plans file; {remedy}")
+    return content

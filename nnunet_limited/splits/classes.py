@@ -1,0 +1,35 @@
+"""Which classes a label file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+
+
+def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
+    """Return a function that gives the values in a case's label file, opening each file at most once."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    example = str(next(iter(dataset.cases.values())).images[0])
+
+    @cache
+    def reader() -> type:
+        return determine_reader_writer_from_dataset_json(  # type: ignore[no-any-return]
+            dataset.dataset_json, example, verbose=False
+        )
+
+    @cache
+    def classes_of(case: str) -> set[int]:
+        label = dataset.cases[case].label
+        try:
+            values, _ = reader()().read_seg(str(label))
+        except Exception as error:
+            raise LimitedError(f"label {label} cannot be read ({error}); mend or remove it") from error
+        return set(np.unique(values).astype(int).tolist())
+
+    return classes_of

@@ -1,0 +1,257 @@
+"""Make a split: one fold partition per dataset, nested labelled subsets, groups kept together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import read_json, write_json
+from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
+
+PARTITION_SEED = 12345  # the host's own, so that the partition equals the one stock nnU-Net would make
+Protocol = Literal["benchmark", "deployment"]
+Groups = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What the user asks for; ``labeled`` counts groups (patients) when ``group_by`` is given."""
+
+    name: str
+    labeled: str | None = None
+    folds: int | None = None
+    seed: int = 0
+    protocol: Protocol | None = None
+    group_by: str | None = None
+    labeled_cases: tuple[str, ...] = ()
+    test_cases: tuple[str, ...] = field(default=())
+
+
+def make_split(
+    dataset: RawDataset, folder: Path, request: SplitRequest, classes_of: Callable[[str], set[int]]
+) -> tuple[Split, list[list[str]]]:
+    """Return the split and the dataset's fold partition (validation cases per fold).
+
+    ``folder`` is the preprocessed dataset folder; an existing ``splits_final.json`` there fixes the partition.
+    ``classes_of(case)`` gives the foreground classes in a case's label; it is asked only until every class is covered.
+    """
+    split_name(request.name)
+    known(dataset, request.test_cases, "--test-cases")
+    labels = [case for case in dataset.labeled if case not in set(request.test_cases)]
+    if not labels:
+        raise LimitedError(f"{dataset.folder} has no labelled case; put at least one label file into labelsTr")
+    groups = grouped(labels, request.group_by)
+    partition = fold_partition(folder, groups, request.folds)
+    protocol = request.protocol or ("deployment" if dataset.without_label else "benchmark")
+    everything = [case for case in dataset.cases if case not in set(request.test_cases)]
+
+    order = seeded_order(partition, groups, request.seed)
+    chosen = explicit_groups(dataset, request, groups) if request.labeled_cases else None
+    count = len(chosen) if chosen is not None else wanted(request.labeled, len(groups))
+    classes = foreground_classes(dataset)
+
+    def first(candidates: Sequence[str]) -> list[str]:
+        if chosen is not None:
+            return [group for group in candidates if group in chosen]
+        if count > len(candidates):
+            raise LimitedError(
+                f"--labeled {request.labeled}: only {len(candidates)} labelled "
+                f"{'groups' if request.group_by else 'cases'} are there to choose from; ask for fewer"
+            )
+        return covering(candidates, classes, lambda g: set().union(*map(classes_of, groups[g])))[:count]
+
+    def members(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(case for name in names for case in groups[name]))
+
+    folds = []
+    if protocol == "benchmark":
+        for part in partition:
+            train = members(first([group for group in order if not set(groups[group]) & set(part)]))
+            hidden = set(everything) - set(train) - set(part)
+            folds.append(Fold(train, tuple(part), tuple(sorted(hidden))))
+    else:
+        labeled = members(first(order))
+        hidden = set(everything) - set(labeled)
+        for part in partition:
+            val = tuple(case for case in part if case in labeled)
+            train = tuple(case for case in labeled if case not in val) if len(labeled) > len(val) else labeled
+            if val:
+                folds.append(Fold(train, val, tuple(sorted(hidden))))
+        if len(folds) == 1 and count > 1:
+            raise LimitedError(
+                f"all labelled cases are validation cases of the same fold of {folder / 'splits_final.json'}, so none "
+                "is left to train on; choose cases from several folds or delete that file if nothing was trained yet"
+            )
+    if any(not fold.train for fold in folds):
+        raise LimitedError(
+            f"fold {[not f.train for f in folds].index(True)} has no labelled case left to train on: all of "
+            "--labeled-cases are its validation cases; add a case of another fold"
+        )
+    split = Split(request.name, dataset.name, tuple(folds), {})
+    parse_folds([vars(fold) for fold in folds], split_file(folder, request.name))
+    info = {
+        "dataset": dataset.name,
+        "protocol": protocol,
+        "labeled": request.labeled,
+        "labeled_cases": list(request.labeled_cases),
+        "test_cases": sorted(request.test_cases),
+        "group_by": request.group_by,
+        "seed": request.seed,
+        "hash": split.hash,
+    }
+    return Split(split.name, split.dataset, split.folds, info), partition
+
+
+def write_split(folder: Path, split: Split, partition: list[list[str]], replace: bool = False) -> list[Path]:
+    """Write the split with its sidecar, and ``splits_final.json`` if there is none; return the files written.
+
+    ``splits_final.json`` holds the same folds with every label there is, for stock trainers.
+    """
+    file, sidecar, final = split_file(folder, split.name), info_file(folder, split.name), folder / "splits_final.json"
+    content = [{key: list(value) for key, value in vars(fold).items()} for fold in split.folds]
+    if file.is_file() and not replace and read_json(file, "split", "delete it") != content:
+        raise LimitedError(
+            f"{file} exists with other content; choose another --name, or pass --replace to overwrite it "
+            "(plans and results made from it are then refused)"
+        )
+    written = [file, sidecar]
+    if not final.is_file():
+        labeled = {case for part in partition for case in part}
+        stock = [{"train": sorted(labeled - set(part)) or list(part), "val": part} for part in partition]
+        write_json(final, stock)
+        written.append(final)
+    sidecar.unlink(missing_ok=True)  # a kill between the two writes leaves a valid split without a description
+    write_json(file, content)
+    write_json(sidecar, split.info)
+    return written
+
+
+def known(dataset: RawDataset, cases: Iterable[str], option: str) -> None:
+    """Refuse a case list that names a case the dataset does not have."""
+    for case in cases:
+        if case not in dataset.cases:
+            raise LimitedError(f"{option} names case {case!r}, which {dataset.folder} does not have; correct the list")
+
+
+def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
+    """Group case names by the first group of the regular expression (or its whole match), one each without it."""
+    if pattern is None:
+        return {case: [case] for case in sorted(cases)}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise LimitedError(f"--group-by {pattern!r} is not a regular expression ({error}); correct it") from error
+    groups: Groups = {}
+    for case in sorted(cases):
+        match = expression.search(case)
+        if match is None:
+            raise LimitedError(f"--group-by {pattern!r} does not match case {case!r}; widen the expression")
+        groups.setdefault(match.group(1 if expression.groups else 0), []).append(case)
+    return groups
+
+
+def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list[str]]:
+    """Return the validation cases of each fold: those of ``splits_final.json`` if it exists, else a new partition."""
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    if folds is not None and folds < 2:
+        raise LimitedError(f"--folds {folds} is too few; use at least 2")
+    count = min(folds or 5, len(groups))
+    final = folder / "splits_final.json"
+    if not final.is_file():
+        if count == 1:
+            return [sorted(case for cases in groups.values() for case in cases)]
+        made = generate_crossval_split(sorted(groups), seed=PARTITION_SEED, n_splits=count)
+        return [sorted(case for group in fold["val"] for case in groups[str(group)]) for fold in made]
+
+    remedy = "delete it if nothing was trained with it yet"
+    existing = parse_folds(read_json(final, "split", "delete it"), final, ())
+    partition = [sorted(fold.val) for fold in existing]
+    if folds is not None and len(partition) != count:
+        raise LimitedError(f"--folds {folds}, but {final} has {len(partition)} folds; use that many, or {remedy}")
+    place = {case: number for number, part in enumerate(partition) for case in part}
+    if sum(map(len, partition)) != len(place) or set(place) != {case for cases in groups.values() for case in cases}:
+        differing = sorted(set(place) ^ {case for cases in groups.values() for case in cases})
+        raise LimitedError(
+            f"{final} does not validate each labelled case exactly once (look at "
+            f"{differing[0] if differing else 'repeated cases'}); correct it, or {remedy}"
+        )
+    for group, cases in groups.items():
+        if len({place[case] for case in cases}) > 1:
+            raise LimitedError(f"{final} tears group {group!r} apart ({', '.join(cases)}); {remedy}")
+    return partition
+
+
+def seeded_order(partition: list[list[str]], groups: Groups, seed: int) -> list[str]:
+    """Return all groups in a seeded order that takes one from each fold in turn.
+
+    Labelled subsets are prefixes of it, so they are nested, and every fold loses about as many to its validation.
+    """
+    random = np.random.RandomState(seed)
+    piles = []
+    for part in partition:
+        members = [group for group in sorted(groups) if groups[group][0] in set(part)]
+        piles.append([members[i] for i in random.permutation(len(members))])
+    piles = [piles[i] for i in random.permutation(len(piles))]
+    return [pile[turn] for turn in range(max(map(len, piles))) for pile in piles if turn < len(pile)]
+
+
+def covering(order: Sequence[str], classes: set[int], classes_of: Callable[[str], set[int]]) -> list[str]:
+    """Move to the front of ``order`` the groups that first bring a class, reading labels only until all are there."""
+    missing, front = set(classes), []
+    for group in order:
+        if not missing:
+            break
+        new = classes_of(group) & missing
+        if new:
+            front.append(group)
+            missing -= new
+    return front + [group for group in order if group not in front]
+
+
+def foreground_classes(dataset: RawDataset) -> set[int]:
+    """Return all label values that dataset.json declares, but background and ignore."""
+    values: set[int] = set()
+    for name, value in dataset.dataset_json["labels"].items():
+        if name != "ignore":
+            values |= {int(v) for v in (value if isinstance(value, (list, tuple)) else [value])}
+    return values - {0}
+
+
+def wanted(labeled: str | None, available: int) -> int:
+    """Return the number of labelled groups that ``"8"`` or ``"10%"`` asks for; all of them for None."""
+    if labeled is None:
+        return available
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", labeled.strip())
+    if match is None or (not match[2] and "." in match[1]):
+        raise LimitedError(f"--labeled {labeled!r} is neither a number nor a percentage; write 8 or 10%")
+    count = math.ceil(float(match[1]) / 100 * available - 1e-9) if match[2] else int(match[1])
+    if count < 1 or (match[2] and float(match[1]) > 100):
+        raise LimitedError(f"--labeled {labeled} gives {count} of {available} labelled cases; ask for 1 to {available}")
+    return count
+
+
+def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) -> set[str]:
+    """Return the groups that ``--labeled-cases`` names, which must be whole."""
+    if request.labeled is not None:
+        raise LimitedError("--labeled and --labeled-cases exclude each other; give one of them")
+    known(dataset, request.labeled_cases, "--labeled-cases")
+    listed = set(request.labeled_cases)
+    for case in request.labeled_cases:
+        if dataset.cases[case].label is None:
+            raise LimitedError(f"--labeled-cases names {case!r}, which has no label file; annotate or remove it")
+        if case in request.test_cases:
+            raise LimitedError(f"case {case!r} is in --labeled-cases and in --test-cases; remove it from one")
+    for group, cases in groups.items():
+        if listed & set(cases) and not set(cases) <= listed:
+            missing = min(set(cases) - listed)
+            raise LimitedError(f"--labeled-cases tears group {group!r} apart; add {missing!r}")
+    return {group for group, cases in groups.items() if set(cases) <= listed}

@@ -1,0 +1,83 @@
+"""What a trainer can be told, where it comes from, and how it is checked.
+
+Settings reach a trainer by one channel, the plans' section ``limited``, because nnU-Net names results by trainer, plans
+and configuration: two settings are two plans.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nnunet_limited.errors import LimitedError
+
+
+class TrainerConfig(BaseModel):
+    """What every trainer understands. The defaults are nnU-Net's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_epochs: int = Field(1000, ge=1, description="length of the run in epochs")
+    num_iterations_per_epoch: int = Field(250, ge=1, description="optimizer steps per epoch")
+    num_val_iterations_per_epoch: int = Field(50, ge=1, description="validation batches per epoch")
+    save_every: int = Field(50, ge=1, description="epochs between two writes of checkpoint_latest")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="nnU-Net's SGD, or AdamW; both with poly decay")
+    initial_lr: float = Field(1e-2, gt=0, le=1, description="learning rate of the first epoch")
+    weight_decay: float = Field(3e-5, ge=0, le=1, description="weight decay of the optimizer")
+    oversample_foreground_percent: float = Field(0.33, ge=0, le=1, description="labelled crops forced onto foreground")
+    seed: int | None = Field(None, ge=0, lt=2**32, description="repeatable to the bit with nnUNet_n_proc_DA=0")
+
+
+class SemiSupervisedConfig(TrainerConfig):
+    """What every trainer that uses unlabelled cases understands."""
+
+    consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
+    start_fraction: float = Field(0.2, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    rampup_fraction: float = Field(0.2, ge=0, le=1, description="part of the run over which its weight rises")
+    unlabeled_batch_size: int | None = Field(None, ge=1, description="unlabelled crops per step; default as labelled")
+    log_pseudo_label_dice: bool = Field(False, description="log the pseudo-labels' Dice where hidden labels exist")
+
+
+Config = TypeVar("Config", bound=TrainerConfig)
+
+
+def resolve(model: type[Config], settings: dict[str, Any], known: set[str], source: str) -> Config:
+    """Return the ``model`` filled from ``settings``; keys of other trainers (``known``) are left out.
+
+    Raises LimitedError naming ``source``, the key, the value and what is allowed.
+    """
+    for key in settings:
+        if key not in known:
+            raise LimitedError(f"{source}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
+    try:
+        return model(**{key: value for key, value in settings.items() if key in model.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise LimitedError(
+            f"{source}: setting {key}={first['input']!r} is not allowed ({first['msg'].lower()}); "
+            f"it is the {model.model_fields[key].description}"
+        ) from error
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Turn ``["consistency_weight=0.3", "seed=none"]`` into settings; values keep their text for pydantic to parse."""
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise LimitedError(f"--set {assignment!r} is not of the form key=value, e.g. consistency_weight=0.3")
+        settings[key.strip()] = None if value.strip().lower() == "none" else _number(value.strip())
+    return settings
+
+
+def _number(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,144 @@
+"""What a run is before it starts: its split, its settings, its results folder. Everything refusable is refused here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.data.preprocessing import data_folders, preprocess, require
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset, nnunet_folder
+from nnunet_limited.host.files import content_hash, read_json, unwritable, write_json
+from nnunet_limited.host.parallel import default_processes
+from nnunet_limited.splits import Fold, Split, load_host_split, load_split
+
+RECORD = "limited_run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trainer on one fold of one split with one set of plans."""
+
+    split: Split
+    fold: Fold
+    labeled_folder: Path
+    unlabeled_folder: Path
+    results: Path
+    record: dict[str, Any]
+    is_bound: bool
+
+    def write_record(self) -> None:
+        """Record in the results folder what is trained there."""
+        write_json(self.results / RECORD, self.record)
+
+
+def resolve_run(
+    trainer: str, plans: dict[str, Any], configuration: str, fold: int | str, settings: dict[str, Any]
+) -> Run:
+    """Find and check the split and the results folder of a run; ``settings`` is the trainer's resolved configuration.
+
+    Raises LimitedError when the split is missing, malformed, of another dataset or changed since planning, and when the
+    results folder holds a run with other settings.
+    """
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"]
+    chosen = plans["configurations"].get(configuration)
+    if chosen is None:
+        raise LimitedError(
+            f"configuration {configuration!r} is not in plans {plans['plans_name']}; it has "
+            f"{', '.join(plans['configurations'])}"
+        )
+    if "previous_stage" in chosen:
+        raise LimitedError(
+            f"configuration {configuration!r} is a cascade, which would need predictions of every unlabelled case; use "
+            f"{chosen.get('inherits_from', '3d_fullres')}"
+        )
+    limited = plans.get("limited")
+    split = load_bound_split(preprocessed, limited) if limited else load_plain_split(preprocessed)
+    with_label, without_label = data_folders(plans, configuration)
+    base = nnunet_folder("nnUNet_results") / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
+    record = {
+        "trainer": trainer,
+        "configuration": configuration,
+        "split": split.name,
+        "split_hash": split.hash,
+        "plans_hash": plans_hash(plans),
+        "settings": settings,
+    }
+    run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, limited is not None)
+    check_results_folder(base, record)
+    return run
+
+
+def load_bound_split(preprocessed: Path, limited: dict[str, Any]) -> Split:
+    """Load the split that plans are bound to; refuse it if it is not the one they were made from."""
+    split = load_split(preprocessed, limited["split"])
+    if split.hash != limited["split_hash"]:
+        raise LimitedError(
+            f"split {split.name!r} in {preprocessed} has changed since these plans were made (hash {split.hash}, plans "
+            f"say {limited['split_hash']}); run 'nnunet-limited plan' again"
+        )
+    return split
+
+
+def load_plain_split(preprocessed: Path) -> Split:
+    """Load ``splits_final.json`` for plans that are not ours."""
+    try:
+        images = RawDataset.load(preprocessed.name).without_label
+    except LimitedError:  # the raw dataset need not be where training runs
+        images = []
+    split = load_host_split(preprocessed, images)
+    if not split.unlabeled:
+        raise LimitedError(
+            f"{preprocessed / 'splits_final.json'} has no key 'unlabeled' and the raw dataset no images without label; "
+            "add the key, put images into imagesUn/, or use 'nnunet-limited split' and 'plan'"
+        )
+    return split
+
+
+def plans_hash(plans: dict[str, Any]) -> str:
+    """Hash plans without what does not change a training run."""
+    limited = {key: value for key, value in plans.get("limited", {}).items() if key not in ("version", "settings")}
+    return content_hash({**{k: v for k, v in plans.items() if k != "continue_training"}, "limited": limited})
+
+
+def check_results_folder(base: Path, record: dict[str, Any]) -> None:
+    """Refuse a results folder in which a run with other settings, plans or split was recorded, or that is read-only."""
+    existing = next((parent for parent in (base, *base.parents) if parent.exists()), base)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise unwritable(base, OSError(None, "permission denied" if existing.is_dir() else f"{existing} is a file"))
+    for file in sorted(base.glob(f"fold_*/{RECORD}")):
+        other = read_json(file, "run record", "delete its folder")
+        differing = [key for key in record if other.get(key) != record[key]]
+        if differing:
+            key = differing[0]
+            if key == "settings":
+                changed = [k for k in record[key] if (other.get(key) or {}).get(k) != record[key][k]] or ["settings"]
+                key, before, now = changed[0], (other.get("settings") or {}).get(changed[0]), record["settings"].get(changed[0])
+            else:
+                before, now = other.get(key), record[key]
+            raise LimitedError(
+                f"{file.parent} holds a run with {key}={before}, this one has {key}={now}; give these settings a name of "
+                "their own (--set or 'nnunet-limited configure'), or delete that folder"
+            )
+
+
+def ensure_unlabeled(run: Run, plans: dict[str, Any], configuration: str, log: Callable[[str], None]) -> None:
+    """Make sure that the unlabelled cases of the fold are preprocessed.
+
+    Plans of ours come with them; for plain host plans they are preprocessed here, from the images alone.
+    """
+    missing = [case for case in run.fold.unlabeled if not (run.unlabeled_folder / f"{case}.pkl").is_file()]
+    if missing and not run.is_bound:
+        dataset = RawDataset.load(plans["dataset_name"])
+        absent = [case for case in missing if case not in dataset.cases]
+        if absent:
+            raise LimitedError(
+                f"splits_final.json lists the unlabelled case {absent[0]!r}, which {dataset.folder} does not have; "
+                "correct the list"
+            )
+        log(f"Preprocessing {len(missing)} unlabelled cases into {run.unlabeled_folder}")
+        preprocess(plans, configuration, dataset, (), missing, default_processes())
+    require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
