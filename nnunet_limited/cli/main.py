@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -14,7 +15,7 @@ from nnunet_limited.host.discovery import export_extension_folder
 from nnunet_limited.host.parallel import default_processes
 
 # typer may carry its own copy of click; its base class of usage errors is reached through what typer exports.
-USAGE_ERROR = typer.BadParameter.__mro__[2]
+USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     help="Train nnU-Net v2 well when labels are scarce.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -44,7 +45,8 @@ def main() -> None:
     except LimitedError as error:
         sys.exit(_report(str(error)))
     except USAGE_ERROR as error:
-        sys.exit(_report(f"{error.format_message()} (see {_command()} --help)"))  # type: ignore[attr-defined]
+        message = error.format_message()
+        sys.exit(_report(f"{message} (see {_command()} --help)") if message else 2)
     except (KeyboardInterrupt, typer.Abort):
         print(f"\n{_command()}: interrupted; run it again to go on where it stopped", file=sys.stderr)
         sys.exit(130)

@@ -18,7 +18,10 @@ console = Console(soft_wrap=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, e.g. consistency_weight=0.3; repeatable. Gives the plans a name of their own."),
+    typer.Option(
+        "--set",
+        help="A setting, e.g. consistency_weight=0.3; repeatable. Gives the plans a name of their own.",
+    ),
 ]
 
 

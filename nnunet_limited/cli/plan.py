@@ -21,14 +21,19 @@ def plan(
     dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
     split: Annotated[str, typer.Option(help="Name of the split to plan for.")],
     configurations: Annotated[
-        list[str] | None, typer.Option("-c", help="Configuration to preprocess (2d, 3d_fullres, …); repeatable.")
+        list[str] | None,
+        typer.Option("-c", help="Configuration to preprocess (2d, 3d_fullres, …); repeatable."),
     ] = None,
-    planner: Annotated[str, typer.Option("-pl", help="nnU-Net planner, e.g. nnUNetPlannerResEncM.")] = "ExperimentPlanner",
+    planner: Annotated[
+        str, typer.Option("-pl", help="nnU-Net planner, e.g. nnUNetPlannerResEncM.")
+    ] = "ExperimentPlanner",
     size: Annotated[
-        Literal["default", "tiny"], typer.Option(help="tiny: learns on a CPU in minutes, for trying things out.")
+        Literal["default", "tiny"],
+        typer.Option(help="tiny: learns on a CPU in minutes, for trying things out."),
     ] = "default",
     geometry: Annotated[
-        Literal["all", "labeled"], typer.Option(help="Plan spacing and patch from all images or the labelled ones.")
+        Literal["all", "labeled"],
+        typer.Option(help="Plan spacing and patch from all images or the labelled ones."),
     ] = "all",
     processes: Annotated[int | None, typer.Option("-np", min=1, help="Worker processes.")] = None,
     assignments: SetOption = None,
@@ -64,7 +69,12 @@ def plan(
         return
     planned = load_plans(folder, name)["configurations"]
     rows = [
-        (c, "x".join(map(str, planned[c]["patch_size"])), planned[c]["batch_size"], planned[c]["data_identifier"])
+        (
+            c,
+            "x".join(map(str, planned[c]["patch_size"])),
+            planned[c]["batch_size"],
+            planned[c]["data_identifier"],
+        )
         for c in result.configurations
     ]
     show_table(f"Plans {name}", ("configuration", "patch", "batch", "preprocessed data"), rows)

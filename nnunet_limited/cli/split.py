@@ -19,7 +19,8 @@ def split(
     dataset: Annotated[str, typer.Argument(help="Number or name, e.g. 4 or Dataset004_Hippocampus.")],
     name: Annotated[str, typer.Option(help="Name of the split, e.g. l8.")],
     labeled: Annotated[
-        str | None, typer.Option(help="Labelled cases (groups, with --group-by) in each fold: 8, or 10%. Default: all.")
+        str | None,
+        typer.Option(help="Labelled cases (groups, with --group-by) in each fold: 8, or 10%. Default: all."),
     ] = None,
     folds: Annotated[int | None, typer.Option(help="Folds; default 5, or those of splits_final.json.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Which cases are labelled; subsets are nested.")] = 0,
@@ -31,7 +32,8 @@ def split(
         ),
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="Regular expression; cases with the same match stay together (patients).")
+        str | None,
+        typer.Option(help="Regular expression; cases with the same match stay together (patients)."),
     ] = None,
     labeled_cases: Annotated[Path | None, typer.Option(help="File that lists the labelled cases.")] = None,
     test_cases: Annotated[Path | None, typer.Option(help="File that lists cases to leave out altogether.")] = None,

@@ -11,7 +11,8 @@ from nnunet_limited.cli.output import SetOption, console
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Short for --set num_epochs=N.")]
 IterationsOption = Annotated[
-    int | None, typer.Option("--iterations", min=1, help="Steps an epoch: short for --set num_iterations_per_epoch=N.")
+    int | None,
+    typer.Option("--iterations", min=1, help="Steps an epoch: short for --set num_iterations_per_epoch=N."),
 ]
 
 

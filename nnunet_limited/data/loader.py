@@ -10,7 +10,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunet_limited.data.random_state import RandomStream
 
 
-class UnlabeledDataset(nnUNetDatasetBlosc2):  # type: ignore[misc]
+class UnlabeledDataset(nnUNetDatasetBlosc2):
     """Cases preprocessed without a label: their stored segmentation is only the mask of the image."""
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -19,7 +19,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):  # type: ignore[misc]
         return data, mask, previous, {**properties, "class_locations": {}}
 
 
-class UnlabeledLoader(nnUNetDataLoader):  # type: ignore[misc]
+class UnlabeledLoader(nnUNetDataLoader):
     """Random crops of unlabelled cases."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -63,7 +63,12 @@ def is_current(result: Path, case: Case, use_label: bool) -> bool:
 
 
 def preprocess_case(
-    case: Case, folder: Path, use_label: bool, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
+    case: Case,
+    folder: Path,
+    use_label: bool,
+    plans: dict[str, Any],
+    configuration: str,
+    dataset_json: dict[str, Any],
 ) -> None:
     """Preprocess one case into ``folder`` with the host's ``run_case_save``; its ``.pkl`` appears last.
 
@@ -80,9 +85,7 @@ def preprocess_case(
         needed.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         made = Path(temporary) / case.identifier
-        chosen.preprocessor_class(verbose=False).run_case_save(
-            str(made), images, label, manager, chosen, dataset_json
-        )
+        chosen.preprocessor_class(verbose=False).run_case_save(str(made), images, label, manager, chosen, dataset_json)
         (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
         for ending in (".b2nd", "_seg.b2nd", ".pkl"):
             os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")

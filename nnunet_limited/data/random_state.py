@@ -13,7 +13,11 @@ import torch
 
 def get_random_state(cuda: bool = False) -> dict[str, Any]:
     """Return the state of Python's, numpy's and torch's global generators."""
-    state: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
     if cuda:
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state

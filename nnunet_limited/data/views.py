@@ -13,7 +13,7 @@ _LABEL_ONLY = {"RemoveLabelTansform", "ConvertSegmentationToRegionsTransform", "
 _MASKING = {"MaskImageTransform"}
 
 
-class TwoViews(BasicTransform):  # type: ignore[misc]
+class TwoViews(BasicTransform):
     """Turn a crop into a weak view (geometry only) and a strong view (the host's intensity augmentation on top).
 
     In: ``image`` (c, *spatial) and ``segmentation`` (1, *spatial), which is -1 outside the image and 0 inside.

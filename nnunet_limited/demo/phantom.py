@@ -56,9 +56,7 @@ def _ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray, turn: 
     return (np.sqrt(np.einsum("izyx,izyx->zyx", local, local)) - 1) * float(radii.mean())
 
 
-def _tube(
-    rng: np.random.Generator, points: np.ndarray, y: float, x: float, radius: float, flat: float
-) -> np.ndarray:
+def _tube(rng: np.random.Generator, points: np.ndarray, y: float, x: float, radius: float, flat: float) -> np.ndarray:
     """About the signed distance to a winding tube along z, ``flat`` times wider in x than in y."""
     amplitude, phase = rng.uniform(0.0, 0.07, 2).tolist(), rng.uniform(0, 2 * np.pi, 3).tolist()
     z = points[0]
@@ -123,7 +121,7 @@ def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple
     # Contrast: every case has its own; look-alikes share the intensity of what they resemble.
     fat, muscle, tissue = uniform(0.65, 0.95), uniform(0.22, 0.35), uniform(0.25, 0.45)
     organ_value = tissue + uniform(0.15, 0.3)
-    lesion_value, blood = organ_value + uniform(0.2, 0.38), uniform(0.75, 1.05)
+    lesion_value, blood = organ_value + uniform(0.26, 0.4), uniform(0.75, 1.05)
     white = rng.standard_normal((4, *shape), dtype=np.float32)
     fine, coarse = (ndimage.gaussian_filter(white[i], (s / 2, s, s)) for i, s in ((0, 0.8), (1, 1.8)))
     fine, coarse = fine / fine.std(), coarse / coarse.std()

@@ -96,7 +96,10 @@ class RawDataset:
             raise LimitedError(f"{folder / 'imagesTr'} does not exist; put the training images there")
 
         # The host edits the 'dataset' entry in place; give it a copy so that ours stays as on disk.
-        copy = {**dataset_json, **({"dataset": _copied(dataset_json["dataset"])} if "dataset" in dataset_json else {})}
+        copy = {
+            **dataset_json,
+            **({"dataset": _copied(dataset_json["dataset"])} if "dataset" in dataset_json else {}),
+        }
         listed = get_filenames_of_train_images_and_targets(str(folder), copy)
         cases = {}
         for identifier, files in listed.items():

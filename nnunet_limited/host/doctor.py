@@ -32,7 +32,10 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Look at versions, torchvision, the trainer look-up and nnU-Net's folders."""
-    findings = [_version("nnunetv2", "pip install 'nnunetv2>=2.8,<2.9'"), _version("torch", "pip install torch")]
+    findings = [
+        _version("nnunetv2", "pip install 'nnunetv2>=2.8,<2.9'"),
+        _version("torch", "pip install torch"),
+    ]
     if findings[0].ok and not metadata.version("nnunetv2").startswith("2.8."):
         findings[0] = Finding("nnunetv2", False, findings[0].found, "pip install 'nnunetv2>=2.8,<2.9'")
     findings.append(_runs("torchvision", "import torchvision", TORCHVISION))

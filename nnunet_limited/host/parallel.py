@@ -22,9 +22,7 @@ def default_processes() -> int:
     return max(1, min(int(os.environ.get("nnUNet_def_n_proc", 8)), os.cpu_count() or 1))
 
 
-def run_all(
-    function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], processes: int, description: str
-) -> list[T]:
+def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], processes: int, description: str) -> list[T]:
     """Return ``function(*task)`` for each task in order; the first error ends the work.
 
     With one process it runs here; otherwise in freshly spawned ones, as the host does (fork and torch do not mix).

@@ -41,3 +41,15 @@ def rampup(progress: float) -> float:
     Laine & Aila, Temporal ensembling for semi-supervised learning, ICLR 2017, arXiv 1610.02242.
     """
     return math.exp(-5.0 * (1.0 - min(max(progress, 0.0), 1.0)) ** 2)
+
+
+def class_shares(probability: torch.Tensor, mask: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return the share (c,) of each class or region among the pseudo-labels of the voxels in ``mask``."""
+    inside = mask.float()
+    if regions:
+        axes = [0, *range(2, probability.ndim)]
+        counts = ((probability > 0.5) * inside).sum(dim=axes)
+    else:
+        counts = torch.zeros(probability.shape[1], device=probability.device)
+        counts.scatter_add_(0, probability.argmax(1).flatten(), inside.flatten())
+    return counts / inside.sum().clamp(min=1)

@@ -42,5 +42,5 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
     plain = unwrap(student)
     for mine, theirs in zip(teacher.parameters(), plain.parameters(), strict=True):
         mine.lerp_(theirs.detach(), 1 - decay)
-    for mine, theirs in zip(teacher.buffers(), plain.buffers(), strict=True):
-        mine.copy_(theirs)
+    for kept, copied in zip(teacher.buffers(), plain.buffers(), strict=True):
+        kept.copy_(copied)

@@ -52,7 +52,8 @@ def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | No
         )
     content["limited"] = {**limited, "settings": {**limited["settings"], **settings}}
     content["plans_name"] = new
-    for trainer in (LimitedTrainer, *trainer_classes()):
+    trainers: list[type[LimitedTrainer]] = [LimitedTrainer, *trainer_classes()]
+    for trainer in trainers:
         trainer.resolve_config(content)
     file = folder / f"{new}.json"
     if file.is_file() and load_plans(folder, new) != content:

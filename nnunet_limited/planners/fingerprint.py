@@ -159,13 +159,18 @@ def extract_fingerprint(
     Intensities come from the labels that no fold hides (if there are none, from all that some fold may see), geometry
     from all images or, on request, from those labelled cases alone.
     """
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
 
     visible = split.never_hidden or split.labeled
     extractor = DatasetFingerprintExtractor(dataset.name, processes)
     extractor.show_progress_bar = False
     extractor.dataset = {
-        case: {"images": [str(i) for i in dataset.cases[case].images], "label": str(dataset.cases[case].label)}
+        case: {
+            "images": [str(i) for i in dataset.cases[case].images],
+            "label": str(dataset.cases[case].label),
+        }
         for case in visible
     }
     no_foreground = LimitedError(

@@ -14,7 +14,12 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset, nnunet_folder
 from nnunet_limited.host.files import content_hash, read_json, write_json
 from nnunet_limited.planners import size as tiny_size
-from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset, scratch_preprocessed
+from nnunet_limited.planners.fingerprint import (
+    Geometry,
+    extract_fingerprint,
+    inspect_dataset,
+    scratch_preprocessed,
+)
 from nnunet_limited.splits import Split, load_split
 
 Size = Literal["default", "tiny"]
@@ -84,7 +89,7 @@ def host_planner(name: str) -> type:
     found = recursive_find_python_class(folder, name, current_module="nnunetv2.experiment_planning")
     if found is None or not issubclass(found, ExperimentPlanner):
         raise LimitedError(f"-pl {name}: nnU-Net has no such planner; use e.g. nnUNetPlannerResEncM")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def limited_planner(base: type, num_cases: int) -> type:
@@ -94,8 +99,10 @@ def limited_planner(base: type, num_cases: int) -> type:
     their host names in the plans because the host resolves them inside its own package.
     """
 
+    parent: Any = base
+
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        base.__init__(self, *args, **kwargs)
+        parent.__init__(self, *args, **kwargs)
         self.dataset_json = {**self.dataset_json, "numTraining": num_cases}
 
     return type(base.__name__, (base,), {"__init__": __init__})

@@ -12,14 +12,14 @@ from typing import Any
 _FEATURES = {2: (16, 32, 64, 128), 3: (8, 16, 32, 64)}
 _PATCH_EDGE = {2: 64, 3: 32}
 _IMAGE_EDGE = {2: 80, 3: 48}
-_BATCH_SIZE = {2: 12, 3: 4}
+_BATCH_SIZE = {2: 8, 3: 4}
 _MIN_FEATURE_MAP = 4
 
 SETTINGS = {
     "optimizer": "adamw",
     "initial_lr": 1e-3,
     "num_epochs": 20,
-    "num_iterations_per_epoch": 75,
+    "num_iterations_per_epoch": 50,
     "num_val_iterations_per_epoch": 5,
     "save_every": 2,
 }

@@ -19,9 +19,7 @@ def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
 
     @cache
     def reader() -> type:
-        return determine_reader_writer_from_dataset_json(  # type: ignore[no-any-return]
-            dataset.dataset_json, example, verbose=False
-        )
+        return determine_reader_writer_from_dataset_json(dataset.dataset_json, example, verbose=False)
 
     @cache
     def classes_of(case: str) -> set[int]:

@@ -115,7 +115,11 @@ def write_split(folder: Path, split: Split, partition: list[list[str]], replace:
 
     ``splits_final.json`` holds the same folds with every label there is, for stock trainers.
     """
-    file, sidecar, final = split_file(folder, split.name), info_file(folder, split.name), folder / "splits_final.json"
+    file, sidecar, final = (
+        split_file(folder, split.name),
+        info_file(folder, split.name),
+        folder / "splits_final.json",
+    )
     content = [{key: list(value) for key, value in vars(fold).items()} for fold in split.folds]
     if file.is_file() and not replace and read_json(file, "split", "delete it") != content:
         raise LimitedError(

@@ -20,14 +20,13 @@ from nnunet_limited.data.loader import TwoStreamLoader, UnlabeledDataset, Unlabe
 from nnunet_limited.data.preprocessing import fingerprint_folder, require
 from nnunet_limited.data.random_state import seed_everything
 from nnunet_limited.data.views import TwoViews, without_benchmark
-from nnunet_limited.losses.consistency import rampup
+from nnunet_limited.losses.consistency import class_shares, rampup
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.trainers import checkpoint
 from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig, resolve
 from nnunet_limited.trainers.hidden_labels import HiddenLabelDice
 from nnunet_limited.trainers.logger import LimitedLogger
 from nnunet_limited.trainers.run import ensure_unlabeled, resolve_run
-
 
 # Settings that are attributes of the host's trainer under the same name.
 HOST_SETTINGS = (
@@ -48,7 +47,7 @@ class Unsupervised(NamedTuple):
     target: torch.Tensor
 
 
-class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
+class LimitedTrainer(nnUNetTrainer):
     """nnU-Net's trainer with a second, unlabelled stream.
 
     A step is: labelled loss backward, ``weight * unsupervised loss`` backward, one clipped optimizer step,
@@ -61,6 +60,8 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     Config: ClassVar[type[TrainerConfig]] = SemiSupervisedConfig
     config: Any
+    network: Any
+    preprocessed_dataset_folder_base: Any
     uses_unlabeled: ClassVar[bool] = True
     predictor_name: ClassVar[str] = "student"
 
@@ -116,7 +117,12 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     def initialize(self) -> None:
         """Build the student as the host does, then the partners."""
-        require(self.run.labeled_folder, {*self.run.fold.train, *self.run.fold.val}, "labelled", self._preprocess_remedy)
+        require(
+            self.run.labeled_folder,
+            {*self.run.fold.train, *self.run.fold.val},
+            "labelled",
+            self._preprocess_remedy,
+        )
         if self.config.seed is not None:
             seed_everything(self.config.seed)
         super().initialize()
@@ -129,7 +135,7 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Return the host's SGD, or AdamW with the same decay of the learning rate."""
         if self.config.optimizer == "sgd":
-            return super().configure_optimizers()  # type: ignore[no-any-return]
+            return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
@@ -198,7 +204,8 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
         fold = self.run.fold
         self.print_to_log_file(
             f"{type(self).__name__}: split {self.run.split.name} ({self.run.split.hash}), {len(fold.train)} labelled, "
-            f"{len(fold.unlabeled) if self.uses_unlabeled else 0} unlabelled, {len(fold.val)} validation cases; {settings}"
+            f"{len(fold.unlabeled) if self.uses_unlabeled else 0} unlabelled, {len(fold.val)} validation cases; "
+            f"{settings}"
         )
         if not self.run.is_bound:
             self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
@@ -254,13 +261,13 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
     def full_resolution(self, output: Any) -> torch.Tensor:
         """Return the full-resolution head of a network output.
 
-        Under DistributedDataParallel every head must take part in every backward pass, so the others join with weight 0.
+        Under DistributedDataParallel every head must take part in every backward pass; the others join with weight 0.
         """
         if not isinstance(output, (list, tuple)):
-            return output  # type: ignore[no-any-return]
+            return output
         if self.is_ddp and output[0].requires_grad:
-            return output[0] + 0.0 * sum(head.mean() for head in output[1:])  # type: ignore[no-any-return]
-        return output[0]  # type: ignore[no-any-return]
+            return output[0] + 0.0 * sum(head.mean() for head in output[1:])
+        return output[0]
 
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -339,13 +346,14 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch deep supervision of every network that has a decoder."""
         for network in self.networks.values():
-            if hasattr(network, "decoder"):
-                network.decoder.deep_supervision = enabled  # type: ignore[union-attr]
+            decoder: Any = getattr(network, "decoder", None)
+            if decoder is not None:
+                decoder.deep_supervision = enabled
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Validate the network to predict with."""
         with self.predicting():
-            return super().validation_step(batch)  # type: ignore[no-any-return]
+            return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate the network to predict with."""
@@ -364,26 +372,15 @@ class LimitedTrainer(nnUNetTrainer):  # type: ignore[misc]
         checkpoint.load(self, Path(filename_or_checkpoint), super().load_checkpoint)
 
 
-def class_shares(probability: torch.Tensor, mask: torch.Tensor, regions: bool) -> torch.Tensor:
-    """Return the share (c,) of each class or region among the pseudo-labels of the voxels in ``mask``."""
-    inside = mask.float()
-    if regions:
-        axes = [0, *range(2, probability.ndim)]
-        counts = ((probability > 0.5) * inside).sum(dim=axes)
-    else:
-        counts = torch.zeros(probability.shape[1], device=probability.device)
-        counts.scatter_add_(0, probability.argmax(1).flatten(), inside.flatten())
-    return counts / inside.sum().clamp(min=1)
-
-
 def trainer_classes() -> list[type[LimitedTrainer]]:
     """Return every trainer there is, the user's own subclasses too."""
     classes: list[type[LimitedTrainer]] = list(LimitedTrainer.__subclasses__())
     for cls in classes:
-        classes.extend(cls.__subclasses__())
+        classes.extend(cls.__subclasses__())  # the list grows while it is walked
     return classes
 
 
 def known_settings() -> set[str]:
     """Return the settings that any trainer understands."""
-    return {key for cls in (LimitedTrainer, *trainer_classes()) for key in cls.Config.model_fields}
+    classes: list[type[LimitedTrainer]] = [LimitedTrainer, *trainer_classes()]
+    return {key for cls in classes for key in cls.Config.model_fields}

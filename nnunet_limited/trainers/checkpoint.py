@@ -58,13 +58,15 @@ def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) 
         owner = content.get("trainer_name", "an unknown trainer") if isinstance(content, dict) else "an unknown program"
         raise LimitedError(f"checkpoint {file} is of {owner}, not of {name}; continue it with -tr {owner}")
     if content.get(KEY, {}).get("format") != FORMAT:
-        raise LimitedError(f"checkpoint {file} was not written by this version of nnunet_limited; train anew without --c")
+        raise LimitedError(
+            f"checkpoint {file} was not written by this version of nnunet_limited; train anew without --c"
+        )
     ours = content[KEY]
     for key, value in trainer.run.record.items():
         if ours["record"].get(key) != value:
             raise LimitedError(
-                f"checkpoint {file} was trained with {key} {ours['record'].get(key)}, this run has {value}; restore the "
-                "plans and the split it was trained with"
+                f"checkpoint {file} was trained with {key} {ours['record'].get(key)}, this run has {value}; restore "
+                "the plans and the split it was trained with"
             )
     host_load(str(file))
     weights = {**ours["networks"], trainer.predictor_name: content["network_weights"]}

@@ -81,7 +81,9 @@ def prepare(request: TrainRequest) -> TrainRequest:
                 )
             require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", remedy)
         if "--val" in request.flags and not (run.results / "checkpoint_final.pth").is_file():
-            raise LimitedError(f"--val: {run.results / 'checkpoint_final.pth'} does not exist; finish training with --c")
+            raise LimitedError(
+                f"--val: {run.results / 'checkpoint_final.pth'} does not exist; finish training with --c"
+            )
     return _complete(request, folder)
 
 

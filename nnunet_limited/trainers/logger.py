@@ -17,7 +17,7 @@ from nnunet_limited.host.files import replacing
 PICTURE = "progress_limited.png"
 
 
-class LimitedLogger(LocalLogger):  # type: ignore[misc]
+class LimitedLogger(LocalLogger):
     """Keeps ``keys`` beside the host's own and draws them to ``progress_limited.png``.
 
     An epoch whose validation batches hold no foreground has a pseudo Dice of NaN; the host's moving average would stay
@@ -51,7 +51,9 @@ class LimitedLogger(LocalLogger):  # type: ignore[misc]
         if not self.keys:
             return
         figure = Figure(figsize=(8, 2.2 * len(self.keys)), dpi=80, layout="constrained")
-        for axes, key in zip(figure.subplots(len(self.keys), 1, sharex=True, squeeze=False)[:, 0], self.keys, strict=True):
+        for axes, key in zip(
+            figure.subplots(len(self.keys), 1, sharex=True, squeeze=False)[:, 0], self.keys, strict=True
+        ):
             axes.plot(self.my_fantastic_logging[key], marker=".")
             axes.set_ylabel(key.replace("_", " "))
         axes.set_xlabel("epoch")

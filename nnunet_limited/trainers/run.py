@@ -58,7 +58,9 @@ def resolve_run(
     limited = plans.get("limited")
     split = load_bound_split(preprocessed, limited) if limited else load_plain_split(preprocessed)
     with_label, without_label = data_folders(plans, configuration)
-    base = nnunet_folder("nnUNet_results") / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
+    base = (
+        nnunet_folder("nnUNet_results") / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
+    )
     record = {
         "trainer": trainer,
         "configuration": configuration,
@@ -99,9 +101,10 @@ def load_plain_split(preprocessed: Path) -> Split:
 
 
 def plans_hash(plans: dict[str, Any]) -> str:
-    """Hash plans without what does not change a training run."""
+    """Hash plans without their name, their settings (recorded apart) and the version that made them."""
     limited = {key: value for key, value in plans.get("limited", {}).items() if key not in ("version", "settings")}
-    return content_hash({**{k: v for k, v in plans.items() if k != "continue_training"}, "limited": limited})
+    content = {key: value for key, value in plans.items() if key not in ("continue_training", "plans_name")}
+    return content_hash({**content, "limited": limited})
 
 
 def check_results_folder(base: Path, record: dict[str, Any]) -> None:
@@ -114,14 +117,14 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
         differing = [key for key in record if other.get(key) != record[key]]
         if differing:
             key = differing[0]
+            before, now = other.get(key), record[key]
             if key == "settings":
-                changed = [k for k in record[key] if (other.get(key) or {}).get(k) != record[key][k]] or ["settings"]
-                key, before, now = changed[0], (other.get("settings") or {}).get(changed[0]), record["settings"].get(changed[0])
-            else:
-                before, now = other.get(key), record[key]
+                before = before or {}
+                key = next((name for name in now if before.get(name) != now[name]), key)
+                before, now = before.get(key), now.get(key)
             raise LimitedError(
-                f"{file.parent} holds a run with {key}={before}, this one has {key}={now}; give these settings a name of "
-                "their own (--set or 'nnunet-limited configure'), or delete that folder"
+                f"{file.parent} holds a run with {key}={before}, this one has {key}={now}; give these settings a name "
+                "of their own (--set or 'nnunet-limited configure'), or delete that folder"
             )
 
 
