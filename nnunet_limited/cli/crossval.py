@@ -1,7 +1,80 @@
 """``nnunet-limited crossval``."""
 
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
 import typer
+
+from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
+from nnunet_limited.cli.train import PASS_THROUGH, DeviceOption, EpochsOption, GpusOption, IterationsOption, host_flags
+from nnunet_limited.errors import LimitedError
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    app.command("crossval", context_settings=PASS_THROUGH)(crossval)
+
+
+def crossval(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
+    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
+    trainer: Annotated[str, typer.Option("-tr", help="Trainer.")] = "LimitedMeanTeacherTrainer",
+    plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
+    folds: Annotated[
+        str | None, typer.Option(help="Folds to train, e.g. --folds 0 1 2 (or 0,1,2); default: all of the split.")
+    ] = None,
+    assignments: SetOption = None,
+    epochs: EpochsOption = None,
+    iterations: IterationsOption = None,
+    device: DeviceOption = None,
+    num_gpus: GpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train all folds (missing ones, and interrupted ones from where they stopped) and compare with the baseline.
+
+    Every other flag of nnUNetv2_train is passed on. Example:
+    nnunet-limited crossval 4 3d_fullres -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8
+    """
+    from nnunet_limited.evaluation.crossval import crossvalidate, default_folds
+    from nnunet_limited.trainers.launch import TrainRequest
+
+    chosen = folds.replace(",", " ").split() if folds else []
+    if folds:  # of --folds 0 1 2 all but the first arrive as extra arguments
+        chosen += [argument for argument in context.args if argument.isdigit()]
+        context.args = [argument for argument in context.args if not argument.isdigit()]
+    if not all(fold.isdigit() for fold in chosen):
+        raise LimitedError(f"--folds {' '.join(chosen)}: folds are numbers, e.g. --folds 0 1 2")
+    flags = host_flags(context, device, num_gpus, None)
+    request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
+    request = request.with_settings(assignments or [], epochs, iterations)
+    numbers = sorted({int(fold) for fold in chosen}) or default_folds(request)
+    result = crossvalidate(request, numbers, lambda line: print(line, file=sys.stderr))
+    if as_json:
+        show_json(result)
+        return
+    _show(result)
+    fold_list = " ".join(map(str, numbers))
+    show_next(
+        f"nnUNetv2_find_best_configuration {result['dataset']} -p {result['plans']} -c {configuration} -tr {trainer}"
+        f" -f {fold_list} --disable_ensembling",
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {result['dataset']} -p {result['plans']} -c {configuration}"
+        f" -tr {trainer} -f {fold_list}",
+    )
+
+
+def _show(result: dict[str, Any]) -> None:
+    baseline = result["baseline"]
+    columns = ["class", result["trainer"]] + ([baseline["trainer"], "difference"] if baseline else [])
+    rows = []
+    for name, dice in result["dice"].items():
+        row = [name, f"{dice['mean']:.4f} ± {dice['sd']:.4f}"]
+        if baseline:
+            other = baseline["dice"][name]
+            row += [f"{other['mean']:.4f} ± {other['sd']:.4f}", f"{result['difference'][name]:+.4f}"]
+        rows.append(row)
+    show_table(f"Dice, mean ± sd over {len(result['folds'])} folds", columns, rows)
+    if baseline is None and result["trainer"] != "LimitedSupervisedTrainer":
+        console.print("No supervised baseline yet: run the same command with -tr LimitedSupervisedTrainer.")

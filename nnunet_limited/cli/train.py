@@ -14,6 +14,18 @@ IterationsOption = Annotated[
     int | None,
     typer.Option("--iterations", min=1, help="Steps an epoch: short for --set num_iterations_per_epoch=N."),
 ]
+# Declared because click would read -num_gpus as -n -u -m … and find the -p in it.
+DeviceOption = Annotated[str | None, typer.Option("-device", help="cuda, cpu or mps; default: what is there.")]
+GpusOption = Annotated[int | None, typer.Option("-num_gpus", min=1, help="GPUs to train on.")]
+WeightsOption = Annotated[str | None, typer.Option("-pretrained_weights", help="Checkpoint to start from.")]
+
+
+def host_flags(context: typer.Context, device: str | None, gpus: int | None, weights: str | None) -> tuple[str, ...]:
+    """Return the flags to pass on to nnUNetv2_train."""
+    flags = list(context.args)
+    for flag, value in (("-device", device), ("-num_gpus", gpus), ("-pretrained_weights", weights)):
+        flags += [flag, str(value)] if value is not None else []
+    return tuple(flags)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,14 +43,19 @@ def train(
     assignments: SetOption = None,
     epochs: EpochsOption = None,
     iterations: IterationsOption = None,
+    device: DeviceOption = None,
+    num_gpus: GpusOption = None,
+    pretrained_weights: WeightsOption = None,
 ) -> None:
-    """Train one fold; every other flag of nnUNetv2_train is passed on (--c, --val, --npz, -device, -num_gpus …).
+    """Train one fold; every other flag of nnUNetv2_train is passed on (--c, --val, --npz …).
 
     Example: nnunet-limited train 4 3d_fullres 0 -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8 --epochs 200
     """
     from nnunet_limited.trainers.launch import TrainRequest, run_host_training
 
-    request = TrainRequest(dataset, configuration, fold, trainer, plans, tuple(context.args))
+    request = TrainRequest(
+        dataset, configuration, fold, trainer, plans, host_flags(context, device, num_gpus, pretrained_weights)
+    )
     request = request.with_settings(assignments or [], epochs, iterations)
     if request.plans != plans:
         console.print(f"Settings go by the plans name {request.plans}", highlight=False)

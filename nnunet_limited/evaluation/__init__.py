@@ -1,0 +1,1 @@
+"""Cross-validation and comparison of trained folds."""
