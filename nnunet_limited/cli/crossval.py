@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.train import PASS_THROUGH, DeviceOption, EpochsOption, GpusOption, IterationsOption, host_flags
+from nnunet_limited.cli.train import (
+    PASS_THROUGH,
+    DeviceOption,
+    EpochsOption,
+    GpusOption,
+    IterationsOption,
+    WeightsOption,
+    host_flags,
+)
 from nnunet_limited.errors import LimitedError
 
 
@@ -31,6 +39,7 @@ def crossval(
     iterations: IterationsOption = None,
     device: DeviceOption = None,
     num_gpus: GpusOption = None,
+    pretrained_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train all folds (missing ones, and interrupted ones from where they stopped) and compare with the baseline.
@@ -43,11 +52,11 @@ def crossval(
 
     chosen = folds.replace(",", " ").split() if folds else []
     if folds:  # of --folds 0 1 2 all but the first arrive as extra arguments
-        chosen += [argument for argument in context.args if argument.isdigit()]
-        context.args = [argument for argument in context.args if not argument.isdigit()]
-    if not all(fold.isdigit() for fold in chosen):
-        raise LimitedError(f"--folds {' '.join(chosen)}: folds are numbers, e.g. --folds 0 1 2")
-    flags = host_flags(context, device, num_gpus, None)
+        chosen += [argument for argument in context.args if argument.isdecimal()]
+        context.args = [argument for argument in context.args if not argument.isdecimal()]
+    if not all(fold.isdecimal() for fold in chosen):
+        raise LimitedError(f"--folds {' '.join(chosen)} is no list of numbers; write e.g. --folds 0 1 2")
+    flags = host_flags(context, device, num_gpus, pretrained_weights)
     request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
     request = request.with_settings(assignments or [], epochs, iterations)
     numbers = sorted({int(fold) for fold in chosen}) or default_folds(request)

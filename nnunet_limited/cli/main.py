@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import zip_longest
 from typing import Any
 
 import typer
@@ -39,13 +40,13 @@ def main() -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
     export_extension_folder()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a small machine
-    os.environ.setdefault("nnUNet_def_n_proc", str(default_processes()))
     try:
+        os.environ.setdefault("nnUNet_def_n_proc", str(default_processes()))
         status = app(standalone_mode=False)
     except LimitedError as error:
         sys.exit(_report(str(error)))
     except USAGE_ERROR as error:
-        message = error.format_message()
+        message = _usage(error)
         sys.exit(_report(f"{message} (see {_command()} --help)") if message else 2)
     except (KeyboardInterrupt, typer.Abort):
         print(f"\n{_command()}: interrupted; run it again to go on where it stopped", file=sys.stderr)
@@ -56,6 +57,18 @@ def main() -> None:
 def _command() -> str:
     known = {command.name for command in app.registered_commands}
     return " ".join(["nnunet-limited", *[argument for argument in sys.argv[1:2] if argument in known]])
+
+
+def _usage(error: Any) -> str:
+    """Return the message of a usage error with the value it is about, which not every click names."""
+    message: str = error.format_message()
+    options = getattr(getattr(error, "param", None), "opts", ())
+    for argument, following in zip_longest(sys.argv[1:], sys.argv[2:], fillvalue=""):
+        name, equals, value = argument.partition("=")
+        given = value if equals else following
+        if name in options and given and repr(given) not in message:
+            return f"{message}, not {given!r}"
+    return message
 
 
 def _report(message: str) -> int:

@@ -53,7 +53,10 @@ def read_list(file: Path | None, option: str) -> tuple[str, ...]:
         return ()
     if not file.is_file():
         raise LimitedError(f"{option} {file} does not exist; write one case name a line into it")
-    lines = [line.strip() for line in file.read_text().splitlines()]
+    try:
+        lines = [line.strip() for line in file.read_text().splitlines()]
+    except UnicodeDecodeError as error:
+        raise LimitedError(f"{option} {file} is not a text file ({error}); write one case name a line") from error
     cases = tuple(line for line in lines if line and not line.startswith("#"))
     if not cases:
         raise LimitedError(f"{option} {file} names no case; write one case name a line")

@@ -43,11 +43,14 @@ def plan(
 
     Example: nnunet-limited plan 4 --split l8 -c 3d_fullres
     """
+    from nnunet_limited.planners.configure import check_settings
     from nnunet_limited.planners.configure import configure as write_variant
     from nnunet_limited.planners.plan import PlanRequest, load_plans, make_plans
     from nnunet_limited.trainers.config import parse_assignments
 
     settings = parse_assignments(assignments or [])
+    if settings:
+        check_settings({"plans_name": f"for split {split}", "limited": {"settings": settings}})
     request = PlanRequest(
         dataset, split, tuple(configurations or ()), planner, size, geometry, processes or default_processes()
     )

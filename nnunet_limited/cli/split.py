@@ -45,7 +45,7 @@ def split(
     Example: nnunet-limited split 4 --name l8 --labeled 8
     """
     from nnunet_limited.host.dataset import RawDataset, nnunet_folder
-    from nnunet_limited.splits import SplitRequest, make_split, write_split
+    from nnunet_limited.splits import SplitRequest, adopt_partition, make_split, write_split
     from nnunet_limited.splits.classes import class_reader
 
     raw = RawDataset.load(dataset)
@@ -60,6 +60,7 @@ def split(
         read_list(labeled_cases, "--labeled-cases"),
         read_list(test_cases, "--test-cases"),
     )
+    adopt_partition(raw, folder)
     made, partition = make_split(raw, folder, request, class_reader(raw))
     written = write_split(folder, made, partition, replace)
     if as_json:
@@ -73,6 +74,8 @@ def split(
     )
     if any(set(fold.train) & set(fold.val) for fold in made.folds):
         console.print("With one labelled case it is trained and validated on: the validation Dice says nothing.")
+    if folds is not None and len(made.folds) < folds:
+        console.print(f"{len(made.folds)} folds instead of {folds}: there are no more labelled cases to validate on.")
     if not made.unlabeled:
         console.print("No case is unlabelled: only LimitedSupervisedTrainer can use this split.")
     for file in written:

@@ -35,12 +35,12 @@ class TwoStreamLoader:
     its own randomness: the labelled batches are those of a supervised run.
     """
 
-    def __init__(self, labeled: nnUNetDataLoader, unlabeled: nnUNetDataLoader, seed: int | None) -> None:
-        """Combine two infinite loaders."""
+    def __init__(self, labeled: nnUNetDataLoader, unlabeled: nnUNetDataLoader, seed: tuple[int, ...] | None) -> None:
+        """Combine two infinite loaders; ``seed`` is that of the unlabelled stream, None for fresh entropy."""
         self.labeled = labeled
         self.unlabeled = unlabeled
         self.seed = seed
-        self.stream = RandomStream(None if seed is None else (seed, 0))
+        self.stream = RandomStream(seed)
 
     def __iter__(self) -> TwoStreamLoader:
         return self
@@ -55,4 +55,4 @@ class TwoStreamLoader:
         """Give each worker process its own unlabelled stream; called by the host's augmenter in the worker."""
         self.labeled.set_thread_id(thread_id)
         self.unlabeled.set_thread_id(thread_id)
-        self.stream = RandomStream(None if self.seed is None else (self.seed, thread_id))
+        self.stream = RandomStream(None if self.seed is None else (*self.seed, thread_id))

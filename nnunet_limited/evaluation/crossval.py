@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import nnunet_folder
-from nnunet_limited.host.files import read_json, write_json
-from nnunet_limited.planners.plan import load_plans
-from nnunet_limited.splits import load_host_split, load_split
+from nnunet_limited.host.files import read_object, write_json
+from nnunet_limited.splits import load_host_split
 from nnunet_limited.trainers.launch import TrainRequest, prepare
-from nnunet_limited.trainers.run import RECORD
+from nnunet_limited.trainers.run import RECORD, load_bound_split
 
 BASELINE = "LimitedSupervisedTrainer"
 MEAN = "mean"
@@ -45,15 +43,9 @@ class Scores:
 
 def default_folds(request: TrainRequest) -> list[int]:
     """Return all folds of the split that the plans are bound to, or of ``splits_final.json``."""
-    limited = load_plans(request.folder, request.plans).get("limited")
-    split = load_split(request.folder, limited["split"]) if limited else load_host_split(request.folder, [])
+    limited = request.load_plans().get("limited")
+    split = load_bound_split(request.folder, limited) if limited else load_host_split(request.folder, [])
     return list(range(len(split.folds)))
-
-
-def results_folder(request: TrainRequest) -> Path:
-    """Return the folder of a trainer's folds."""
-    name = f"{request.trainer}__{request.plans}__{request.configuration}"
-    return nnunet_folder("nnUNet_results") / request.folder.name / name
 
 
 def missing_step(folder: Path) -> tuple[str, tuple[str, ...]] | None:
@@ -76,23 +68,32 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
     for flag in ("--c", "--val"):
         if flag in request.flags:
             raise LimitedError(f"crossval: {flag} is chosen for each fold by what is there; leave it out")
-    base = results_folder(request)
-    for fold in folds:
-        prepare(replace(request, fold=str(fold)))
-    for fold in folds:
-        step = missing_step(base / f"fold_{fold}")
+    base = request.results
+    steps = {fold: missing_step(base / f"fold_{fold}") for fold in folds}
+    for fold, step in steps.items():
+        prepare(replace(request, fold=str(fold), flags=_flags(request, step)))
+    request.write_plans()
+    for fold, step in steps.items():
         if step is None:
             log(f"fold {fold}: complete")
             continue
         log(f"fold {fold}: {step[0]}; log in {base / f'fold_{fold}'}")
         command = [sys.executable, "-m", "nnunet_limited", "train", request.dataset, request.configuration, str(fold)]
-        command += ["-tr", request.trainer, "-p", request.plans, *request.flags, *step[1]]
+        command += ["-tr", request.trainer, "-p", request.plans, *_flags(request, step)]
         status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if status:
             raise LimitedError(
                 f"fold {fold} of {base.name} ended with status {status}; see its error above and the newest "
                 f"training_log in {base / f'fold_{fold}'}, then run the command again"
             )
+
+
+def _flags(request: TrainRequest, step: tuple[str, tuple[str, ...]] | None) -> tuple[str, ...]:
+    """Return the flags for a step; pretrained weights are for a fold that starts."""
+    if step is None or not step[1] or "-pretrained_weights" not in request.flags:
+        return (*request.flags, *(step[1] if step else ()))
+    position = request.flags.index("-pretrained_weights")
+    return (*request.flags[:position], *request.flags[position + 2 :], *step[1])
 
 
 def class_names(dataset_json: dict[str, Any]) -> dict[str, str]:
@@ -113,10 +114,10 @@ def read_scores(base: Path, trainer: str, plans: str, folds: Sequence[int]) -> S
     files = [base / f"fold_{fold}" / "validation" / "summary.json" for fold in folds]
     if not all(file.is_file() for file in files):
         return None
-    names = class_names(read_json(base / "dataset.json", "dataset description", "train a fold"))
+    names = class_names(read_object(base / "dataset.json", "dataset description", "train a fold"))
     dice: dict[str, list[float]] = {}
     for file in files:
-        content = read_json(file, "validation result", "validate the fold again with --val")
+        content = read_object(file, "validation result", "validate the fold again with --val")
         for key, values in content["mean"].items():
             dice.setdefault(names.get(key, key), []).append(_number(values["Dice"]))
         dice.setdefault(MEAN, []).append(_number(content["foreground_mean"]["Dice"]))
@@ -129,17 +130,17 @@ def _number(value: Any) -> float:
 
 def find_baseline(request: TrainRequest, folds: Sequence[int]) -> Scores | None:
     """Return the supervised baseline's scores: same split, plans, configuration and shared settings."""
-    base = results_folder(request)
+    base = request.results
     record = base / f"fold_{folds[0]}" / RECORD
     if request.trainer == BASELINE or not record.is_file():
         return None
-    mine = read_json(record, "run record", "train the fold again")
+    mine = read_object(record, "run record", "train the fold again")
     for other in sorted(base.parent.glob(f"{BASELINE}__*__{request.configuration}")):
         file = other / f"fold_{folds[0]}" / RECORD
         if not file.is_file():
             continue
-        theirs = read_json(file, "run record", "delete its folder")
-        same = all(theirs[key] == mine[key] for key in ("plans_hash", "split_hash", "configuration"))
+        theirs = read_object(file, "run record", "delete its folder")
+        same = all(theirs.get(key) == mine.get(key) for key in ("plans_hash", "split_hash", "configuration"))
         if same and all(mine["settings"].get(key) == value for key, value in theirs["settings"].items()):
             return read_scores(other, BASELINE, other.name.split("__")[1], folds)
     return None
@@ -162,7 +163,7 @@ def accumulate(base: Path, folds: Sequence[int]) -> Path | None:
 def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[str], None]) -> dict[str, Any]:
     """Complete the folds and return, and write to ``crossval.json``, Dice per class against the baseline."""
     train_folds(request, folds, log)
-    base = results_folder(request)
+    base = request.results
     scores = read_scores(base, request.trainer, request.plans, folds)
     assert scores is not None
     baseline = find_baseline(request, folds)

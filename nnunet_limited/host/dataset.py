@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import read_json
+from nnunet_limited.host.files import read_object
 
 UNLABELED_FOLDER = "imagesUn"
+FORMAT = "write it as nnU-Net's dataset format asks"
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -23,7 +27,7 @@ def nnunet_folder(variable: str) -> Path:
 
 def dataset_name(dataset: str) -> str:
     """Return the full name (``Dataset004_Hippocampus``) of a dataset given by name or number."""
-    if not dataset.startswith("Dataset") and not dataset.isdigit():
+    if not dataset.startswith("Dataset") and not dataset.isdecimal():
         raise LimitedError(f"dataset {dataset!r} is neither a number nor a name like Dataset004_Hippocampus; give one")
     found = set()
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
@@ -74,6 +78,31 @@ class RawDataset:
         """Number of image channels that dataset.json declares."""
         return len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
 
+    @property
+    def label_values(self) -> list[int]:
+        """Every value that a label file may hold, ignore included."""
+        return sorted({v for value in self.dataset_json["labels"].values() for v in _values(value)})
+
+    @property
+    def foreground_values(self) -> set[int]:
+        """All label values that dataset.json declares, but background and ignore."""
+        labels = self.dataset_json["labels"]
+        return {v for name, value in labels.items() if name != "ignore" for v in _values(value)} - {0}
+
+    def reader(self) -> Any:
+        """Return the host's reader class for the dataset's images."""
+        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+        example = next(iter(self.cases.values())).images[0]
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # the host prints a traceback for each reader that fails
+                return determine_reader_writer_from_dataset_json(self.dataset_json, str(example), verbose=False)
+        except RuntimeError as error:
+            raise LimitedError(
+                f"{example} cannot be read by nnU-Net as {self.dataset_json['file_ending']!r}; check the file and "
+                "file_ending in dataset.json"
+            ) from error
+
     @classmethod
     def load(cls, dataset: str) -> RawDataset:
         """Find the dataset in ``nnUNet_raw`` and list its cases; ``imagesUn/`` holds images without labels."""
@@ -85,34 +114,29 @@ class RawDataset:
         folder = raw / dataset_name(dataset)
         if not folder.is_dir():
             raise LimitedError(f"{folder} does not exist; put the raw dataset there or correct nnUNet_raw")
-        remedy = "write it as nnU-Net's dataset format asks"
-        dataset_json = read_json(folder / "dataset.json", "dataset description", remedy)
-        for key in ("labels", "file_ending"):
-            if key not in dataset_json:
-                raise LimitedError(f"{folder / 'dataset.json'} has no key {key!r}; {remedy}")
-        if "channel_names" not in dataset_json and "modality" not in dataset_json:
-            raise LimitedError(f"{folder / 'dataset.json'} has no key 'channel_names'; {remedy}")
+        dataset_json = read_object(folder / "dataset.json", "dataset description", FORMAT)
+        check_description(dataset_json, folder / "dataset.json")
         if "dataset" not in dataset_json and not (folder / "imagesTr").is_dir():
             raise LimitedError(f"{folder / 'imagesTr'} does not exist; put the training images there")
 
-        # The host edits the 'dataset' entry in place; give it a copy so that ours stays as on disk.
-        copy = {
-            **dataset_json,
-            **({"dataset": _copied(dataset_json["dataset"])} if "dataset" in dataset_json else {}),
-        }
-        listed = get_filenames_of_train_images_and_targets(str(folder), copy)
         cases = {}
+        ending = dataset_json["file_ending"]
+        if "dataset" in dataset_json:  # the host completes the entries in place; ours stay as they are on disk
+            copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
+            listed = get_filenames_of_train_images_and_targets(str(folder), copy)
+        else:
+            images = images_by_case(folder / "imagesTr", ending)
+            listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
         for identifier, files in listed.items():
             label = Path(files["label"])
-            images = tuple(Path(i) for i in files["images"])
-            cases[str(identifier)] = Case(str(identifier), images, label if label.is_file() else None)
-        for case in _unlabeled_images(folder, dataset_json["file_ending"]):
-            if case.identifier in cases:
+            cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), label if label.is_file() else None)
+        unlabeled = folder / UNLABELED_FOLDER
+        for identifier, found in images_by_case(unlabeled, ending).items() if unlabeled.is_dir() else ():
+            if identifier in cases:
                 raise LimitedError(
-                    f"case {case.identifier} is both in {folder / 'imagesTr'} and in {folder / UNLABELED_FOLDER}; "
-                    "remove one of the two"
+                    f"case {identifier} is both in {folder / 'imagesTr'} and in {unlabeled}; remove one of the two"
                 )
-            cases[case.identifier] = case
+            cases[identifier] = Case(identifier, tuple(found), None)
         dataset_object = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
         for case in dataset_object.cases.values():
             if len(case.images) != dataset_object.num_channels:
@@ -123,22 +147,52 @@ class RawDataset:
         return dataset_object
 
 
-def _copied(dataset: dict[str, Any]) -> dict[str, Any]:
-    return {key: dict(value) for key, value in dataset.items()}
+def check_description(content: dict[str, Any], file: Path) -> None:
+    """Refuse a dataset.json that nnU-Net would stumble over later."""
+    for key in ("labels", "file_ending"):
+        if key not in content:
+            raise LimitedError(f"{file} has no key {key!r}; {FORMAT}")
+    if not content.get("channel_names") and not content.get("modality"):
+        raise LimitedError(f"{file} has no key 'channel_names', or names no channel there; {FORMAT}")
+    for key, kind in (("labels", dict), ("file_ending", str), ("channel_names", dict), ("dataset", dict)):
+        if not isinstance(content.get(key, kind()), kind):
+            raise LimitedError(f"{file}: {key!r} cannot be {content[key]!r:.60}; {FORMAT}")
+    for case, entry in content.get("dataset", {}).items():
+        if not isinstance(entry, dict) or not {"images", "label"} <= set(entry):
+            raise LimitedError(f"{file}: case {case!r} of 'dataset' needs 'images' and 'label'; {FORMAT}")
 
-
-def _unlabeled_images(folder: Path, file_ending: str) -> list[Case]:
-    unlabeled = folder / UNLABELED_FOLDER
-    if not unlabeled.is_dir():
-        return []
-    files: dict[str, list[Path]] = {}
-    for file in sorted(unlabeled.iterdir()):
-        stem = file.name[: -len(file_ending)]
-        if file.name.endswith(file_ending) and len(stem) > 5 and stem[-5] == "_" and stem[-4:].isdigit():
-            files.setdefault(stem[:-5], []).append(file)
-    if not files:
+    labels, example = content["labels"], "write labels like {'background': 0, 'tumour': 1}"
+    for name, value in labels.items():
+        if not all(str(v).isdecimal() for v in (value if isinstance(value, list) else [value])):
+            raise LimitedError(f"{file}: label {name!r} cannot be {value!r}; {example}")
+    values = sorted({v for value in labels.values() for v in _values(value)})
+    if labels.get("background") not in (0, "0") or values != list(range(len(values))):
         raise LimitedError(
-            f"{unlabeled} holds no image named like case_0000{file_ending}; put the unlabelled images there "
-            "or remove the folder"
+            f"{file}: the labels {labels} must start with background 0 and leave out no number; {example}"
         )
-    return [Case(identifier, tuple(images), None) for identifier, images in files.items()]
+    if _values(labels.get("ignore", values[-1])) != values[-1:]:
+        raise LimitedError(f"{file}: label 'ignore' is {labels['ignore']}; give it the highest value, {values[-1]}")
+    regions = [name for name, value in labels.items() if len(_values(value)) > 1]
+    if regions and "regions_class_order" not in content:
+        raise LimitedError(f"{file}: {regions[0]!r} is a region, which asks for a key 'regions_class_order'; {FORMAT}")
+
+
+def _values(value: Any) -> list[int]:
+    return [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:
+    """Return the image files of a folder by case, in the order of channels, by the host's rule for their names.
+
+    The host's own listing starts twelve processes; a file that it would take for a case without images is refused.
+    """
+    files: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        match = re.fullmatch(r"(.+)_\d{4}", file.name.removesuffix(file_ending))
+        if match and file.name.endswith(file_ending):
+            files.setdefault(match[1], []).append(file)
+        elif file.name.endswith(file_ending):
+            raise LimitedError(f"{file} is not named like case_0000{file_ending}; add the channel number or remove it")
+    if not files:
+        raise LimitedError(f"{folder} holds no image named like case_0000{file_ending}; put images there or remove it")
+    return files

@@ -57,6 +57,14 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
         raise LimitedError(f"{what} {path} is not readable JSON ({error}); mend it or {remedy}") from error
 
 
+def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Read ``path`` as :func:`read_json` does; anything but a JSON object is an error too."""
+    content = read_json(path, what, remedy)
+    if not isinstance(content, dict):
+        raise LimitedError(f"{what} {path} holds {content!r:.40}, not a JSON object {{…}}; mend it or {remedy}")
+    return content
+
+
 def content_hash(content: Any) -> str:
     """Return a short hash of JSON-like ``content`` that does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 def default_processes() -> int:
     """Return the number of worker processes to use: nnU-Net's ``nnUNet_def_n_proc``, at most one a core."""
-    return max(1, min(int(os.environ.get("nnUNet_def_n_proc", 8)), os.cpu_count() or 1))
+    value = os.environ.get("nnUNet_def_n_proc", "8")
+    if not value.isdecimal():
+        raise LimitedError(f"nnUNet_def_n_proc={value} is not a number of processes; export a number or unset it")
+    return max(1, min(int(value), os.cpu_count() or 1))
 
 
 def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], processes: int, description: str) -> list[T]:
@@ -28,7 +31,8 @@ def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], proces
     With one process it runs here; otherwise in freshly spawned ones, as the host does (fork and torch do not mix).
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(description, total=len(tasks))
         if processes <= 1 or len(tasks) <= 1:
             results = []

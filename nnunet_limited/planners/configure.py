@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,47 @@ def variant_name(settings: dict[str, Any]) -> str:
     return safe if len(safe) <= 60 and "-" in safe else f"set-{content_hash(settings)[:8]}"
 
 
-def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> str:
-    """Write ``<plans>_<name>`` with ``settings`` over those of ``plans``; return the new plans' name.
+@dataclass(frozen=True)
+class Variant:
+    """Plans ``content`` made from the plans ``base`` of ``folder``: checked, not yet written."""
 
-    Every trainer that knows a setting must accept it.
-    """
+    folder: Path
+    base: str
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return the new plans' name."""
+        return str(self.content["plans_name"])
+
+    def write(self) -> str:
+        """Write the plans with a copy of the base's fingerprint; return their name."""
+        write_json(self.folder / f"{self.name}.json", self.content)
+        fingerprint = self.folder / "fingerprints"
+        if (fingerprint / self.base).is_dir() and not (fingerprint / self.name).exists():
+            source = fingerprint / self.base / "dataset_fingerprint.json"
+            target = fingerprint / self.name / "dataset_fingerprint.json"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        return self.name
+
+
+def check_settings(plans: dict[str, Any]) -> None:
+    """Refuse settings of ``plans`` that no trainer knows, or that one which knows them does not accept."""
     from nnunet_limited.trainers.base import LimitedTrainer, trainer_classes
 
+    trainers: list[type[LimitedTrainer]] = [LimitedTrainer, *trainer_classes()]
+    for trainer in trainers:
+        trainer.resolve_config(plans)
+
+
+def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> str:
+    """Write ``<plans>_<name>`` with ``settings`` over those of ``plans``; return the new plans' name."""
+    return make_variant(folder, plans, settings, name).write()
+
+
+def make_variant(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> Variant:
+    """Return ``<plans>_<name>`` with ``settings`` over those of ``plans``; nothing is written."""
     content = load_plans(folder, plans)
     new = f"{plans}_{split_name(name or variant_name(settings))}"
     limited = content.get("limited")
@@ -52,17 +87,8 @@ def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | No
         )
     content["limited"] = {**limited, "settings": {**limited["settings"], **settings}}
     content["plans_name"] = new
-    trainers: list[type[LimitedTrainer]] = [LimitedTrainer, *trainer_classes()]
-    for trainer in trainers:
-        trainer.resolve_config(content)
+    check_settings(content)
     file = folder / f"{new}.json"
     if file.is_file() and load_plans(folder, new) != content:
         raise LimitedError(f"{file} exists with other content; choose another --name or delete it")
-    write_json(file, content)
-    fingerprint = folder / "fingerprints"
-    if (fingerprint / plans).is_dir() and not (fingerprint / new).exists():
-        source = fingerprint / plans / "dataset_fingerprint.json"
-        target = fingerprint / new / "dataset_fingerprint.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
-    return new
+    return Variant(folder, plans, content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,20 +31,6 @@ class Inspection(NamedTuple):
     problem: str | None
 
 
-def reader_of(dataset: RawDataset) -> Any:
-    """Return the host's reader class for the dataset's images."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    example = next(iter(dataset.cases.values())).images[0]
-    try:
-        return determine_reader_writer_from_dataset_json(dataset.dataset_json, str(example), verbose=False)
-    except RuntimeError as error:
-        raise LimitedError(
-            f"{example} cannot be read by nnU-Net as {dataset.dataset_json['file_ending']!r}; check the file and "
-            "file_ending in dataset.json"
-        ) from error
-
-
 def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequence[int]) -> Inspection:
     """Read one case, check it, and return its geometry.
 
@@ -53,13 +41,16 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
 
     reader = reader_class()
     files = ", ".join(map(str, case.images))
+    printed = io.StringIO()
     try:
-        image, properties = reader.read_images([str(i) for i in case.images])
+        with contextlib.redirect_stdout(printed):
+            image, properties = reader.read_images([str(i) for i in case.images])
     except Exception as error:
-        reason = str(error).strip().splitlines()
+        # The host prints the shapes or spacings that differ, in three lines, and raises without a message.
+        reason = str(error).strip().splitlines()[-1:] or printed.getvalue().splitlines()[:3] or [repr(error)]
         raise LimitedError(
-            f"the image of case {case.identifier} ({files}) cannot be read: {reason[-1] if reason else error!r}; its "
-            "channels must be readable and share one shape and spacing"
+            f"the image of case {case.identifier} ({files}) cannot be read: {' '.join(reason)}; its channels must be "
+            "readable and share one shape and spacing"
         ) from error
     if not np.isfinite(image).all():
         raise LimitedError(
@@ -102,14 +93,6 @@ def check_label(case: Case, reader: Any, image: np.ndarray, spacing: Any, values
     return None
 
 
-def label_values(dataset: RawDataset) -> list[int]:
-    """Return every value that a label file may hold, ignore included."""
-    values = {0}
-    for value in dataset.dataset_json["labels"].values():
-        values |= {int(v) for v in (value if isinstance(value, (list, tuple)) else [value])}
-    return sorted(values)
-
-
 def inspect_dataset(dataset: RawDataset, split: Split, processes: int) -> tuple[dict[str, Inspection], list[str]]:
     """Inspect every case the split uses; return geometries, and the validation cases whose label is unusable.
 
@@ -124,7 +107,7 @@ def inspect_dataset(dataset: RawDataset, split: Split, processes: int) -> tuple[
             "this dataset with 'nnunet-limited split'"
         )
     labeled = {*split.labeled, *split.validation}
-    reader, values = reader_of(dataset), label_values(dataset)
+    reader, values = dataset.reader(), dataset.label_values
     tasks = [(dataset.cases[case], case in labeled, reader, values) for case in cases]
     found = dict(zip(cases, run_all(inspect_case, tasks, processes, "Inspecting images"), strict=True))
     for case in split.labeled:
@@ -138,17 +121,18 @@ def inspect_dataset(dataset: RawDataset, split: Split, processes: int) -> tuple[
 
 @contextmanager
 def scratch_preprocessed() -> Iterator[Path]:
-    """Let the host write its fixed file names into a temporary ``nnUNet_preprocessed`` for a while."""
-    before = os.environ.get("nnUNet_preprocessed")
+    """Let the host write its fixed file names into a temporary ``nnUNet_preprocessed`` for a while.
+
+    ``nnUNet_n_proc_DA`` is unset meanwhile: the host's planner takes it for a number of threads and fails at 0.
+    """
+    before = {name: os.environ.pop(name, None) for name in ("nnUNet_preprocessed", "nnUNet_n_proc_DA")}
     with tempfile.TemporaryDirectory(prefix="nnunet_limited_") as folder:
         os.environ["nnUNet_preprocessed"] = folder
         try:
             yield Path(folder)
         finally:
-            if before is None:
-                del os.environ["nnUNet_preprocessed"]
-            else:
-                os.environ["nnUNet_preprocessed"] = before
+            del os.environ["nnUNet_preprocessed"]
+            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def extract_fingerprint(

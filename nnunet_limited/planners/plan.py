@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import nnunet_limited
 from nnunet_limited.data.preprocessing import copy_ground_truth, fingerprint_folder, preprocess
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset, nnunet_folder
-from nnunet_limited.host.files import content_hash, read_json, write_json
+from nnunet_limited.host.files import content_hash, read_object, write_json
 from nnunet_limited.planners import size as tiny_size
 from nnunet_limited.planners.fingerprint import (
     Geometry,
@@ -23,6 +24,7 @@ from nnunet_limited.planners.fingerprint import (
 from nnunet_limited.splits import Split, load_split
 
 Size = Literal["default", "tiny"]
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners can plan, without the cascade
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ def make_plans(request: PlanRequest) -> PlanResult:
     preprocessed = plans_folder(dataset.name)
     split = load_split(preprocessed, request.split)
     planner = host_planner(request.planner)
+    for name in request.configurations:
+        if name not in CONFIGURATIONS:
+            raise unknown_configuration(name, CONFIGURATIONS)
     inspections, unusable = inspect_dataset(dataset, split, request.processes)
 
     with scratch_preprocessed(), contextlib.redirect_stdout(io.StringIO()):
@@ -113,11 +118,16 @@ def chosen_configurations(plans: dict[str, Any], wanted: tuple[str, ...]) -> tup
     available = [name for name, c in plans["configurations"].items() if "previous_stage" not in c]
     for name in wanted:
         if name not in available:
-            raise LimitedError(
-                f"-c {name}: these plans have {', '.join(available)}; use one of them (cascades need predictions of "
-                "every unlabelled case and are not supported)"
-            )
+            raise unknown_configuration(name, available)
     return wanted or tuple(available)
+
+
+def unknown_configuration(name: str, available: Sequence[str]) -> LimitedError:
+    """Return the error to raise for a configuration that is not ``available``."""
+    return LimitedError(
+        f"-c {name}: there are {', '.join(available)}; use one of them (cascades need predictions of every unlabelled "
+        "case and are not supported)"
+    )
 
 
 def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: PlanRequest) -> None:
@@ -159,7 +169,16 @@ def preprocessing_hash(plans: dict[str, Any], configuration: dict[str, Any], dat
 def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
     """Load plans by name from the preprocessed folder of their dataset."""
     remedy = "make them with 'nnunet-limited plan'"
-    content = read_json(preprocessed / f"{plans}.json", "plans", remedy)
-    if not isinstance(content, dict) or "configurations" not in content:
-        raise LimitedError(f"{preprocessed / f'{plans}.json'} is not a plans file; {remedy}")
+    file = preprocessed / f"{plans}.json"
+    content = read_object(file, "plans", remedy)
+    if not isinstance(content.get("configurations"), dict):
+        raise LimitedError(f"{file} is not a plans file, it has no 'configurations'; {remedy}")
+    for key, expected in (("dataset_name", preprocessed.name), ("plans_name", plans)):
+        if content.get(key) != expected:  # the host takes both for folder names
+            raise LimitedError(
+                f"{file} has {key} {content.get(key)!r}, not {expected!r}: it was copied or renamed; {remedy}"
+            )
+    limited = content.get("limited", {})
+    if "limited" in content and not (isinstance(limited, dict) and {"split", "split_hash", "settings"} <= set(limited)):
+        raise LimitedError(f"{file}: section 'limited' lacks split, split_hash or settings: {limited!r:.60}; {remedy}")
     return content

@@ -9,12 +9,13 @@ from nnunet_limited.splits.check import (
     split_file,
     split_name,
 )
-from nnunet_limited.splits.make import SplitRequest, make_split, write_split
+from nnunet_limited.splits.make import SplitRequest, adopt_partition, make_split, write_split
 
 __all__ = [
     "Fold",
     "Split",
     "SplitRequest",
+    "adopt_partition",
     "load_host_split",
     "load_split",
     "make_split",

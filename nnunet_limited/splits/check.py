@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import content_hash, read_json
+from nnunet_limited.host.files import content_hash, read_json, read_object
 
 MAKE_ONE = "make one with 'nnunet-limited split'"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]|_(?!_))*")
@@ -78,9 +78,9 @@ class Split:
 
 def split_name(name: str) -> str:
     """Return ``name`` if it may name a split, plans or a configuration variant (nnU-Net cuts names at ``__``)."""
-    if not _NAME.fullmatch(name) or name == "final":
+    if not _NAME.fullmatch(name) or name == "final" or name.endswith(".info"):
         raise LimitedError(
-            f"name {name!r} cannot be used; take letters, digits, '-', '.' and single '_' (and not 'final')"
+            f"name {name!r} cannot be used; take letters, digits, '-', '.' and single '_' (not 'final' or '….info')"
         )
     return name
 
@@ -98,7 +98,10 @@ def info_file(folder: Path, name: str) -> Path:
 def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | None = None) -> tuple[Fold, ...]:
     """Turn the content of ``file`` into folds; ``default_unlabeled`` stands in for a missing ``unlabeled`` key."""
     if not isinstance(content, list) or not content or not all(isinstance(fold, dict) for fold in content):
-        raise LimitedError(f"{file} must hold a non-empty list of folds {{'train': …, 'val': …, 'unlabeled': …}}")
+        raise LimitedError(
+            f"{file} must hold a non-empty list of folds {{'train': …, 'val': …, 'unlabeled': …}}, not "
+            f"{content!r:.60}; {MAKE_ONE}"
+        )
     folds = []
     for number, entry in enumerate(content):
         where = f"{file}, fold {number}"
@@ -107,8 +110,10 @@ def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | Non
             value = entry.get(key, default_unlabeled if key == "unlabeled" else None)
             if value is None:
                 raise LimitedError(f"{where} has no key {key!r}; add the list of cases")
-            if isinstance(value, str) or not all(isinstance(case, str) for case in value):
-                raise LimitedError(f"{where}: {key!r} must be a list of case names, not {value!r:.60}")
+            if not isinstance(value, (list, tuple)) or not all(isinstance(case, str) for case in value):
+                raise LimitedError(
+                    f"{where}: {key!r} must be a list of case names, not {value!r:.60}; write ['case_1', …]"
+                )
             repeated = {case for case in value if list(value).count(case) > 1} if len(set(value)) < len(value) else None
             if repeated:
                 raise LimitedError(f"{where}: case {min(repeated)!r} is listed twice in {key!r}; remove one")
@@ -131,7 +136,7 @@ def load_split(folder: Path, name: str) -> Split:
     file = split_file(folder, name)
     folds = parse_folds(read_json(file, "split", MAKE_ONE), file)
     sidecar = info_file(folder, name)
-    info = read_json(sidecar, "split description", MAKE_ONE) if sidecar.is_file() else {}
+    info = read_object(sidecar, "split description", MAKE_ONE) if sidecar.is_file() else {}
     split = Split(name, folder.name, folds, info)
     if info.get("dataset", folder.name) != folder.name:
         raise LimitedError(f"{file} was made for {info['dataset']}, not for {folder.name}; {MAKE_ONE} for this dataset")

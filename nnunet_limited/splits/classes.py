@@ -13,19 +13,13 @@ from nnunet_limited.host.dataset import RawDataset
 
 def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
     """Return a function that gives the values in a case's label file, opening each file at most once."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    example = str(next(iter(dataset.cases.values())).images[0])
-
-    @cache
-    def reader() -> type:
-        return determine_reader_writer_from_dataset_json(dataset.dataset_json, example, verbose=False)
+    reader = cache(dataset.reader)
 
     @cache
     def classes_of(case: str) -> set[int]:
-        label = dataset.cases[case].label
+        label, reader_class = dataset.cases[case].label, reader()
         try:
-            values, _ = reader()().read_seg(str(label))
+            values, _ = reader_class().read_seg(str(label))
         except Exception as error:
             raise LimitedError(f"label {label} cannot be read ({error}); mend or remove it") from error
         return set(np.unique(values).astype(int).tolist())

@@ -56,12 +56,12 @@ def make_split(
     order = seeded_order(partition, groups, request.seed)
     chosen = explicit_groups(dataset, request, groups) if request.labeled_cases else None
     count = len(chosen) if chosen is not None else wanted(request.labeled, len(groups))
-    classes = foreground_classes(dataset)
+    classes = dataset.foreground_values
 
     def first(candidates: Sequence[str]) -> list[str]:
         if chosen is not None:
             return [group for group in candidates if group in chosen]
-        if count > len(candidates):
+        if count > len(candidates) and request.labeled is not None:
             raise LimitedError(
                 f"--labeled {request.labeled}: only {len(candidates)} labelled "
                 f"{'groups' if request.group_by else 'cases'} are there to choose from; ask for fewer"
@@ -110,6 +110,13 @@ def make_split(
     return Split(split.name, split.dataset, split.folds, info), partition
 
 
+def adopt_partition(dataset: RawDataset, folder: Path) -> None:
+    """Copy the raw dataset's own ``splits_final.json``, if it has one, as nnU-Net's planner does."""
+    theirs, ours = dataset.folder / "splits_final.json", folder / "splits_final.json"
+    if theirs.is_file() and not ours.is_file():
+        write_json(ours, read_json(theirs, "split", "mend or remove it"))
+
+
 def write_split(folder: Path, split: Split, partition: list[list[str]], replace: bool = False) -> list[Path]:
     """Write the split with its sidecar, and ``splits_final.json`` if there is none; return the files written.
 
@@ -156,9 +163,10 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
     groups: Groups = {}
     for case in sorted(cases):
         match = expression.search(case)
-        if match is None:
+        group = match and match.group(1 if expression.groups else 0)
+        if group is None:
             raise LimitedError(f"--group-by {pattern!r} does not match case {case!r}; widen the expression")
-        groups.setdefault(match.group(1 if expression.groups else 0), []).append(case)
+        groups.setdefault(group, []).append(case)
     return groups
 
 
@@ -219,15 +227,6 @@ def covering(order: Sequence[str], classes: set[int], classes_of: Callable[[str]
             front.append(group)
             missing -= new
     return front + [group for group in order if group not in front]
-
-
-def foreground_classes(dataset: RawDataset) -> set[int]:
-    """Return all label values that dataset.json declares, but background and ignore."""
-    values: set[int] = set()
-    for name, value in dataset.dataset_json["labels"].items():
-        if name != "ignore":
-            values |= {int(v) for v in (value if isinstance(value, (list, tuple)) else [value])}
-    return values - {0}
 
 
 def wanted(labeled: str | None, available: int) -> int:

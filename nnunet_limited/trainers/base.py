@@ -124,7 +124,7 @@ class LimitedTrainer(nnUNetTrainer):
             self._preprocess_remedy,
         )
         if self.config.seed is not None:
-            seed_everything(self.config.seed)
+            seed_everything(self.config.seed + self.local_rank)
         super().initialize()
         self.partners = self.make_partners()
 
@@ -156,7 +156,8 @@ class LimitedTrainer(nnUNetTrainer):
         if self.config.seed is not None:
             without_benchmark(labeled.transforms)
         if self.uses_unlabeled:
-            self.unlabeled_loader = TwoStreamLoader(labeled, self._unlabeled_stream(), self.config.seed)
+            seed = None if self.config.seed is None else (self.config.seed, self.local_rank)
+            self.unlabeled_loader = TwoStreamLoader(labeled, self._unlabeled_stream(), seed)
             if slot == "generator":
                 train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
             setattr(train, slot, self.unlabeled_loader)
@@ -207,6 +208,10 @@ class LimitedTrainer(nnUNetTrainer):
             f"{len(fold.unlabeled) if self.uses_unlabeled else 0} unlabelled, {len(fold.val)} validation cases; "
             f"{settings}"
         )
+        if set(fold.train) & set(fold.val):
+            self.print_to_log_file(
+                "Some validation cases are trained on too: the validation Dice says nothing of them."
+            )
         if not self.run.is_bound:
             self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
 

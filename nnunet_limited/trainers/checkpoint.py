@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import zipfile
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 KEY = "nnunet_limited"
 FORMAT = 1
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    OSError,
+    KeyError,
+    ImportError,
+    AttributeError,
+)
 
 
 def save(trainer: LimitedTrainer, file: Path, host_save: Callable[[Any], None]) -> None:
@@ -47,27 +58,65 @@ def save(trainer: LimitedTrainer, file: Path, host_save: Callable[[Any], None]) 
         torch.save(content, temporary)
 
 
-def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) -> None:
-    """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
+def check_weights(
+    file: Path, trainer: Any, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
+) -> None:
+    """Refuse pretrained weights that do not fit, by the host's own rule and on a network that is thrown away."""
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    chosen = manager.get_configuration(configuration)
+    network = trainer.build_network_architecture(
+        manager,
+        chosen,
+        determine_num_input_channels(manager, chosen, dataset_json),
+        manager.get_label_manager(dataset_json).num_segmentation_heads,
+    )
     try:
-        content = torch.load(file, map_location=trainer.device, weights_only=False)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, KeyError) as error:
+        with contextlib.redirect_stdout(io.StringIO()):
+            load_pretrained_weights(network, str(file), verbose=False)
+    except (*UNREADABLE, AssertionError, TypeError) as error:
+        raise LimitedError(
+            f"-pretrained_weights {file} does not fit the network of plans {plans['plans_name']} ({error!s:.150}); "
+            "give a checkpoint of a network of this shape"
+        ) from error
+
+
+def check(file: Path, trainer_name: str, record: dict[str, Any]) -> None:
+    """Refuse, before anything is written, a checkpoint that :func:`load` would refuse; tensors are not read."""
+    _read(file, trainer_name, record, mmap=True)
+
+
+def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict[str, Any]:
+    try:
+        content = torch.load(file, weights_only=False, **{"map_location": "cpu", **options})
+    except UNREADABLE as error:
         raise LimitedError(f"checkpoint {file} cannot be read; delete it and continue from an older one") from error
-    name = type(trainer).__name__
-    if not isinstance(content, dict) or content.get("trainer_name") != name:
-        owner = content.get("trainer_name", "an unknown trainer") if isinstance(content, dict) else "an unknown program"
+    owner = content.get("trainer_name") if isinstance(content, dict) else None
+    if owner is None:
+        raise LimitedError(f"checkpoint {file} holds no nnU-Net training, but {content!r:.40}; delete it")
+    if owner != name:
         raise LimitedError(f"checkpoint {file} is of {owner}, not of {name}; continue it with -tr {owner}")
     if content.get(KEY, {}).get("format") != FORMAT:
         raise LimitedError(
             f"checkpoint {file} was not written by this version of nnunet_limited; train anew without --c"
         )
-    ours = content[KEY]
-    for key, value in trainer.run.record.items():
-        if ours["record"].get(key) != value:
+    before = content[KEY]["record"]
+    for key, value in record.items():
+        if before.get(key) != value:
             raise LimitedError(
-                f"checkpoint {file} was trained with {key} {ours['record'].get(key)}, this run has {value}; restore "
-                "the plans and the split it was trained with"
+                f"checkpoint {file} was trained with {key} {before.get(key)}, this run has {value}; restore the plans "
+                "and the split it was trained with"
             )
+    return content
+
+
+def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) -> None:
+    """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
+    content = _read(file, type(trainer).__name__, trainer.run.record, map_location=trainer.device)
+    ours = content[KEY]
     host_load(str(file))
     weights = {**ours["networks"], trainer.predictor_name: content["network_weights"]}
     for key, network in trainer.networks.items():
@@ -80,7 +129,12 @@ def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) 
 
 
 def restore_random_state(trainer: LimitedTrainer, state: dict[str, Any]) -> None:
-    """Restore the random state; called last at start because building the loaders draws batches."""
+    """Restore the random state; called last at start because building the loaders draws batches.
+
+    It is that of the first process: others go on with their own, or all would draw the same data.
+    """
+    if trainer.local_rank:
+        return
     set_random_state(state["random_state"])
     if trainer.unlabeled_loader is not None and state["unlabeled_random_state"] is not None:
         trainer.unlabeled_loader.stream.state = state["unlabeled_random_state"]

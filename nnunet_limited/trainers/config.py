@@ -56,8 +56,8 @@ def resolve(model: type[Config], settings: dict[str, Any], known: set[str], sour
         first = error.errors()[0]
         key = str(first["loc"][0])
         raise LimitedError(
-            f"{source}: setting {key}={first['input']!r} is not allowed ({first['msg'].lower()}); "
-            f"it is the {model.model_fields[key].description}"
+            f"{source}: setting {key}={first['input']!r} is not allowed ({first['msg'].lower()}); give another value "
+            f"({key}: {model.model_fields[key].description})"
         ) from error
 
 
@@ -67,7 +67,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip() or not value.strip():
-            raise LimitedError(f"--set {assignment!r} is not of the form key=value, e.g. consistency_weight=0.3")
+            raise LimitedError(f"--set {assignment!r} is not of the form key=value; write e.g. consistency_weight=0.3")
         settings[key.strip()] = None if value.strip().lower() == "none" else _number(value.strip())
     return settings
 

@@ -11,7 +11,7 @@ from typing import Any
 from nnunet_limited.data.preprocessing import data_folders, preprocess, require
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset, nnunet_folder
-from nnunet_limited.host.files import content_hash, read_json, unwritable, write_json
+from nnunet_limited.host.files import content_hash, read_object, unwritable, write_json
 from nnunet_limited.host.parallel import default_processes
 from nnunet_limited.splits import Fold, Split, load_host_split, load_split
 
@@ -44,12 +44,7 @@ def resolve_run(
     results folder holds a run with other settings.
     """
     preprocessed = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"]
-    chosen = plans["configurations"].get(configuration)
-    if chosen is None:
-        raise LimitedError(
-            f"configuration {configuration!r} is not in plans {plans['plans_name']}; it has "
-            f"{', '.join(plans['configurations'])}"
-        )
+    chosen = planned_configuration(plans, configuration)
     if "previous_stage" in chosen:
         raise LimitedError(
             f"configuration {configuration!r} is a cascade, which would need predictions of every unlabelled case; use "
@@ -72,6 +67,17 @@ def resolve_run(
     run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, limited is not None)
     check_results_folder(base, record)
     return run
+
+
+def planned_configuration(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """Return what ``plans`` say of a configuration, which they must have."""
+    chosen: dict[str, Any] | None = plans["configurations"].get(configuration)
+    if chosen is None:
+        raise LimitedError(
+            f"configuration {configuration!r} is not in plans {plans['plans_name']}; use one of "
+            f"{', '.join(plans['configurations'])}"
+        )
+    return chosen
 
 
 def load_bound_split(preprocessed: Path, limited: dict[str, Any]) -> Split:
@@ -113,7 +119,7 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise unwritable(base, OSError(None, "permission denied" if existing.is_dir() else f"{existing} is a file"))
     for file in sorted(base.glob(f"fold_*/{RECORD}")):
-        other = read_json(file, "run record", "delete its folder")
+        other = read_object(file, "run record", "delete its folder")
         differing = [key for key in record if other.get(key) != record[key]]
         if differing:
             key = differing[0]
@@ -128,20 +134,28 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
             )
 
 
+def unlabeled_to_preprocess(run: Run, dataset_name: str) -> tuple[RawDataset | None, list[str]]:
+    """Return the raw dataset and which of its unlabelled cases a run on plain host plans still has to preprocess."""
+    missing = [case for case in run.fold.unlabeled if not (run.unlabeled_folder / f"{case}.pkl").is_file()]
+    if run.is_bound or not missing:
+        return None, []
+    dataset = RawDataset.load(dataset_name)
+    absent = [case for case in missing if case not in dataset.cases]
+    if absent:
+        raise LimitedError(
+            f"{run.unlabeled_folder.with_name('splits_final.json')} lists the unlabelled case {absent[0]!r}, which "
+            f"{dataset.folder} does not have; correct the list"
+        )
+    return dataset, missing
+
+
 def ensure_unlabeled(run: Run, plans: dict[str, Any], configuration: str, log: Callable[[str], None]) -> None:
     """Make sure that the unlabelled cases of the fold are preprocessed.
 
     Plans of ours come with them; for plain host plans they are preprocessed here, from the images alone.
     """
-    missing = [case for case in run.fold.unlabeled if not (run.unlabeled_folder / f"{case}.pkl").is_file()]
-    if missing and not run.is_bound:
-        dataset = RawDataset.load(plans["dataset_name"])
-        absent = [case for case in missing if case not in dataset.cases]
-        if absent:
-            raise LimitedError(
-                f"splits_final.json lists the unlabelled case {absent[0]!r}, which {dataset.folder} does not have; "
-                "correct the list"
-            )
+    dataset, missing = unlabeled_to_preprocess(run, plans["dataset_name"])
+    if dataset is not None:
         log(f"Preprocessing {len(missing)} unlabelled cases into {run.unlabeled_folder}")
         preprocess(plans, configuration, dataset, (), missing, default_processes())
     require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")

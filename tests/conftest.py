@@ -1,0 +1,49 @@
+"""Small real datasets, split and planned with the package's own code; shared by the whole session."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and nnunetv2 are imported: few, passive threads, and data loading in this process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["nnUNet_n_proc_DA"] = "0"
+os.environ["nnUNet_def_n_proc"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import VARIANTS, Workspace, make_workspace
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def workspaces(tmp_path_factory: pytest.TempPathFactory):
+    """Return a function that makes each variant's workspace once."""
+    made: dict[str, Workspace] = {}
+
+    def get(variant: str) -> Workspace:
+        if variant not in made:
+            made[variant] = make_workspace(tmp_path_factory.mktemp(variant), VARIANTS[variant])
+        return made[variant].activate()
+
+    return get
+
+
+@pytest.fixture(autouse=True)
+def _no_progress_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the host's 30 x 54 inch progress picture, a second an epoch, but where a test asks for it."""
+    if "progress_picture" not in request.keywords:
+        monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point nnU-Net's three variables to empty folders."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    return tmp_path

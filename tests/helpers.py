@@ -1,0 +1,221 @@
+"""Make small datasets, plan them, and run trainers on them in this process."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_limited.data.random_state import seed_everything
+from nnunet_limited.data.views import without_benchmark
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.planners.configure import configure
+from nnunet_limited.planners.plan import PlanRequest, make_plans
+from nnunet_limited.splits import SplitRequest, make_split, write_split
+from nnunet_limited.splits.classes import class_reader
+from nnunet_limited.trainers.base import HOST_SETTINGS
+
+DATASET = "Dataset990_Blobs"
+# A run of a few steps. The unsupervised loss takes part from the first step unless a test says otherwise.
+SHORT = {
+    "num_epochs": 2,
+    "num_iterations_per_epoch": 3,
+    "num_val_iterations_per_epoch": 1,
+    "save_every": 1,
+    "seed": 7,
+}
+FROM_START = {"start_fraction": 0.0, "rampup_fraction": 0.0}
+LABELS = {"background": 0, "disc": 1, "core": 2}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A dataset and how it is split and planned."""
+
+    configuration: str = "2d"
+    shape: tuple[int, int, int] = (8, 40, 40)
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)  # x, y, z
+    channels: int = 1
+    labels: dict[str, Any] = field(default_factory=lambda: dict(LABELS))
+    regions_class_order: list[int] | None = None
+    cases: int = 8
+    labeled: str = "3"
+    protocol: str = "benchmark"
+    channel_name: str = "MRI"
+
+
+VARIANTS = {
+    "2d": Variant(),
+    "3d": Variant("3d_fullres", (24, 24, 24)),
+    "two_channels": Variant(channels=2),
+    "regions": Variant(labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1, 2]),
+    "ignore": Variant(labels={**LABELS, "ignore": 3}),
+    "anisotropic": Variant("3d_fullres", (8, 32, 32), (1.0, 1.0, 5.0)),
+    "one_labeled": Variant(labeled="1"),
+    "deployment": Variant(protocol="deployment", channel_name="CT"),
+}
+
+
+def write_case(folder: Path, name: str, variant: Variant, seed: int, images: str = "imagesTr") -> None:
+    """Write one scan: a bright disc with a brighter core at a random place, and its label."""
+    rng = np.random.RandomState(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in variant.shape], indexing="ij"))
+    centre = np.array([n * rng.uniform(0.4, 0.6) for n in variant.shape])[:, None, None, None]
+    size = np.array([max(n * 0.3, 2) for n in variant.shape])[:, None, None, None]
+    distance = np.sqrt((((grid - centre) / size) ** 2).sum(0))
+    label = (distance < 1).astype(np.uint8) + (distance < 0.5)
+    for channel in range(variant.channels):
+        image = 100 + 80 * label + rng.normal(0, 20, variant.shape)
+        _write(folder / images / f"{name}_{channel:04d}.nii.gz", image.astype(np.float32), variant)
+    if "ignore" in variant.labels:
+        label[rng.uniform(size=label.shape) < 0.3] = variant.labels["ignore"]
+    if images == "imagesTr":
+        _write(folder / "labelsTr" / f"{name}.nii.gz", label.astype(np.uint8), variant)
+
+
+def _write(file: Path, array: np.ndarray, variant: Variant) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(variant.spacing)
+    sitk.WriteImage(image, str(file))
+
+
+def write_dataset(raw: Path, variant: Variant) -> Path:
+    """Write the variant's raw dataset."""
+    folder = raw / DATASET
+    for number in range(variant.cases):
+        write_case(folder, f"case_{number:02d}", variant, number)
+    content: dict[str, Any] = {
+        "channel_names": {str(i): variant.channel_name for i in range(variant.channels)},
+        "labels": variant.labels,
+        "numTraining": variant.cases,
+        "file_ending": ".nii.gz",
+    }
+    if variant.regions_class_order:
+        content["regions_class_order"] = variant.regions_class_order
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def make_named_split(name: str, **request: Any) -> Any:
+    """Make and write a split of the dataset in the current folders."""
+    raw = RawDataset.load(DATASET)
+    folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET
+    made, partition = make_split(raw, folder, SplitRequest(name, **request), class_reader(raw))
+    write_split(folder, made, partition)
+    return made
+
+
+def plan(variant: Variant, split: str = "few") -> str:
+    """Plan and preprocess; return the plans' name."""
+    request = PlanRequest(DATASET, split, (variant.configuration,), size="tiny", processes=1)
+    return make_plans(request).plans
+
+
+@dataclass
+class Workspace:
+    """A planned dataset below ``root``; ``results`` of different tests lie apart."""
+
+    root: Path
+    variant: Variant
+    plans: str = ""
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "preprocessed" / DATASET
+
+    def activate(self, results: str = "results") -> Workspace:
+        """Point nnU-Net's variables here."""
+        for name in ("raw", "preprocessed"):
+            os.environ[f"nnUNet_{name}"] = str(self.root / name)
+        (self.root / results).mkdir(exist_ok=True)
+        os.environ["nnUNet_results"] = str(self.root / results)
+        return self
+
+    def configure(self, name: str, **settings: Any) -> str:
+        """Write a variant of the plans with settings."""
+        return configure(self.preprocessed, self.plans, {**SHORT, **settings}, name)
+
+    def trainer(self, trainer: str, plans: str, fold: int | str = 0, resume: bool = False) -> Any:
+        """Return a trainer as the host's command would make it."""
+        made = get_trainer_from_args(
+            DATASET, self.variant.configuration, fold, trainer, plans, resume, torch.device("cpu")
+        )
+        maybe_load_checkpoint(made, resume, False)
+        return made
+
+    def copy(self, root: Path) -> Workspace:
+        """Copy the raw data and the split files, but nothing that was planned."""
+        shutil.copytree(self.root / "raw", root / "raw")
+        (root / "preprocessed" / DATASET).mkdir(parents=True)
+        for file in self.preprocessed.glob("splits_*"):
+            shutil.copy(file, root / "preprocessed" / DATASET)
+        return Workspace(root, self.variant).activate()
+
+
+def make_workspace(root: Path, variant: Variant) -> Workspace:
+    """Write, split and plan a variant."""
+    workspace = Workspace(root, variant)
+    for name in ("raw", "preprocessed"):
+        (root / name).mkdir()
+    workspace.activate()
+    write_dataset(root / "raw", variant)
+    make_named_split("few", labeled=variant.labeled, folds=3, protocol=variant.protocol)
+    workspace.plans = plan(variant)
+    return workspace
+
+
+class Stock(nnUNetTrainer):
+    """The host's trainer on a given fold with given lengths and seed, and its blur made repeatable; nothing else."""
+
+    run_fold: Any
+    run_config: Any
+
+    @classmethod
+    def like(cls, limited: Any) -> Stock:
+        """Return the host's trainer for what the trainer ``limited`` of ours is asked to train."""
+        plans = copy.deepcopy({**limited.plans_manager.plans, "continue_training": False})
+        made = cls(plans, limited.configuration_name, limited.fold, limited.dataset_json, torch.device("cpu"))
+        made.run_fold, made.run_config = limited.run.fold, limited.config
+        for name in HOST_SETTINGS:
+            setattr(made, name, getattr(limited.config, name))
+        return made
+
+    def initialize(self) -> None:
+        seed_everything(self.run_config.seed)
+        super().initialize()
+
+    def do_split(self) -> Any:
+        return list(self.run_fold.train), list(self.run_fold.val)
+
+    def get_dataloaders(self) -> Any:
+        train, val = super().get_dataloaders()
+        without_benchmark(train.data_loader.transforms)
+        return train, val
+
+    def on_train_start(self) -> None:
+        fingerprint = Path(self.preprocessed_dataset_folder_base) / "dataset_fingerprint.json"
+        fingerprint.write_text("{}")
+        super().on_train_start()
+        fingerprint.unlink()
+
+
+def losses(trainer: Any) -> dict[str, list[float]]:
+    """Return the loss curves of a finished run."""
+    log = trainer.logger.local_logger.my_fantastic_logging
+    return {key: list(map(float, log[key])) for key in ("train_losses", "val_losses", "mean_fg_dice")}
+
+
+def weights(network: torch.nn.Module) -> list[torch.Tensor]:
+    """Return copies of all parameters, each once."""
+    return [parameter.detach().clone() for parameter in network.parameters()]

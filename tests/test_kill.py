@@ -1,0 +1,85 @@
+"""A run killed at any moment goes on with --c; two processes that train together hold the same weights."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import DATASET, FROM_START, Workspace, weights
+from torch import distributed as dist
+from torch import multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+
+def command(workspace: Workspace, plans: str, *flags: str) -> list[str]:
+    configuration = workspace.variant.configuration
+    start = [sys.executable, "-m", "nnunet_limited", "train", DATASET, configuration, "0", "-p", plans]
+    return [*start, "-device", "cpu", *flags]
+
+
+@pytest.mark.parametrize("delay", [0.2, 2.0])
+def test_killed_run_continues(workspaces, delay: float) -> None:
+    workspace = workspaces("2d")
+    plans = workspace.configure(f"killed{int(delay)}", num_epochs=500, num_iterations_per_epoch=1, **FROM_START)
+    folder = workspace.root / "results" / DATASET / f"LimitedMeanTeacherTrainer__{plans}__2d" / "fold_0"
+    with (workspace.root / "killed.log").open("w") as log:
+        running = subprocess.Popen(command(workspace, plans), stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 240
+            while not (folder / "checkpoint_latest.pth").is_file():
+                assert running.poll() is None, (workspace.root / "killed.log").read_text()[-2000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(delay + random.random() / 2)
+        finally:
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+    resumed = workspace.trainer("LimitedMeanTeacherTrainer", plans, resume=True)
+    assert resumed.current_epoch > 0
+    assert resumed.iteration == resumed.current_epoch
+    resumed.num_epochs = resumed.current_epoch + 1
+    resumed.run_training()
+    assert {f.name for f in folder.glob("checkpoint*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
+
+
+def train_together(rank: int, root: str, plans: str, variables: dict[str, str], out: str) -> None:
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    from helpers import VARIANTS
+
+    workspace = Workspace(Path(root), VARIANTS["2d"])
+    # The host allows CUDA only, so the trainer starts as if alone and is joined to the group by hand.
+    made = workspace.trainer("LimitedMeanTeacherTrainer", plans)
+    made.disable_checkpointing = True
+    made.on_train_start()
+    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
+    made.is_ddp, made.local_rank = True, rank
+    made._do_i_compile = lambda: False
+    made.loss = made._build_loss()
+    made.network = DistributedDataParallel(made.network)
+    made.on_train_epoch_start()
+    torch.manual_seed(rank)
+    for _ in range(rank):  # other data on each rank
+        next(made.dataloader_train)
+    for _ in range(3):
+        made.train_step(next(made.dataloader_train))
+    torch.save([weights(made.network), weights(made.partners["teacher"])], f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_both_ranks_hold_the_same_student_and_teacher(workspaces, tmp_path: Path) -> None:
+    workspace = workspaces("2d")
+    plans = workspace.configure("ddp", **FROM_START)
+    variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
+    mp.spawn(train_together, (str(workspace.root), plans, variables, str(tmp_path)), nprocs=2)
+    (student, teacher), (other_student, other_teacher) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(student, other_student, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(teacher, other_teacher, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(student, teacher, strict=True))

@@ -1,0 +1,95 @@
+"""The commands a user types, one after the other, on small data: the package's and the host's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import DATASET, VARIANTS, Variant, write_case, write_dataset
+
+BIN = Path(sys.executable).parent
+SUPERVISED, TEACHER = "LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"
+
+
+def call(*arguments: str) -> str:
+    done = subprocess.run([str(BIN / arguments[0]), *arguments[1:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def raw_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("unlabeled_folder", [False, True])
+def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None:
+    variant = VARIANTS["2d"]
+    raw = write_dataset(folders / "raw", variant)
+    if unlabeled_folder:  # half of the images have no label at all
+        for number in range(4):
+            write_case(raw, f"scan_{number}", variant, 100 + number, "imagesUn")
+    before = raw_bytes(folders / "raw")
+    labeled = [] if unlabeled_folder else ["--labeled", "3"]
+    made = json.loads(call("nnunet-limited", "split", "990", "--name", "few", "--folds", "2", "--json", *labeled))
+    assert len(made["folds"]) == 2
+    plan = ("nnunet-limited", "plan", "990", "--split", "few", "--size", "tiny", "-c", "2d", "-np", "1", "--json")
+    plans = json.loads(call(*plan))["plans"]
+    stamps = {f: f.stat().st_mtime_ns for f in (folders / "preprocessed").rglob("*.b2nd")}
+    assert json.loads(call(*plan))["plans"] == plans
+    assert stamps == {f: f.stat().st_mtime_ns for f in (folders / "preprocessed").rglob("*.b2nd")}
+
+    settings = ["--epochs", "1", "--iterations", "2", "--set", "num_val_iterations_per_epoch=1", "--npz"]
+    for trainer in (SUPERVISED, TEACHER):
+        command = ["nnunet-limited", "crossval", "990", "2d", "-tr", trainer, "-p", plans, *settings, "--json"]
+        result = json.loads(call(*command))
+        if unlabeled_folder:
+            break
+    name = result["plans"]
+    assert name.startswith(plans)
+    assert set(result["dice"]) == {"disc", "core", "mean"}
+    assert Path(result["merged"], "summary.json").is_file()
+    if not unlabeled_folder:
+        assert result["baseline"]["trainer"] == SUPERVISED
+        both = ["-tr", SUPERVISED, TEACHER]
+        call("nnUNetv2_find_best_configuration", "990", "-p", name, "-c", "2d", *both, "-f", "0", "1", "-np", "1")
+    output = ["-d", "990", "-p", name, "-c", "2d", "-f", "0", "-tr", result["trainer"], "-device", "cpu"]
+    call("nnUNetv2_predict", "-i", str(raw / "imagesTr"), "-o", str(folders / "out"), *output, "-npp", "1", "-nps", "1")
+    assert len(list((folders / "out").glob("case_*.nii.gz"))) == variant.cases
+    assert raw_bytes(folders / "raw") == before
+
+
+def test_stock_planning_and_one_key_is_enough(folders: Path) -> None:
+    variant = Variant(cases=6)
+    write_dataset(folders / "raw", variant)
+    call("nnUNetv2_plan_and_preprocess", "-d", "990", "-c", "2d", "-np", "1", "-npfp", "1")
+    cases = [f"case_{i:02d}" for i in range(6)]
+    split = [{"train": cases[:2], "val": cases[2:3], "unlabeled": cases[3:]}]
+    (folders / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(split))
+    script = (
+        "import sys; from nnunet_limited.trainers import LimitedMeanTeacherTrainer as T; "
+        "from nnunetv2.run.run_training import get_trainer_from_args as get; import torch; "
+        "torch.set_num_threads(1); "
+        "t = get('990', '2d', 0, 'LimitedMeanTeacherTrainer', device=torch.device('cpu')); "
+        "t.num_iterations_per_epoch = t.num_val_iterations_per_epoch = t.num_epochs = 1; t.iteration = 10; "
+        "t.run_training()"
+    )
+    call("python", "-c", script)
+    results = folders / "results" / DATASET / "LimitedMeanTeacherTrainer__nnUNetPlans__2d" / "fold_0"
+    content = torch.load(results / "checkpoint_final.pth", weights_only=False)
+    assert content["nnunet_limited"]["record"]["split"] == "final"
+    assert len(list((folders / "preprocessed" / DATASET / "nnUNetPlans_2d_unlabeled").glob("*.pkl"))) == 3
+    assert os.environ["nnUNet_results"] == str(folders / "results")
+
+
+@pytest.mark.progress_picture
+def test_progress_pictures_are_drawn(workspaces) -> None:
+    workspace = workspaces("2d")
+    made = workspace.trainer(TEACHER, workspace.configure("picture", num_epochs=1))
+    made.run_training()
+    for name in ("progress.png", "progress_limited.png"):
+        assert (Path(made.output_folder) / name).stat().st_size > 1000

@@ -1,0 +1,116 @@
+"""Wrong input: exit status 2, one line on stderr with file or option, value and remedy, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import wrong_input_data
+import wrong_input_train
+from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
+
+TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Make the world that every case spoils a copy of: two channels, six labelled cases of three patients."""
+    world = World(tmp_path_factory.mktemp("template"))
+    (world.root / "results").mkdir()
+    random = np.random.RandomState(0)
+    for case in CASES:
+        label = np.zeros((16, 16, 16), np.uint8)
+        label[4:12, 4:12, 4:12] = 1
+        label[6:10, 6:10, 6:10] = 2
+        for channel in range(2):
+            world.image(case, 100 + 50 * label + random.normal(size=label.shape), channel=channel)
+        write(world.raw / "labelsTr" / f"{case}.nii.gz", label)
+    description = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "tumour": 1, "core": 2},
+        "numTraining": len(CASES),
+        "file_ending": ".nii.gz",
+    }
+    world.text(f"raw/{NAME}/dataset.json", json.dumps(description))
+    assert world.run("split 990 --name few --labeled 2 --folds 3") == 0
+    assert world.run(PLAN) == 0
+
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in world.env.items():
+            patch.setenv(name, str(value))
+        for trainer in (TEACHER, SUPERVISED):
+            made = get_trainer_from_args("990", "2d", 0, trainer, PLANS, device=torch.device("cpu"))
+            made.initialize()
+            made.save_checkpoint(str(world.root / f"{trainer}.pth"))
+    shutil.rmtree(world.results)
+    return world
+
+
+@pytest.mark.parametrize(("command", "named", "spoil"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_one_line_and_nothing_written(
+    template: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+    named: tuple[str, ...],
+    spoil: Callable[[World], Any],
+) -> None:
+    def too_late(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the wrong input was not noticed before the work began")
+
+    shutil.copytree(template.root, tmp_path / "world")
+    world = World(tmp_path / "world")
+    spoil(world)
+    before = world.listing()
+    capfd.readouterr()
+    monkeypatch.setattr("nnunet_limited.planners.plan.extract_fingerprint", too_late)
+    monkeypatch.setattr("nnunetv2.run.run_training.run_training_entry", too_late)
+    monkeypatch.setattr("nnunet_limited.evaluation.crossval.subprocess.run", too_late)
+
+    assert world.run(command) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ")
+    assert error.endswith("\n")
+    assert error.count("\n") == 1, error
+    assert "; " in error or "--help)" in error, "no remedy"
+    places = {"root": world.root, "raw": world.raw, "preprocessed": world.preprocessed}
+    for text in named:
+        for place, folder in places.items():
+            text = text.replace(f"{{{place}}}", str(folder))
+        assert text in error
+    assert world.listing() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "prepare"),
+    [
+        ("split 990 --name all", nothing),
+        (f"{TRAIN} --c", lambda w: w.checkpoint(TEACHER)),
+        (f"{TRAIN} --val", lambda w: w.checkpoint(TEACHER, "final")),
+        (f"{TRAIN} -pretrained_weights {{root}}/{SUPERVISED}.pth --epochs 2", nothing),
+    ],
+)
+def test_right_input_is_not_refused(
+    template: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+    prepare: Callable[[World], Any],
+) -> None:
+    shutil.copytree(template.root, tmp_path / "world")
+    world = World(tmp_path / "world")
+    prepare(world)
+    monkeypatch.setattr("nnunetv2.run.run_training.run_training_entry", lambda: None)
+    assert world.run(command) == 0
+    assert capfd.readouterr().err == ""
+    assert (world.preprocessed / f"{PLANS}_num_epochs-2.json").is_file() == ("--epochs" in command)
