@@ -49,7 +49,8 @@ def main() -> None:
         message = _usage(error)
         sys.exit(_report(f"{message} (see {_command()} --help)") if message else 2)
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\n{_command()}: interrupted; run it again to go on where it stopped", file=sys.stderr)
+        again = "with --c " if _command().endswith("train") else ""
+        print(f"\n{_command()}: interrupted; run it again {again}to go on where it stopped", file=sys.stderr)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
 
