@@ -68,8 +68,7 @@ def train_together(rank: int, root: str, plans: str, variables: dict[str, str], 
     torch.manual_seed(rank)
     for _ in range(rank):  # other data on each rank
         next(made.dataloader_train)
-    for _ in range(3):
-        made.train_step(next(made.dataloader_train))
+    made.on_train_epoch_end([made.train_step(next(made.dataloader_train)) for _ in range(3)])
     torch.save([weights(made.network), weights(made.partners["teacher"])], f"{out}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,10 @@ def call(*arguments: str) -> str:
     done = subprocess.run([str(BIN / arguments[0]), *arguments[1:]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
+
+
+def sets(settings: list[str]) -> list[str]:
+    return [argument for setting in settings for argument in ("--set", setting)]
 
 
 def raw_bytes(folder: Path) -> dict[str, bytes]:
@@ -70,20 +73,15 @@ def test_stock_planning_and_one_key_is_enough(folders: Path) -> None:
     cases = [f"case_{i:02d}" for i in range(6)]
     split = [{"train": cases[:2], "val": cases[2:3], "unlabeled": cases[3:]}]
     (folders / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(split))
-    script = (
-        "import sys; from nnunet_limited.trainers import LimitedMeanTeacherTrainer as T; "
-        "from nnunetv2.run.run_training import get_trainer_from_args as get; import torch; "
-        "torch.set_num_threads(1); "
-        "t = get('990', '2d', 0, 'LimitedMeanTeacherTrainer', device=torch.device('cpu')); "
-        "t.num_iterations_per_epoch = t.num_val_iterations_per_epoch = t.num_epochs = 1; t.iteration = 10; "
-        "t.run_training()"
-    )
-    call("python", "-c", script)
-    results = folders / "results" / DATASET / "LimitedMeanTeacherTrainer__nnUNetPlans__2d" / "fold_0"
+    settings = ["num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "start_fraction=0"]
+    made = call("nnunet-limited", "configure", "nnUNetPlans", "--name", "short", *sets(settings), "--json")
+    assert json.loads(made)["plans"] == "nnUNetPlans_short"
+    call("nnUNetv2_train", "990", "2d", "0", "-tr", TEACHER, "-p", "nnUNetPlans_short", "-device", "cpu")
+    results = folders / "results" / DATASET / f"{TEACHER}__nnUNetPlans_short__2d" / "fold_0"
     content = torch.load(results / "checkpoint_final.pth", weights_only=False)
     assert content["nnunet_limited"]["record"]["split"] == "final"
-    assert len(list((folders / "preprocessed" / DATASET / "nnUNetPlans_2d_unlabeled").glob("*.pkl"))) == 3
-    assert os.environ["nnUNet_results"] == str(folders / "results")
+    assert len(list((folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*/*.pkl"))) == 3
+    assert (results / "validation" / "summary.json").is_file()
 
 
 @pytest.mark.progress_picture

@@ -30,12 +30,6 @@ TABLE: list[Row] = [
         nothing,
     ),
     (
-        "host plans cannot be configured",
-        "configure nnUNetPlans --set num_epochs=2",
-        ("{preprocessed}/nnUNetPlans.json",),
-        World.plain_plans,
-    ),
-    (
         "name of a variant is taken",
         f"configure {PLANS} --set num_epochs=2 --name a",
         (f"{PLANS}_a.json", "--name"),

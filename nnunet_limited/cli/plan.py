@@ -65,7 +65,7 @@ def plan(
                 "file": str(folder / f"{name}.json"),
                 "dataset": folder.name,
                 "configurations": list(result.configurations),
-                "unusable_validation": list(result.unusable_validation),
+                "warnings": list(result.warnings),
                 "next": train,
             }
         )
@@ -81,8 +81,8 @@ def plan(
         for c in result.configurations
     ]
     show_table(f"Plans {name}", ("configuration", "patch", "batch", "preprocessed data"), rows)
-    for case in result.unusable_validation:
-        console.print(f"warning: the label of validation case {case} cannot be read; its fold cannot be trained")
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
     console.print(f"wrote {folder / f'{name}.json'}", highlight=False)
     show_next(train, f"nnunet-limited crossval {folder.name} {result.configurations[0]} -p {name}")
 

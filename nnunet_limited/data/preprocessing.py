@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder
-from nnunet_limited.host.files import replacing
+from nnunet_limited.host.files import content_hash, replacing
 from nnunet_limited.host.parallel import run_all
 
 UNLABELED_SUFFIX = "_unlabeled"
@@ -21,12 +22,32 @@ def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]
     """Return the folders of preprocessed cases with label and without.
 
     Cases without label lie in a folder of their own because the host takes every case of a folder for a labelled one.
+    For plans of the host it is named after what shapes the data too: stock planning reuses the name of its folder.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    identifier = PlansManager(plans).get_configuration(configuration).data_identifier
-    folder = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / identifier
-    return folder, folder.with_name(folder.name + UNLABELED_SUFFIX)
+    chosen = PlansManager(plans).get_configuration(configuration).configuration
+    folder = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / chosen["data_identifier"]
+    suffix = UNLABELED_SUFFIX if is_bound(plans) else f"{UNLABELED_SUFFIX}_{preprocessing_hash(plans, chosen, {})}"
+    return folder, folder.with_name(folder.name + suffix)
+
+
+def is_bound(plans: dict[str, Any]) -> bool:
+    """Tell whether ``plans`` are ours, made from a split, and not the host's own."""
+    return "split" in (plans.get("limited") or {})
+
+
+def preprocessing_hash(plans: dict[str, Any], configuration: dict[str, Any], labels: dict[str, Any]) -> str:
+    """Hash all that preprocessing depends on, so that plans with the same preprocessing share its folder."""
+    keys = [key for key in configuration if key.startswith("resampling_fn")]
+    keys += ["preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm"]
+    matters: dict[str, Any] = {key: configuration[key] for key in keys}
+    matters["labels"] = labels
+    for key in ("transpose_forward", "image_reader_writer"):
+        matters[key] = plans[key]
+    if "CTNormalization" in configuration["normalization_schemes"]:
+        matters["intensities"] = plans["foreground_intensity_properties_per_channel"]
+    return content_hash(matters)[:8]
 
 
 def fingerprint_folder(preprocessed: Path, plans: str) -> Path:
@@ -53,7 +74,8 @@ def preprocess(
     if tasks:
         run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
     for folder in (with_label, without_label):
-        shutil.rmtree(scratch_folder(folder), ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or another process is making cases in it
+            scratch_folder(folder).rmdir()
 
 
 def is_current(result: Path, case: Case, use_label: bool) -> bool:
@@ -96,12 +118,11 @@ def scratch_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".tmp")
 
 
-def copy_ground_truth(cases: Sequence[Case], preprocessed: Path) -> None:
+def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: str) -> None:
     """Copy validation labels to ``gt_segmentations``, where the host's validation looks for them."""
     for case in cases:
         assert case.label is not None
-        ending = case.label.name[len(case.identifier) :]
-        target = preprocessed / "gt_segmentations" / f"{case.identifier}{ending}"
+        target = preprocessed / "gt_segmentations" / f"{case.identifier}{file_ending}"
         if not target.is_file() or target.stat().st_mtime < case.label.stat().st_mtime:
             with replacing(target) as temporary:
                 shutil.copy2(case.label, temporary)

@@ -7,9 +7,19 @@ from typing import Any
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
-# Transforms of the host's training pipeline that move voxels, that need a label, and that blank the outside.
+from nnunet_limited.errors import LimitedError
+
+# Transforms of the host's training pipeline that move voxels, change intensities, need a label, and blank the outside.
 _GEOMETRIC = {"SpatialTransform", "MirrorTransform", "Convert3DTo2DTransform", "Convert2DTo3DTransform"}
-_LABEL_ONLY = {"RemoveLabelTansform", "ConvertSegmentationToRegionsTransform", "DownsampleSegForDSTransform"}
+_INTENSITY = {
+    "GaussianNoiseTransform",
+    "GaussianBlurTransform",
+    "MultiplicativeBrightnessTransform",
+    "ContrastTransform",
+    "SimulateLowResolutionTransform",
+    "GammaTransform",
+}
+_LABEL_ONLY = {"RemoveLabelTransform", "ConvertSegmentationToRegionsTransform", "DownsampleSegForDSTransform"}
 _MASKING = {"MaskImageTransform"}
 
 
@@ -21,12 +31,21 @@ class TwoViews(BasicTransform):
     """
 
     def __init__(self, host_pipeline: Any) -> None:
-        """Sort the transforms of the host's ``get_training_transforms`` into the three parts."""
+        """Sort the transforms of the host's ``get_training_transforms``; one that is not known is refused.
+
+        Taken for an intensity transform, one that moves voxels would make the two views of different places.
+        """
         super().__init__()
-        named = [(type(t).__name__, t) for t in host_pipeline.transforms]
+        named = [(type(getattr(t, "transform", t)).__name__, t) for t in host_pipeline.transforms]
+        for name, _ in named:
+            if name not in _GEOMETRIC | _INTENSITY | _LABEL_ONLY | _MASKING:
+                raise LimitedError(
+                    f"augmentation {name} is not known to move voxels or to change intensities only, which the views "
+                    "of unlabelled crops depend on; train with nnU-Net's default augmentation"
+                )
         self.geometric = [t for name, t in named if name in _GEOMETRIC]
+        self.intensity = [t for name, t in named if name in _INTENSITY]
         self.masking = [t for name, t in named if name in _MASKING]
-        self.intensity = [t for name, t in named if name not in _GEOMETRIC | _LABEL_ONLY | _MASKING]
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Return the two views of ``data_dict`` stacked along the channels."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.data.preprocessing import is_bound
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import read_object, write_json
-from nnunet_limited.splits import load_host_split
 from nnunet_limited.trainers.launch import TrainRequest, prepare
-from nnunet_limited.trainers.run import RECORD, load_bound_split
+from nnunet_limited.trainers.run import RECORD, load_bound_split, load_plain_split
 
 BASELINE = "LimitedSupervisedTrainer"
 MEAN = "mean"
@@ -43,8 +43,9 @@ class Scores:
 
 def default_folds(request: TrainRequest) -> list[int]:
     """Return all folds of the split that the plans are bound to, or of ``splits_final.json``."""
-    limited = request.load_plans().get("limited")
-    split = load_bound_split(request.folder, limited) if limited else load_host_split(request.folder, [])
+    plans = request.load_plans()
+    bound = is_bound(plans)
+    split = load_bound_split(request.folder, plans["limited"]) if bound else load_plain_split(request.folder)
     return list(range(len(split.folds)))
 
 
@@ -142,7 +143,9 @@ def find_baseline(request: TrainRequest, folds: Sequence[int]) -> Scores | None:
         theirs = read_object(file, "run record", "delete its folder")
         same = all(theirs.get(key) == mine.get(key) for key in ("plans_hash", "split_hash", "configuration"))
         if same and all(mine["settings"].get(key) == value for key, value in theirs["settings"].items()):
-            return read_scores(other, BASELINE, other.name.split("__")[1], folds)
+            scores = read_scores(other, BASELINE, other.name.split("__")[1], folds)
+            if scores is not None:
+                return scores
     return None
 
 

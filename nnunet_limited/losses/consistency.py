@@ -45,11 +45,11 @@ def rampup(progress: float) -> float:
 
 def class_shares(probability: torch.Tensor, mask: torch.Tensor, regions: bool) -> torch.Tensor:
     """Return the share (c,) of each class or region among the pseudo-labels of the voxels in ``mask``."""
-    inside = mask.float()
+    inside = mask.long()
     if regions:
         axes = [0, *range(2, probability.ndim)]
         counts = ((probability > 0.5) * inside).sum(dim=axes)
     else:
-        counts = torch.zeros(probability.shape[1], device=probability.device)
+        counts = torch.zeros(probability.shape[1], device=probability.device, dtype=torch.long)
         counts.scatter_add_(0, probability.argmax(1).flatten(), inside.flatten())
     return counts / inside.sum().clamp(min=1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
-from nnunet_limited.host.files import read_json
+from nnunet_limited.host.files import content_hash, read_json, read_object, write_json
 from nnunet_limited.host.parallel import run_all
 from nnunet_limited.splits import Split
 
@@ -34,8 +34,8 @@ class Inspection(NamedTuple):
 def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequence[int]) -> Inspection:
     """Read one case, check it, and return its geometry.
 
-    The label is opened only if ``use_label``. An unreadable label is reported in ``problem``; a label that can be read
-    but does not fit its image or dataset.json is an error, and so is any fault of the image.
+    The label is opened only if ``use_label``; why it cannot be used is told in ``problem``. Any fault of the image is
+    an error.
     """
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
@@ -72,32 +72,35 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
 
 
 def check_label(case: Case, reader: Any, image: np.ndarray, spacing: Any, values: Sequence[int]) -> str | None:
-    """Return why the label of ``case`` cannot be read, or None; raise if it does not fit the image or ``values``."""
+    """Return why the label of ``case`` cannot be used with its image and the declared ``values``, or None."""
     if case.label is None:
-        return "there is no label file"
+        return f"case {case.identifier} has no label file"
     try:
         label, properties = reader.read_seg(str(case.label))
     except Exception:
         return f"{case.label} cannot be read"
     if label.shape[1:] != image.shape[1:] or not np.allclose(properties["spacing"], spacing, rtol=1e-3):
-        raise LimitedError(
+        return (
             f"{case.label} has shape {label.shape[1:]} and spacing {np.round(properties['spacing'], 4).tolist()}, its "
-            f"image {image.shape[1:]} and {np.round(spacing, 4).tolist()}; resample one of them"
+            f"image {image.shape[1:]} and {np.round(spacing, 4).tolist()}"
         )
     unexpected = sorted(set(np.unique(label).tolist()) - set(values))
     if unexpected:
-        raise LimitedError(
+        return (
             f"{case.label} has the value {unexpected[0]:g}, which dataset.json does not declare (it has "
-            f"{', '.join(map(str, sorted(values)))}); correct the label or dataset.json"
+            f"{', '.join(map(str, sorted(values)))})"
         )
     return None
 
 
-def inspect_dataset(dataset: RawDataset, split: Split, processes: int) -> tuple[dict[str, Inspection], list[str]]:
-    """Inspect every case the split uses; return geometries, and the validation cases whose label is unusable.
+def inspect_dataset(
+    dataset: RawDataset, split: Split, processes: int, cache_file: Path
+) -> tuple[dict[str, Inspection], dict[str, str]]:
+    """Inspect every case the split uses; return geometries, and why the labels of validation cases are unusable.
 
     A training case with an unusable label is an error. A case that is only validated on is not: its fold is refused
-    when it is trained, and all other folds are as if that label did not exist.
+    when it is trained, and all other folds are as if that label did not exist. What was found of files that have not
+    changed since is taken from ``cache_file``.
     """
     cases = sorted({*split.labeled, *split.validation, *split.unlabeled})
     missing = [case for case in cases if case not in dataset.cases]
@@ -108,15 +111,30 @@ def inspect_dataset(dataset: RawDataset, split: Split, processes: int) -> tuple[
         )
     labeled = {*split.labeled, *split.validation}
     reader, values = dataset.reader(), dataset.label_values
-    tasks = [(dataset.cases[case], case in labeled, reader, values) for case in cases]
-    found = dict(zip(cases, run_all(inspect_case, tasks, processes, "Inspecting images"), strict=True))
+    keys = {case: inspection_key(dataset.cases[case], case in labeled, values) for case in cases}
+    cache = read_object(cache_file, "cache", "delete it") if cache_file.is_file() else {}
+    new = [case for case in cases if keys[case] not in cache]
+    tasks = [(dataset.cases[case], case in labeled, reader, values) for case in new]
+    if tasks:
+        inspected = run_all(inspect_case, tasks, processes, "Inspecting images")
+        cache.update({keys[case]: list(result) for case, result in zip(new, inspected, strict=True)})
+    found = {case: Inspection(*cache[keys[case]]) for case in cases}
     for case in split.labeled:
         if found[case].problem:
             raise LimitedError(
-                f"case {case!r} is labelled in split {split.name!r} but {found[case].problem}; annotate it or choose "
-                "another case"
+                f"{found[case].problem}, but case {case!r} is labelled in split {split.name!r}; correct its label or "
+                "choose another case"
             )
-    return found, [case for case in split.validation if found[case].problem]
+    if new:
+        write_json(cache_file, cache)
+    return found, {case: str(found[case].problem) for case in split.validation if found[case].problem}
+
+
+def inspection_key(case: Case, use_label: bool, values: Sequence[int]) -> str:
+    """Identify what an inspection depends on: the files as they are now, and what their label may hold."""
+    files = [*case.images, *([case.label] if use_label and case.label else [])]
+    stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return content_hash([case.identifier, stats, use_label, list(values)])
 
 
 @contextmanager

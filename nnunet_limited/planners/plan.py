@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nnunet_limited
-from nnunet_limited.data.preprocessing import copy_ground_truth, fingerprint_folder, preprocess
+from nnunet_limited.data.preprocessing import (
+    copy_ground_truth,
+    fingerprint_folder,
+    is_bound,
+    preprocess,
+    preprocessing_hash,
+)
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset, nnunet_folder
-from nnunet_limited.host.files import content_hash, read_object, write_json
+from nnunet_limited.host.files import read_object, write_json
 from nnunet_limited.planners import size as tiny_size
 from nnunet_limited.planners.fingerprint import (
     Geometry,
@@ -42,12 +48,12 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What planning made: the plans' name and file, the configurations preprocessed, cases without usable label."""
+    """What planning made: the plans' name and file, the configurations preprocessed, and what to be warned of."""
 
     plans: str
     file: Path
     configurations: tuple[str, ...]
-    unusable_validation: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def plans_folder(dataset: str) -> Path:
@@ -64,12 +70,15 @@ def make_plans(request: PlanRequest) -> PlanResult:
     for name in request.configurations:
         if name not in CONFIGURATIONS:
             raise unknown_configuration(name, CONFIGURATIONS)
-    inspections, unusable = inspect_dataset(dataset, split, request.processes)
+    inspections, unusable = inspect_dataset(dataset, split, request.processes, preprocessed / "inspections.json")
 
     with scratch_preprocessed(), contextlib.redirect_stdout(io.StringIO()):
         fingerprint = extract_fingerprint(dataset, split, inspections, request.geometry, request.processes)
         used = len(inspections) if request.geometry == "all" else len(split.never_hidden or split.labeled)
         plans = limited_planner(planner, used)(dataset.name).plan_experiment()
+    warnings = [f"{why}: folds that validate on {case} cannot be trained" for case, why in unusable.items()]
+    if not split.never_hidden:
+        warnings.append("every labelled case is hidden in some fold, so intensities come from labels hidden there")
     configurations = chosen_configurations(plans, request.configurations)
     bind(plans, dataset, split, request)
     name = plans["plans_name"]
@@ -78,10 +87,11 @@ def make_plans(request: PlanRequest) -> PlanResult:
     write_json(fingerprint_folder(preprocessed, name) / "dataset_fingerprint.json", fingerprint)
     write_json(preprocessed / f"{name}.json", plans)
     with_label = sorted({*split.labeled, *split.validation} - set(unusable))
-    copy_ground_truth([dataset.cases[case] for case in split.validation if case not in unusable], preprocessed)
+    validated = [dataset.cases[case] for case in split.validation if case not in unusable]
+    copy_ground_truth(validated, preprocessed, dataset.dataset_json["file_ending"])
     for configuration in configurations:
         preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
-    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(unusable))
+    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings))
 
 
 def host_planner(name: str) -> type:
@@ -145,25 +155,15 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
         "geometry": request.geometry,
         "settings": dict(tiny_size.SETTINGS) if tiny else {},
     }
-    for name, configuration in plans["configurations"].items():
-        if "inherits_from" in configuration:
-            continue
+    # Without the cascade: the host would predict for its next stage after every validation of 3d_lowres.
+    kept = {name: c for name, c in plans["configurations"].items() if "previous_stage" not in c}
+    plans["configurations"] = kept
+    for name, configuration in kept.items():
+        configuration.pop("next_stage", None)
         if tiny:
             tiny_size.shrink(configuration)
-        configuration["data_identifier"] = f"nnUNetLimited_{preprocessing_hash(plans, configuration, dataset)}_{name}"
-
-
-def preprocessing_hash(plans: dict[str, Any], configuration: dict[str, Any], dataset: RawDataset) -> str:
-    """Hash all that preprocessing depends on, so that plans with the same preprocessing share its folder."""
-    keys = [key for key in configuration if key.startswith("resampling_fn")]
-    keys += ["preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm"]
-    matters: dict[str, Any] = {key: configuration[key] for key in keys}
-    matters["labels"] = dataset.dataset_json["labels"]
-    for key in ("transpose_forward", "image_reader_writer"):
-        matters[key] = plans[key]
-    if "CTNormalization" in configuration["normalization_schemes"]:
-        matters["intensities"] = plans["foreground_intensity_properties_per_channel"]
-    return content_hash(matters)[:8]
+        shaped_by = preprocessing_hash(plans, configuration, dataset.dataset_json["labels"])
+        configuration["data_identifier"] = f"nnUNetLimited_{shaped_by}_{name}"
 
 
 def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
@@ -179,6 +179,7 @@ def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
                 f"{file} has {key} {content.get(key)!r}, not {expected!r}: it was copied or renamed; {remedy}"
             )
     limited = content.get("limited", {})
-    if "limited" in content and not (isinstance(limited, dict) and {"split", "split_hash", "settings"} <= set(limited)):
-        raise LimitedError(f"{file}: section 'limited' lacks split, split_hash or settings: {limited!r:.60}; {remedy}")
+    wanted = {"split", "split_hash", "settings"} if is_bound(content) else {"settings"}
+    if "limited" in content and not (isinstance(limited, dict) and wanted <= set(limited)):
+        raise LimitedError(f"{file}: section 'limited' lacks split_hash or settings: {limited!r:.60}; {remedy}")
     return content

@@ -26,7 +26,7 @@ from nnunet_limited.trainers import checkpoint
 from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig, resolve
 from nnunet_limited.trainers.hidden_labels import HiddenLabelDice
 from nnunet_limited.trainers.logger import LimitedLogger
-from nnunet_limited.trainers.run import ensure_unlabeled, resolve_run
+from nnunet_limited.trainers.run import check_unlabeled, preprocess_unlabeled, resolve_run
 
 # Settings that are attributes of the host's trainer under the same name.
 HOST_SETTINGS = (
@@ -156,7 +156,7 @@ class LimitedTrainer(nnUNetTrainer):
         if self.config.seed is not None:
             without_benchmark(labeled.transforms)
         if self.uses_unlabeled:
-            seed = None if self.config.seed is None else (self.config.seed, self.local_rank)
+            seed = None if self.config.seed is None else (self.config.seed, self.local_rank, self.iteration)
             self.unlabeled_loader = TwoStreamLoader(labeled, self._unlabeled_stream(), seed)
             if slot == "generator":
                 train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
@@ -182,10 +182,9 @@ class LimitedTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         """Check the unlabelled cases, start as the host does, and restore the random state of a resumed run last."""
         if self.uses_unlabeled:
-            if self.local_rank == 0:
-                ensure_unlabeled(self.run, self.plans_manager.plans, self.configuration_name, self.print_to_log_file)
-            if self.is_ddp:
-                dist.barrier()
+            plans = self.plans_manager.plans
+            check_unlabeled(self.run, type(self).__name__, plans["dataset_name"])
+            preprocess_unlabeled(self.run, plans, self.configuration_name, self.print_to_log_file)
         host_folder = self.preprocessed_dataset_folder_base
         if self.run.is_bound:  # the host copies dataset_fingerprint.json from here; ours is that of the split
             self.preprocessed_dataset_folder_base = str(
@@ -197,8 +196,6 @@ class LimitedTrainer(nnUNetTrainer):
             self.preprocessed_dataset_folder_base = host_folder
         if self.resumed_state is not None:
             checkpoint.restore_random_state(self, self.resumed_state)
-        else:
-            self.partners = self.make_partners()  # again, because -pretrained_weights arrive after initialize()
         if self.local_rank == 0:
             self.run.write_record()
         settings = ", ".join(f"{key}={value}" for key, value in self.config.model_dump().items())
@@ -243,8 +240,9 @@ class LimitedTrainer(nnUNetTrainer):
         shares = torch.zeros(self.label_manager.num_segmentation_heads, device=self.device)
         if weight:
             mask = self._to_device(batch["unlabeled"]["target"])
-            weak, strong = self._to_device(batch["unlabeled"]["data"]).chunk(2, dim=1)
-            with self._autocast():
+            # Contiguous, because torch.compile would compile anew for the strides of a half.
+            weak, strong = (v.contiguous() for v in self._to_device(batch["unlabeled"]["data"]).chunk(2, dim=1))
+            with self._autocast(cache=False):  # or weights cast under no_grad would be reused without gradient
                 loss, pseudo = self.unsupervised_loss(weak, strong, mask)
             self._backward(weight * loss)
             terms[1] = loss.detach()
@@ -279,8 +277,8 @@ class LimitedTrainer(nnUNetTrainer):
             return [self._to_device(v) for v in value]
         return value.to(self.device, non_blocking=True)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return autocast("cuda", enabled=True) if self.device.type == "cuda" else nullcontext()
+    def _autocast(self, cache: bool = True) -> AbstractContextManager[Any]:
+        return autocast("cuda", cache_enabled=cache) if self.device.type == "cuda" else nullcontext()
 
     def _without_sync(self) -> AbstractContextManager[Any]:
         return self.network.no_sync() if self.is_ddp else nullcontext()

@@ -115,7 +115,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
 
 def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) -> None:
     """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
-    content = _read(file, type(trainer).__name__, trainer.run.record, map_location=trainer.device)
+    content = _read(file, type(trainer).__name__, trainer.run.record)
     ours = content[KEY]
     host_load(str(file))
     weights = {**ours["networks"], trainer.predictor_name: content["network_weights"]}

@@ -35,7 +35,9 @@ class SemiSupervisedConfig(TrainerConfig):
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
     start_fraction: float = Field(0.2, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
     rampup_fraction: float = Field(0.2, ge=0, le=1, description="part of the run over which its weight rises")
-    unlabeled_batch_size: int | None = Field(None, ge=1, description="unlabelled crops per step; default as labelled")
+    unlabeled_batch_size: int | None = Field(
+        None, ge=1, description="unlabelled crops per step and GPU; default as labelled"
+    )
     log_pseudo_label_dice: bool = Field(False, description="log the pseudo-labels' Dice where hidden labels exist")
 
 

@@ -19,13 +19,13 @@ CASES, BATCHES = 4, 4
 class HiddenLabelDice:
     """The Dice of the predictor on crops of a few unlabelled cases whose label happens to be preprocessed.
 
-    The only reader of a hidden label, on request (``log_pseudo_label_dice``). It has a random stream of its own.
+    The only reader of a hidden label, on request (``log_pseudo_label_dice``). It has a random stream of its own, the
+    same for every epoch, so that epochs compare.
     """
 
     def __init__(self, loader: nnUNetDataLoader) -> None:
         """Measure on crops of ``loader``."""
         self.loader = loader
-        self.stream = RandomStream((0,))
 
     @classmethod
     def of(cls, trainer: LimitedTrainer, validation: Any) -> HiddenLabelDice | None:
@@ -58,7 +58,7 @@ class HiddenLabelDice:
         training = trainer.network.training
         trainer.network.eval()
         totals = []
-        with self.stream.active(), torch.no_grad():
+        with RandomStream((0,)).active(), torch.no_grad():
             for _ in range(BATCHES):
                 totals.append(trainer.validation_step(next(self.loader)))
         trainer.network.train(training)

@@ -18,7 +18,7 @@ from nnunet_limited.planners.configure import Variant, make_variant
 from nnunet_limited.planners.plan import load_plans
 from nnunet_limited.trainers import checkpoint
 from nnunet_limited.trainers.config import parse_assignments
-from nnunet_limited.trainers.run import planned_configuration, resolve_run, unlabeled_to_preprocess
+from nnunet_limited.trainers.run import check_unlabeled, planned_configuration, resolve_run
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,7 @@ def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], check
     remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
     require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
     if trainer.uses_unlabeled and "--val" not in request.flags:
-        if not run.fold.unlabeled:
-            raise LimitedError(
-                f"fold {fold} of split {run.split.name!r} has no unlabelled case, which {trainer.__name__} needs; "
-                "use LimitedSupervisedTrainer or hide labels with 'nnunet-limited split --labeled'"
-            )
-        if run.is_bound:
-            require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", remedy)
-        else:
-            unlabeled_to_preprocess(run, request.folder.name)
+        check_unlabeled(run, trainer.__name__, request.folder.name)
     if checkpoint_file is not None:
         checkpoint.check(checkpoint_file, trainer.__name__, run.record)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.data.preprocessing import data_folders, preprocess, require
+from torch import distributed
+
+from nnunet_limited.data.preprocessing import data_folders, is_bound, is_current, preprocess, require
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset, nnunet_folder
 from nnunet_limited.host.files import content_hash, read_object, unwritable, write_json
@@ -50,8 +52,8 @@ def resolve_run(
             f"configuration {configuration!r} is a cascade, which would need predictions of every unlabelled case; use "
             f"{chosen.get('inherits_from', '3d_fullres')}"
         )
-    limited = plans.get("limited")
-    split = load_bound_split(preprocessed, limited) if limited else load_plain_split(preprocessed)
+    bound = is_bound(plans)
+    split = load_bound_split(preprocessed, plans["limited"]) if bound else load_plain_split(preprocessed)
     with_label, without_label = data_folders(plans, configuration)
     base = (
         nnunet_folder("nnUNet_results") / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
@@ -64,7 +66,7 @@ def resolve_run(
         "plans_hash": plans_hash(plans),
         "settings": settings,
     }
-    run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, limited is not None)
+    run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, bound)
     check_results_folder(base, record)
     return run
 
@@ -93,17 +95,20 @@ def load_bound_split(preprocessed: Path, limited: dict[str, Any]) -> Split:
 
 def load_plain_split(preprocessed: Path) -> Split:
     """Load ``splits_final.json`` for plans that are not ours."""
-    try:
-        images = RawDataset.load(preprocessed.name).without_label
-    except LimitedError:  # the raw dataset need not be where training runs
-        images = []
+    images = RawDataset.load(preprocessed.name).without_label if has_raw(preprocessed.name) else []
     split = load_host_split(preprocessed, images)
     if not split.unlabeled:
         raise LimitedError(
-            f"{preprocessed / 'splits_final.json'} has no key 'unlabeled' and the raw dataset no images without label; "
-            "add the key, put images into imagesUn/, or use 'nnunet-limited split' and 'plan'"
+            f"{preprocessed / 'splits_final.json'} has no key 'unlabeled' and no raw dataset with images without label "
+            f"is in nnUNet_raw={os.environ.get('nnUNet_raw')}; add the key, put images into imagesUn/, or use "
+            "'nnunet-limited split' and 'plan'"
         )
     return split
+
+
+def has_raw(dataset: str) -> bool:
+    """Tell whether the raw dataset is on this machine; it need not be where training runs."""
+    return (Path(os.environ.get("nnUNet_raw") or "/nonexistent") / dataset).is_dir()
 
 
 def plans_hash(plans: dict[str, Any]) -> str:
@@ -136,26 +141,45 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
 
 def unlabeled_to_preprocess(run: Run, dataset_name: str) -> tuple[RawDataset | None, list[str]]:
     """Return the raw dataset and which of its unlabelled cases a run on plain host plans still has to preprocess."""
-    missing = [case for case in run.fold.unlabeled if not (run.unlabeled_folder / f"{case}.pkl").is_file()]
-    if run.is_bound or not missing:
+    folder = run.unlabeled_folder
+    absent = [case for case in run.fold.unlabeled if not (folder / f"{case}.pkl").is_file()]
+    if run.is_bound or not (absent or has_raw(dataset_name)):
         return None, []
     dataset = RawDataset.load(dataset_name)
-    absent = [case for case in missing if case not in dataset.cases]
-    if absent:
+    unknown = [case for case in absent if case not in dataset.cases]
+    if unknown:
         raise LimitedError(
-            f"{run.unlabeled_folder.with_name('splits_final.json')} lists the unlabelled case {absent[0]!r}, which "
+            f"{folder.with_name('splits_final.json')} lists the unlabelled case {unknown[0]!r}, which "
             f"{dataset.folder} does not have; correct the list"
         )
-    return dataset, missing
+    cases = [dataset.cases[case] for case in run.fold.unlabeled if case in dataset.cases]
+    return dataset, [c.identifier for c in cases if not is_current(folder / f"{c.identifier}.pkl", c, False)]
 
 
-def ensure_unlabeled(run: Run, plans: dict[str, Any], configuration: str, log: Callable[[str], None]) -> None:
-    """Make sure that the unlabelled cases of the fold are preprocessed.
+def check_unlabeled(run: Run, trainer: str, dataset_name: str) -> None:
+    """Refuse a fold whose unlabelled cases are none, or neither preprocessed nor to be preprocessed at start."""
+    if not run.fold.unlabeled:
+        raise LimitedError(
+            f"{run.results.name.replace('_', ' ')} of split {run.split.name!r} has no unlabelled case, which {trainer} needs; use "
+            "LimitedSupervisedTrainer or hide labels with 'nnunet-limited split --labeled'"
+        )
+    if run.is_bound:
+        require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
+    else:
+        unlabeled_to_preprocess(run, dataset_name)
 
-    Plans of ours come with them; for plain host plans they are preprocessed here, from the images alone.
-    """
+
+def preprocess_unlabeled(run: Run, plans: dict[str, Any], configuration: str, log: Callable[[str], None]) -> None:
+    """Preprocess what is missing of the unlabelled cases for plain host plans, from the images alone."""
     dataset, missing = unlabeled_to_preprocess(run, plans["dataset_name"])
-    if dataset is not None:
-        log(f"Preprocessing {len(missing)} unlabelled cases into {run.unlabeled_folder}")
-        preprocess(plans, configuration, dataset, (), missing, default_processes())
-    require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
+    if dataset is None or not missing:
+        return
+    if (
+        distributed.is_available() and distributed.is_initialized()
+    ):  # other processes would give up waiting after minutes
+        raise LimitedError(
+            f"{len(missing)} unlabelled cases are not preprocessed in {run.unlabeled_folder}; start once with one GPU, "
+            "which preprocesses them, or use 'nnunet-limited plan'"
+        )
+    log(f"Preprocessing {len(missing)} unlabelled cases into {run.unlabeled_folder}")
+    preprocess(plans, configuration, dataset, (), missing, default_processes())

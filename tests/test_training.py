@@ -1,0 +1,134 @@
+"""What surrounds the step: worker processes, warnings, other loggers."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import FROM_START, plan
+
+from nnunet_limited.data.views import TwoViews
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.configure import configure
+
+TEACHER = "LimitedMeanTeacherTrainer"
+
+
+def test_worker_processes_draw_both_streams(workspaces, monkeypatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    workspace = workspaces("2d")
+    made = workspace.trainer(TEACHER, workspace.configure("workers", **FROM_START))
+    made.on_train_start()
+    made.on_train_epoch_start()
+    try:
+        batches = [next(made.dataloader_train) for _ in range(8)]
+        crops = {batch["unlabeled"]["data"].numpy().tobytes() for batch in batches}
+        assert len(crops) == 8  # the two processes draw different ones
+        assert made.train_step(batches[0])["unsupervised_losses"] > 0
+    finally:
+        made.dataloader_train._finish()
+        made.dataloader_val._finish()
+    again = pickle.loads(pickle.dumps(made.unlabeled_loader))
+    assert next(again)["unlabeled"]["data"].shape == batches[0]["unlabeled"]["data"].shape
+
+
+def test_views_share_geometry_and_differ_in_intensity(workspaces) -> None:
+    workspace = workspaces("2d")
+    made = workspace.trainer(TEACHER, workspace.configure("views", **FROM_START))
+    made.on_train_start()
+    batch = [next(made.dataloader_train)["unlabeled"] for _ in range(4)]
+    weak, strong = torch.cat([b["data"] for b in batch]).chunk(2, dim=1)
+    assert batch[0]["target"].dtype == torch.bool
+    assert not torch.equal(weak, strong)
+    for w, s in zip(weak, strong, strict=True):
+        assert abs(torch.corrcoef(torch.stack([w.flatten(), s.flatten()]))[0, 1]) > 0.5
+
+
+def test_unknown_augmentation_is_refused() -> None:
+    class Pipeline:
+        transforms = (object(),)
+
+    with pytest.raises(LimitedError, match="augmentation object"):
+        TwoViews(Pipeline())
+
+
+def test_collapsed_pseudo_labels_are_warned_of_and_terms_reach_every_logger(workspaces, capsys) -> None:
+    workspace = workspaces("2d")
+    made = workspace.trainer(TEACHER, workspace.configure("collapse", num_epochs=1, **FROM_START))
+    seen: dict[str, float] = {}
+
+    class Logger:
+        def log(self, key, value, step):
+            seen[key] = value
+
+        def update_config(self, config):
+            pass
+
+    made.logger.loggers.append(Logger())
+    made.on_train_start()
+    with torch.no_grad():
+        for layer in made.partners["teacher"].decoder.seg_layers:
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
+    made.after_step = lambda: None
+    made.on_epoch_start()
+    made.on_train_epoch_start()
+    made.on_train_epoch_end([made.train_step(next(made.dataloader_train))])
+    made.on_validation_epoch_end([made.validation_step(next(made.dataloader_val))])
+    made.on_epoch_end()
+    assert "all pseudo-labels were of one class" in capsys.readouterr().out
+    assert {"unsupervised_losses", "unsupervised_weights", "pseudo_label_shares/class_1"} <= seen.keys()
+    assert seen["pseudo_label_shares/class_1"] == 1
+
+
+def test_pretrained_weights_reach_the_teacher(workspaces) -> None:
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    workspace = workspaces("2d")
+    first = workspace.trainer(TEACHER, workspace.configure("before", num_epochs=1, **FROM_START))
+    first.run_training()
+    made = workspace.trainer(TEACHER, workspace.configure("after", num_epochs=1, seed=9, **FROM_START))
+    made.initialize()
+    load_pretrained_weights(made.network, str(Path(first.output_folder) / "checkpoint_final.pth"))
+    loaded = [p.detach().clone() for p in made.network.parameters()]
+    made.on_train_start()
+    assert all(torch.equal(a, b) for a, b in zip(loaded, made.network.parameters(), strict=True))
+    made.on_train_epoch_start()
+    made.train_step(next(made.dataloader_train))
+    for student, teacher in zip(made.network.parameters(), made.partners["teacher"].parameters(), strict=True):
+        assert torch.equal(student, teacher)  # after the first step the teacher is the student
+
+
+def test_planning_again_reads_no_image(workspaces, monkeypatch) -> None:
+    workspace = workspaces("2d")
+    monkeypatch.setattr("nnunet_limited.planners.fingerprint.inspect_case", None)
+    assert plan(workspace.variant) == workspace.plans
+
+
+def test_host_plans_take_settings(workspaces) -> None:
+    workspace = workspaces("2d")
+    content = (workspace.preprocessed / f"{workspace.plans}.json").read_text()
+    import json
+
+    plans = json.loads(content)
+    del plans["limited"]
+    plans["plans_name"] = "nnUNetPlans"
+    (workspace.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert configure(workspace.preprocessed, "nnUNetPlans", {"num_epochs": 3}) == "nnUNetPlans_num_epochs-3"
+
+
+def test_both_views_are_blank_outside_a_masked_image() -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    pipeline = nnUNetTrainer.get_training_transforms(
+        (16, 16), (-0.1, 0.1), None, (0, 1), False, use_mask_for_norm=[True]
+    )
+    views = TwoViews(pipeline)
+    for _ in range(20):
+        segmentation = torch.zeros(1, 24, 24, dtype=torch.int16)
+        segmentation[:, :, 12:] = -1
+        out = views(image=torch.full((1, 24, 24), 5.0) + torch.rand(1, 24, 24), segmentation=segmentation)
+        assert out["segmentation"].any()
+        assert not out["image"][~out["segmentation"].expand(2, -1, -1)].any()
