@@ -163,7 +163,12 @@ def _write(array: np.ndarray, path: Path) -> None:
 
 
 def write_phantom_dataset(
-    raw: Path, dataset: str = "Dataset990_Phantom", training: int = 24, test: int = 8, seed: int = 0
+    raw: Path,
+    dataset: str = "Dataset990_Phantom",
+    training: int = 24,
+    test: int = 8,
+    seed: int = 0,
+    shape: tuple[int, int, int] = (24, 64, 64),
 ) -> Path:
     """Write an nnU-Net raw data set under ``raw`` and return its folder.
 
@@ -187,7 +192,7 @@ def write_phantom_dataset(
     for number, (part, cases) in enumerate(parts.items()):
         for place, case in enumerate(cases):
             case_seed = int(np.random.SeedSequence([seed, number, place]).generate_state(1)[0])
-            image, label = phantom_case(case_seed)
+            image, label = phantom_case(case_seed, shape)
             _write(image.astype(np.int16), folder / f"images{part}" / f"case_{case:03d}_0000.nii.gz")
             _write(label, folder / f"labels{part}" / f"case_{case:03d}.nii.gz")
     content = dict(channel_names={"0": "MRI"}, labels=LABELS, numTraining=training, file_ending=".nii.gz")

@@ -23,8 +23,9 @@ from nnunet_limited.splits.classes import class_reader
 
 DATASET, SPLIT, CONFIGURATION, FOLD = "Dataset990_Phantom", "l3", "2d", 0
 TRAINERS = {"supervised": "LimitedSupervisedTrainer", "mean teacher": "LimitedMeanTeacherTrainer"}
-SETTINGS = {"num_epochs": 7, "num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 2, "save_every": 1}
+SETTINGS = {"num_epochs": 4, "num_iterations_per_epoch": 120, "num_val_iterations_per_epoch": 2, "save_every": 1}
 PICTURE_ROWS = 3
+SHAPE = (20, 48, 48)
 
 
 def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
     say(f"1/4 writing the phantom dataset and a split with 3 labelled cases (seed {seed})")
     raw = nnunet_folder("nnUNet_raw")
     if not (raw / DATASET / "dataset.json").is_file():
-        write_phantom_dataset(raw, DATASET, seed=seed)
+        write_phantom_dataset(raw, DATASET, seed=seed, shape=SHAPE)
     dataset = RawDataset.load(DATASET)
     folder = nnunet_folder("nnUNet_preprocessed") / DATASET
     split, partition = make_split(dataset, folder, SplitRequest(SPLIT, "3", seed=seed), class_reader(dataset))
@@ -108,6 +109,7 @@ def predict(model: Path, images: Path, out: Path) -> None:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    out.mkdir(parents=True, exist_ok=True)
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), (FOLD,))
     predictor.predict_from_files_sequential(str(images), str(out), overwrite=True)

@@ -160,8 +160,8 @@ def check_unlabeled(run: Run, trainer: str, dataset_name: str) -> None:
     """Refuse a fold whose unlabelled cases are none, or neither preprocessed nor to be preprocessed at start."""
     if not run.fold.unlabeled:
         raise LimitedError(
-            f"{run.results.name.replace('_', ' ')} of split {run.split.name!r} has no unlabelled case, which {trainer} needs; use "
-            "LimitedSupervisedTrainer or hide labels with 'nnunet-limited split --labeled'"
+            f"{run.results.name.replace('_', ' ')} of split {run.split.name!r} has no unlabelled case, which {trainer} "
+            "needs; use LimitedSupervisedTrainer or hide labels with 'nnunet-limited split --labeled'"
         )
     if run.is_bound:
         require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
