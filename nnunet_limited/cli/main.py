@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from itertools import zip_longest
 from typing import Any
 
@@ -40,6 +41,7 @@ def main() -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
     export_extension_folder()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a small machine
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # what the host imports of torch
     try:
         os.environ.setdefault("nnUNet_def_n_proc", str(default_processes()))
         status = app(standalone_mode=False)
