@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from nnunet_limited.errors import LimitedError
@@ -90,7 +91,7 @@ def comparison_picture(
     values = sorted(value for value in label_names if value != 0)
     colours = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(values)}
     columns = 2 + len(methods)
-    figure = Figure(figsize=(2.3 * columns, 2.75 * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.3 * columns, 2.75 * len(rows) + 0.5), layout=ConstrainedLayoutEngine(h_pad=0.1))
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for line, (case, image_file, truth_file, predictions) in zip(panels, rows, strict=True):
         image, spacing = _read(image_file)
@@ -119,5 +120,5 @@ def comparison_picture(
             _show_labels(axes, predicted[z], colours, aspect)
             axes.set_title(_method_title(method, scores.get(method, {}).get(case)), fontsize=9)
     handles = [Patch(fc=(*_rgb(c), _ALPHA), ec=c, label=label_names[v]) for v, c in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False, fontsize=10)
     _save(figure, Path(out))
