@@ -66,7 +66,8 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     assert raw_bytes(folders / "raw") == before
 
 
-def test_stock_planning_and_one_key_is_enough(folders: Path) -> None:
+def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # stock planning fails with 0
     variant = Variant(cases=6)
     write_dataset(folders / "raw", variant)
     call("nnUNetv2_plan_and_preprocess", "-d", "990", "-c", "2d", "-np", "1", "-npfp", "1")

@@ -34,7 +34,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     """Print a table."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
     console.print(table)
