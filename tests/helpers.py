@@ -23,7 +23,7 @@ from nnunet_limited.planners.configure import configure
 from nnunet_limited.planners.plan import PlanRequest, make_plans
 from nnunet_limited.splits import SplitRequest, make_split, write_split
 from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.trainers.base import HOST_SETTINGS
+from nnunet_limited.trainers.split_trainer import HOST_SETTINGS
 
 DATASET = "Dataset990_Blobs"
 # A run of a few steps. The unsupervised loss takes part from the first step unless a test says otherwise.

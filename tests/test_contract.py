@@ -1,4 +1,4 @@
-"""What every trainer is held to. A new trainer joins by adding its name to TRAINERS (and to TEACHERS if it has one)."""
+"""What every trainer is held to. A new trainer joins by being listed in ``nnunet_limited.trainers``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import SimpleITK as sitk
 import torch
 from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, losses, plan, weights
 
+from nnunet_limited import trainers
+from nnunet_limited.data.random_state import RandomStream
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.trainers.checkpoint import KEY
+from nnunet_limited.trainers.launch import trainer_names
 
-TRAINERS = ["LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"]
+TRAINERS = trainer_names()
 SEMI_SUPERVISED = [name for name in TRAINERS if name != "LimitedSupervisedTrainer"]
-TEACHERS = ["LimitedMeanTeacherTrainer"]
+TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name == "teacher"]
 
 
 def settings_for(trainer: str, **settings) -> dict:
@@ -133,19 +136,13 @@ def started(workspace: Workspace, trainer: str, name: str, **settings):
     return made
 
 
-def unlabelled_batch(trainer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    batch = next(trainer.dataloader_train)["unlabeled"]
-    weak, strong = batch["data"].chunk(2, dim=1)
-    return weak, strong, batch["target"]
-
-
 @pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
 @pytest.mark.parametrize("trainer", SEMI_SUPERVISED)
 def test_unsupervised_gradient_reaches_the_student_only(workspaces, trainer: str, variant: str) -> None:
     made = started(workspaces(variant), trainer, "gradient")
     made.train_step(next(made.dataloader_train))
     made.optimizer.zero_grad(set_to_none=True)
-    made.unsupervised_loss(*unlabelled_batch(made)).loss.backward()
+    made.unsupervised_loss(made.crops(next(made.dataloader_train))).loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in made.network.parameters())
     if trainer in TEACHERS:
         assert not any(p.requires_grad or p.grad is not None for p in made.partners["teacher"].parameters())
@@ -184,27 +181,30 @@ def test_teacher_follows_its_closed_form(workspaces, trainer: str) -> None:
 def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
     made = started(workspaces("2d"), trainer, "mask")
     made.network.eval()
-    weak, strong, mask = unlabelled_batch(made)
-    mask = torch.ones_like(mask)
+    crops = made.crops(next(made.dataloader_train))
+    mask = torch.ones_like(crops.mask)
     mask[..., : mask.shape[-1] // 2] = False
     recorded = []
 
     def spoil_outputs(module, inputs, output):
         heads = output if isinstance(output, (list, tuple)) else [output]
-        noise = torch.where(mask, 0.0, torch.full_like(heads[0], 50.0) * torch.randn(heads[0].shape))
+        if heads[0].shape[2:] != mask.shape[2:]:
+            return output  # a discriminator's
+        noise = torch.where(mask, 0.0, 50.0 * torch.randn(heads[0].shape, generator=generator))
         spoiled = heads[0] + noise
         spoiled.retain_grad() if spoiled.requires_grad else None
         recorded.append(spoiled)
         return [spoiled, *heads[1:]]
 
-    networks = {"student": made.network, **made.partners}
-    hooks = [network.register_forward_hook(spoil_outputs) for network in networks.values()]
+    networks = [getattr(network, "decoder", network) for network in made.networks.values()]
+    hooks = [network.register_forward_hook(spoil_outputs) for network in networks]
     values = []
     for seed in (1, 2):
-        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         recorded.clear()
         made.optimizer.zero_grad(set_to_none=True)
-        loss = made.unsupervised_loss(weak, strong, mask).loss
+        with RandomStream((0,)).active():
+            loss = made.unsupervised_loss(crops._replace(mask=mask)).loss
         loss.backward()
         values.append(loss.item())
         for output in recorded:
@@ -257,7 +257,8 @@ def test_resumed_equals_never_stopped(workspaces, monkeypatch, trainer: str, var
     assert_same(a["optimizer_state"], b["optimizer_state"])
     assert_same(a[KEY]["networks"], b[KEY]["networks"])
     assert_same(a[KEY]["random_state"], b[KEY]["random_state"])
-    assert_same(a[KEY]["unlabeled_random_state"], b[KEY]["unlabeled_random_state"])
+    assert_same(a[KEY]["streams"], b[KEY]["streams"])
+    assert_same(a[KEY]["optimizers"], b[KEY]["optimizers"])
     assert a["_best_ema"] == b["_best_ema"]
 
 

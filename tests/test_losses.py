@@ -25,7 +25,7 @@ def test_mean_squared_difference(regions: bool) -> None:
     p = torch.sigmoid(logits) if regions else torch.softmax(logits, 1)
     q = torch.sigmoid(other) if regions else torch.softmax(other, 1)
     expected = sum(((p - q) ** 2)[b, :, y, x].mean() for b, _, y, x in mask.nonzero().tolist()) / mask.sum()
-    got = mean_squared_difference(logits, probabilities(other, regions), mask, regions)
+    got = mean_squared_difference(probabilities(logits, regions), probabilities(other, regions), mask)
     torch.testing.assert_close(got, expected)
 
 
@@ -33,7 +33,7 @@ def test_target_gets_no_gradient_and_masked_voxels_none() -> None:
     logits = torch.randn(1, 2, 6, requires_grad=True)
     target = torch.rand(1, 2, 6, requires_grad=True)
     mask = torch.tensor([True, True, False, True, False, True])[None, None]
-    mean_squared_difference(logits, target, mask, False).backward()
+    mean_squared_difference(probabilities(logits, False), target, mask).backward()
     assert target.grad is None
     assert logits.grad is not None
     assert not logits.grad[..., ~mask[0, 0]].any()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import FROM_START, plan
 
-from nnunet_limited.data.views import TwoViews
+from nnunet_limited.data.views import Views
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.planners.configure import configure
 
@@ -51,7 +51,7 @@ def test_unknown_augmentation_is_refused() -> None:
         transforms = (object(),)
 
     with pytest.raises(LimitedError, match="augmentation object"):
-        TwoViews(Pipeline())
+        Views(Pipeline())
 
 
 def test_collapsed_pseudo_labels_are_warned_of_and_terms_reach_every_logger(workspaces, capsys) -> None:
@@ -125,7 +125,7 @@ def test_both_views_are_blank_outside_a_masked_image() -> None:
     pipeline = nnUNetTrainer.get_training_transforms(
         (16, 16), (-0.1, 0.1), None, (0, 1), False, use_mask_for_norm=[True]
     )
-    views = TwoViews(pipeline)
+    views = Views(pipeline)
     for _ in range(20):
         segmentation = torch.zeros(1, 24, 24, dtype=torch.int16)
         segmentation[:, :, 12:] = -1

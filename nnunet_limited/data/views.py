@@ -1,4 +1,4 @@
-"""Two views of one unlabelled crop: same geometry, different intensities."""
+"""Views of one unlabelled crop: same geometry, different intensities."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ _LABEL_ONLY = {"RemoveLabelTransform", "ConvertSegmentationToRegionsTransform", 
 _MASKING = {"MaskImageTransform"}
 
 
-class TwoViews(BasicTransform):
-    """Turn a crop into a weak view (geometry only) and a strong view (the host's intensity augmentation on top).
+class Views(BasicTransform):
+    """Turn a crop into a weak view (geometry only) and strong views (the host's intensity augmentation on top).
 
     In: ``image`` (c, *spatial) and ``segmentation`` (1, *spatial), which is -1 outside the image and 0 inside.
-    Out: ``image`` (2c, *spatial), weak first, and ``segmentation`` as a bool mask of the voxels inside the image.
+    Out: ``image`` ((1 + strong) * c, *spatial), weak first, and ``segmentation`` as a bool mask of the voxels inside.
     """
 
-    def __init__(self, host_pipeline: Any) -> None:
+    def __init__(self, host_pipeline: Any, strong: int = 1) -> None:
         """Sort the transforms of the host's ``get_training_transforms``; one that is not known is refused.
 
-        Taken for an intensity transform, one that moves voxels would make the two views of different places.
+        Taken for an intensity transform, one that moves voxels would make the views of different places.
         """
         super().__init__()
+        self.strong = strong
         named = [(type(getattr(t, "transform", t)).__name__, t) for t in host_pipeline.transforms]
         for name, _ in named:
             if name not in _GEOMETRIC | _INTENSITY | _LABEL_ONLY | _MASKING:
@@ -48,17 +49,20 @@ class TwoViews(BasicTransform):
         self.masking = [t for name, t in named if name in _MASKING]
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        """Return the two views of ``data_dict`` stacked along the channels."""
+        """Return the views of ``data_dict`` stacked along the channels."""
         for transform in self.geometric:
             data_dict = transform(**data_dict)
-        mask = data_dict["segmentation"]
-        weak = {"image": data_dict["image"], "segmentation": mask}
-        strong = {"image": data_dict["image"].clone(), "segmentation": mask}
-        for transform in self.intensity:
-            strong = transform(**strong)
+        image, mask = data_dict["image"], data_dict["segmentation"]
+        views = [image, *(self._strong_view(image, mask) for _ in range(self.strong))]
         for transform in self.masking:
-            weak, strong = transform(**weak), transform(**strong)
-        return {"image": torch.cat((weak["image"], strong["image"])), "segmentation": mask >= 0}
+            views = [transform(image=view, segmentation=mask)["image"] for view in views]
+        return {"image": torch.cat(views), "segmentation": mask >= 0}
+
+    def _strong_view(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        view = {"image": image.clone(), "segmentation": mask}
+        for transform in self.intensity:
+            view = transform(**view)
+        return view["image"]
 
 
 def without_benchmark(pipeline: Any) -> None:

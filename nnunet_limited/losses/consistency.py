@@ -25,14 +25,39 @@ def masked_mean(value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask, value, value.new_zeros(())).sum() / mask.sum().clamp(min=1)
 
 
-def mean_squared_difference(
-    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, regions: bool
-) -> torch.Tensor:
-    """Return the mean squared difference of probabilities (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780).
+def mean_squared_difference(probability: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared difference of two probabilities (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780).
 
-    ``target`` holds probabilities and gets no gradient.
+    ``target`` gets no gradient.
     """
-    return masked_mean((probabilities(logits, regions) - target.detach().float()) ** 2, mask)
+    return masked_mean((probability - target.detach()) ** 2, mask)
+
+
+def entropy(probability: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return the entropy (b, 1, *spatial) of each voxel as a share of the largest possible, in [0, 1].
+
+    Where labels are overlapping ``regions`` it is the mean of the binary entropies.
+    """
+    each = -probability * _log(probability)
+    if regions:
+        return (each - (1 - probability) * _log(1 - probability)).mean(1, keepdim=True) / math.log(2)
+    return each.sum(1, keepdim=True) / math.log(probability.shape[1])
+
+
+def divergence(probability: torch.Tensor, other: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return the Kullback-Leibler divergence (b, 1, *spatial), in nats, of each voxel's distribution from ``other``.
+
+    It is a sum over the class axis; where labels are overlapping ``regions``, of the binary divergences.
+    """
+    total = probability * (_log(probability) - _log(other))
+    if regions:
+        total = total + (1 - probability) * (_log(1 - probability) - _log(1 - other))
+    return total.sum(1, keepdim=True)
+
+
+def _log(probability: torch.Tensor) -> torch.Tensor:
+    # Clamped, because the derivative of p ln p is infinite at 0, which a softmax reaches.
+    return probability.clamp(min=1e-7).log()
 
 
 def rampup(progress: float) -> float:

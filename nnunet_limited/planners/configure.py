@@ -63,10 +63,9 @@ class Variant:
 
 def check_settings(plans: dict[str, Any]) -> None:
     """Refuse settings of ``plans`` that no trainer knows, or that one which knows them does not accept."""
-    from nnunet_limited.trainers.base import LimitedTrainer, trainer_classes
+    from nnunet_limited.trainers import trainer_classes
 
-    trainers: list[type[LimitedTrainer]] = [LimitedTrainer, *trainer_classes()]
-    for trainer in trainers:
+    for trainer in trainer_classes():
         trainer.resolve_config(plans)
 
 

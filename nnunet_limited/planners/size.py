@@ -22,6 +22,8 @@ SETTINGS = {
     "num_iterations_per_epoch": 50,
     "num_val_iterations_per_epoch": 5,
     "save_every": 2,
+    "transformer_features": 12,
+    "transformer_depth": 2,
 }
 
 

@@ -4,110 +4,102 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import autocast, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_limited.data.loader import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
-from nnunet_limited.data.preprocessing import fingerprint_folder, require
-from nnunet_limited.data.random_state import seed_everything
-from nnunet_limited.data.views import TwoViews, without_benchmark
-from nnunet_limited.losses.consistency import class_shares, rampup
-from nnunet_limited.networks.ema import unwrap
-from nnunet_limited.trainers import checkpoint
-from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig, resolve
+from nnunet_limited.data.random_state import RandomStream
+from nnunet_limited.data.views import Views, without_benchmark
+from nnunet_limited.losses.consistency import class_shares, probabilities, rampup
+from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.trainers.hidden_labels import HiddenLabelDice
-from nnunet_limited.trainers.logger import LimitedLogger
-from nnunet_limited.trainers.run import check_unlabeled, preprocess_unlabeled, resolve_run
+from nnunet_limited.trainers.run import check_unlabeled, preprocess_unlabeled
+from nnunet_limited.trainers.split_trainer import SplitTrainer, loader_slot
 
-# Settings that are attributes of the host's trainer under the same name.
-HOST_SETTINGS = (
-    "num_epochs",
-    "num_iterations_per_epoch",
-    "num_val_iterations_per_epoch",
-    "save_every",
-    "initial_lr",
-    "weight_decay",
-    "oversample_foreground_percent",
-)
+
+class Crops(NamedTuple):
+    """What one step trains on.
+
+    ``image`` (b, c, *spatial): labelled crops, with ``label`` as the host makes it (a list over the heads with deep
+    supervision). ``weak`` and each of ``views`` (u, c, *spatial): the same unlabelled crops under different intensity
+    augmentation. ``mask`` (u, 1, *spatial): True inside the unlabelled image.
+    """
+
+    image: torch.Tensor
+    label: Any
+    weak: torch.Tensor
+    views: tuple[torch.Tensor, ...]
+    mask: torch.Tensor
+
+    @property
+    def strong(self) -> torch.Tensor:
+        """The first strong view."""
+        return self.views[0]
+
+    @property
+    def full_label(self) -> torch.Tensor:
+        """The label at full resolution."""
+        return self.label[0] if isinstance(self.label, list) else self.label
 
 
 class Unsupervised(NamedTuple):
-    """The unsupervised loss of a batch, and the probabilities (b, c, *spatial) of the pseudo-labels behind it."""
+    """The unsupervised loss of a batch, and the probabilities (u, c, *spatial) of the pseudo-labels behind it.
+
+    ``partner_loss`` trains partners alone and is not weighted.
+    """
 
     loss: torch.Tensor
     target: torch.Tensor
+    partner_loss: torch.Tensor | None = None
 
 
-class LimitedTrainer(nnUNetTrainer):
+class LimitedTrainer(SplitTrainer):
     """nnU-Net's trainer with a second, unlabelled stream.
 
     A step is: labelled loss backward, ``weight * unsupervised loss`` backward, one clipped optimizer step,
-    :meth:`after_step`. The two parts are back-propagated one after the other, so a step needs the memory of a
-    supervised one. While the weight is 0 the step is that of ``nnUNetTrainer``, number for number.
+    :meth:`after_step`. The two parts are back-propagated one after the other, so a step of one network needs the memory
+    of a supervised one. While the weight is 0 the student's step is that of ``nnUNetTrainer``, number for number.
 
     A method overrides ``Config``, :meth:`unsupervised_loss` and, if it has further networks, :meth:`make_partners`,
-    :meth:`after_step` and ``predictor_name``.
+    ``supervised_partners``, :meth:`after_step` and ``predictor_name``.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SemiSupervisedConfig
-    config: Any
-    network: Any
-    preprocessed_dataset_folder_base: Any
     uses_unlabeled: ClassVar[bool] = True
-    predictor_name: ClassVar[str] = "student"
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        """Take the host's arguments; refuse what would not train as asked before anything is written."""
-        self.config = self.resolve_config(plans)
-        self.run = resolve_run(type(self).__name__, plans, configuration, fold, self.config.model_dump(mode="json"))
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        for name in HOST_SETTINGS:
-            setattr(self, name, getattr(self.config, name))
-        self.iteration = 0
-        self.partners: dict[str, nn.Module] = {}
-        self.resumed_state: dict[str, Any] | None = None
-        self.unlabeled_loader: TwoStreamLoader | None = None
-        self.hidden_labels: HiddenLabelDice | None = None
-        self.logger.local_logger = LimitedLogger(self.logged_keys)
-
-    @classmethod
-    def resolve_config(cls, plans: dict[str, Any]) -> Any:
-        """Return this trainer's settings from the section ``limited`` of ``plans``."""
-        settings = plans.get("limited", {}).get("settings", {})
-        return resolve(cls.Config, settings, known_settings(), f"plans {plans.get('plans_name')}")
+    supervised_partners: ClassVar[tuple[str, ...]] = ()
+    strong_views: ClassVar[int] = 1
+    unlabeled_loader: TwoStreamLoader | None = None
+    hidden_labels: HiddenLabelDice | None = None
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
         """Return the log keys this trainer adds to the host's."""
-        if not self.uses_unlabeled:
-            return ()
         keys = ("supervised_losses", "unsupervised_losses", "unsupervised_weights", "pseudo_label_shares")
         return (*keys, "pseudo_label_dice") if self.config.log_pseudo_label_dice else keys
 
     # ---- what a method overrides -------------------------------------------------------------------------------------
 
     def make_partners(self) -> dict[str, nn.Module]:
-        """Return the networks besides the student, by name; they are saved and resumed with it."""
+        """Return the networks besides the student, by name.
+
+        They are moved, saved and resumed with it; those with trainable parameters are also compiled, wrapped for DDP
+        and given an optimizer, and those named in ``supervised_partners`` learn from the labelled crops.
+        """
         return {}
 
-    def unsupervised_loss(self, weak: torch.Tensor, strong: torch.Tensor, mask: torch.Tensor) -> Unsupervised:
-        """Return the loss on two views (b, c, *spatial) of unlabelled crops; ``mask`` is True inside the image."""
+    def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
+        """Return optimizer and schedule of a trainable partner, which are those of the student."""
+        with self.acting(name):
+            return self.configure_optimizers()
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss on the unlabelled crops."""
         raise NotImplementedError
 
     def after_step(self) -> None:
@@ -116,32 +108,47 @@ class LimitedTrainer(nnUNetTrainer):
     # ---- start -------------------------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
-        """Build the student as the host does, then the partners."""
-        require(
-            self.run.labeled_folder,
-            {*self.run.fold.train, *self.run.fold.val},
-            "labelled",
-            self._preprocess_remedy,
-        )
-        if self.config.seed is not None:
-            seed_everything(self.config.seed + self.local_rank)
+        """Build the student as the host does, then the partners, whose randomness does not disturb the student's."""
         super().initialize()
-        self.partners = self.make_partners()
+        self.method_stream = RandomStream(self._seed("method"))
+        with self.method_stream.active():
+            made = self.make_partners()
+        for name, partner in made.items():
+            self.partners[name] = partner.to(self.device)
+            if not any(parameter.requires_grad for parameter in partner.parameters()):
+                continue
+            if self._do_i_compile():
+                self.partners[name] = torch.compile(self.partners[name])  # type: ignore[assignment]
+            self.partner_optimizers[name] = self.make_partner_optimizer(name)
+            if self.is_ddp:
+                synced = nn.SyncBatchNorm.convert_sync_batchnorm(self.partners[name])
+                self.partners[name] = DistributedDataParallel(synced, device_ids=[self.local_rank])
+
+    def _seed(self, purpose: str) -> tuple[int, ...] | None:
+        if self.config.seed is None:
+            return None
+        return (self.config.seed, self.local_rank, self.iteration, *purpose.encode())
+
+    def new_network(self) -> nn.Module:
+        """Return a network like the student with weights of its own."""
+        return self.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+            self.enable_deep_supervision,
+        )
 
     @property
-    def _preprocess_remedy(self) -> str:
-        return "run 'nnunet-limited plan'" if self.run.is_bound else "run 'nnUNetv2_plan_and_preprocess'"
+    def regions(self) -> bool:
+        """Tell whether labels are overlapping regions."""
+        return bool(self.label_manager.has_regions)
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Return the host's SGD, or AdamW with the same decay of the learning rate."""
-        if self.config.optimizer == "sgd":
-            return super().configure_optimizers()
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-
-    def do_split(self) -> tuple[list[str], list[str]]:
-        """Return labelled and validation cases of the fold."""
-        return list(self.run.fold.train), list(self.run.fold.val)
+    @property
+    def streams(self) -> dict[str, RandomStream]:
+        """Return the random streams besides the global one."""
+        loader = self.unlabeled_loader
+        return {"method": self.method_stream} | ({"unlabeled": loader.stream} if loader is not None else {})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
         """Remember what the host decides about augmentation: the unlabelled stream uses the same."""
@@ -151,18 +158,13 @@ class LimitedTrainer(nnUNetTrainer):
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Return the host's loaders, the training one with the unlabelled stream attached."""
         train, val = super().get_dataloaders()
-        slot = "data_loader" if isinstance(train, SingleThreadedAugmenter) else "generator"
-        labeled = getattr(train, slot)
-        if self.config.seed is not None:
-            without_benchmark(labeled.transforms)
-        if self.uses_unlabeled:
-            seed = None if self.config.seed is None else (self.config.seed, self.local_rank, self.iteration)
-            self.unlabeled_loader = TwoStreamLoader(labeled, self._unlabeled_stream(), seed)
-            if slot == "generator":
-                train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
-            setattr(train, slot, self.unlabeled_loader)
-            if self.config.log_pseudo_label_dice:
-                self.hidden_labels = HiddenLabelDice.of(self, val)
+        slot = loader_slot(train)
+        self.unlabeled_loader = TwoStreamLoader(getattr(train, slot), self._unlabeled_stream(), self._seed("unlabeled"))
+        if slot == "generator":
+            train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
+        setattr(train, slot, self.unlabeled_loader)
+        if self.config.log_pseudo_label_dice:
+            self.hidden_labels = HiddenLabelDice.of(self, getattr(val, loader_slot(val)))
         return train, val
 
     def _unlabeled_stream(self) -> UnlabeledLoader:
@@ -175,84 +177,60 @@ class LimitedTrainer(nnUNetTrainer):
             without_benchmark(pipeline)
         dataset = UnlabeledDataset(str(self.run.unlabeled_folder), list(self.run.fold.unlabeled))
         size = self.config.unlabeled_batch_size or self.batch_size
-        return UnlabeledLoader(
-            dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=TwoViews(pipeline)
-        )
+        views = Views(pipeline, self.strong_views)
+        return UnlabeledLoader(dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=views)
 
     def on_train_start(self) -> None:
-        """Check the unlabelled cases, start as the host does, and restore the random state of a resumed run last."""
-        if self.uses_unlabeled:
-            plans = self.plans_manager.plans
-            check_unlabeled(self.run, type(self).__name__, plans["dataset_name"])
-            preprocess_unlabeled(self.run, plans, self.configuration_name, self.print_to_log_file)
-        host_folder = self.preprocessed_dataset_folder_base
-        if self.run.is_bound:  # the host copies dataset_fingerprint.json from here; ours is that of the split
-            self.preprocessed_dataset_folder_base = str(
-                fingerprint_folder(Path(host_folder), self.plans_manager.plans_name)
-            )
-        try:
-            super().on_train_start()
-        finally:
-            self.preprocessed_dataset_folder_base = host_folder
-        if self.resumed_state is not None:
-            checkpoint.restore_random_state(self, self.resumed_state)
-        if self.local_rank == 0:
-            self.run.write_record()
-        settings = ", ".join(f"{key}={value}" for key, value in self.config.model_dump().items())
-        fold = self.run.fold
-        self.print_to_log_file(
-            f"{type(self).__name__}: split {self.run.split.name} ({self.run.split.hash}), {len(fold.train)} labelled, "
-            f"{len(fold.unlabeled) if self.uses_unlabeled else 0} unlabelled, {len(fold.val)} validation cases; "
-            f"{settings}"
-        )
-        if set(fold.train) & set(fold.val):
-            self.print_to_log_file(
-                "Some validation cases are trained on too: the validation Dice says nothing of them."
-            )
-        if not self.run.is_bound:
-            self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
+        """Check the unlabelled cases, then start."""
+        plans = self.plans_manager.plans
+        check_unlabeled(self.run, type(self).__name__, plans["dataset_name"])
+        preprocess_unlabeled(self.run, plans, self.configuration_name, self.print_to_log_file)
+        super().on_train_start()
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
     @property
-    def unsupervised_weight(self) -> float:
-        """Return the weight of the unsupervised loss at the current iteration."""
-        if not self.uses_unlabeled or not self.config.consistency_weight:
-            return 0.0
+    def progress(self) -> float:
+        """Return how far the ramp-up of the unsupervised loss is: 0 at its start, 1 at its end, negative before."""
         total = self.num_epochs * self.num_iterations_per_epoch
         since_start = self.iteration - self.config.start_fraction * total
-        if since_start < 0:
-            return 0.0
         length = self.config.rampup_fraction * total
-        return float(self.config.consistency_weight * rampup(since_start / length if length else 1.0))
+        return since_start / length if length else (1.0 if since_start >= 0 else -1.0)
+
+    @property
+    def unsupervised_weight(self) -> float:
+        """Return the weight of the unsupervised loss at the current iteration."""
+        return float(self.config.consistency_weight * rampup(self.progress)) if self.progress >= 0 else 0.0
+
+    def on_train_epoch_start(self) -> None:
+        """Start as the host does, the trainable partners too."""
+        super().on_train_epoch_start()
+        for name, (_, schedule) in self.partner_optimizers.items():
+            self.partners[name].train()
+            schedule.step(self.current_epoch)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one optimizer step on the labelled batch and, once it has weight, on the unlabelled one."""
         weight = self.unsupervised_weight
-        data, target = self._to_device(batch["data"]), self._to_device(batch["target"])
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._without_sync() if weight else nullcontext():
-            with self._autocast():
-                supervised = self.loss(self.network(data), target)
-            self._backward(supervised)
-        supervised = supervised.detach()
+        crops = self.crops(batch)
+        for optimizer in (self.optimizer, *(optimizer for optimizer, _ in self.partner_optimizers.values())):
+            optimizer.zero_grad(set_to_none=True)
+        supervised = self._supervised_backward(self.network, crops, sync=not weight)
+        for name in self.supervised_partners:
+            self._supervised_backward(self.partners[name], crops, sync=not weight)
         terms = [supervised, torch.zeros_like(supervised)]
         shares = torch.zeros(self.label_manager.num_segmentation_heads, device=self.device)
         if weight:
-            mask = self._to_device(batch["unlabeled"]["target"])
-            # Contiguous, because torch.compile would compile anew for the strides of a half.
-            weak, strong = (v.contiguous() for v in self._to_device(batch["unlabeled"]["data"]).chunk(2, dim=1))
-            with self._autocast(cache=False):  # or weights cast under no_grad would be reused without gradient
-                loss, pseudo = self.unsupervised_loss(weak, strong, mask)
-            self._backward(weight * loss)
+            # Without the cache, or weights cast under no_grad would be reused without gradient.
+            with self._autocast(cache=False), self.method_stream.active():
+                loss, pseudo, partner_loss = self.unsupervised_loss(crops)
+            self._backward(weight * loss if partner_loss is None else weight * loss + partner_loss)
             terms[1] = loss.detach()
-            shares = class_shares(pseudo, mask, self.label_manager.has_regions)
+            shares = class_shares(pseudo, crops.mask, self.regions)
         self._optimizer_step()
         self.after_step()
         self.iteration += 1
         values = torch.cat([torch.stack(terms).float(), shares.float()]).cpu().numpy()
-        if not self.uses_unlabeled:
-            return {"loss": values[0]}
         return {
             "loss": values[0] + weight * values[1] if weight else values[0],
             "supervised_losses": values[0],
@@ -261,16 +239,43 @@ class LimitedTrainer(nnUNetTrainer):
             "pseudo_label_shares": values[2:],
         }
 
+    def crops(self, batch: dict[str, Any]) -> Crops:
+        """Return a batch of the training loader on the device."""
+        # Contiguous, because torch.compile would compile anew for the strides of a slice.
+        views = self._to_device(batch["unlabeled"]["data"]).chunk(1 + self.strong_views, dim=1)
+        weak, *strong = (view.contiguous() for view in views)
+        label, mask = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
+        return Crops(self._to_device(batch["data"]), label, weak, tuple(strong), mask)
+
+    def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
+        with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():
+            output = network(crops.image)
+            if isinstance(output, (list, tuple)) or not isinstance(crops.label, list):
+                loss = self.loss(output, crops.label)
+            else:  # a partner without deep supervision
+                loss = self.loss.loss(output, crops.full_label)
+        self._backward(loss)
+        return loss.detach()
+
     def full_resolution(self, output: Any) -> torch.Tensor:
-        """Return the full-resolution head of a network output.
+        """Return the full-resolution head of a network output."""
+        return self.heads(output, 1)[0]
+
+    def heads(self, output: Any, count: int) -> list[torch.Tensor]:
+        """Return the ``count`` finest heads of a network output (all, if there are fewer).
 
         Under DistributedDataParallel every head must take part in every backward pass; the others join with weight 0.
         """
         if not isinstance(output, (list, tuple)):
-            return output
-        if self.is_ddp and output[0].requires_grad:
-            return output[0] + 0.0 * sum(head.mean() for head in output[1:])
-        return output[0]
+            return [output]
+        used, others = list(output[:count]), output[count:]
+        if self.is_ddp and others and used[0].requires_grad:
+            used[0] = used[0] + 0.0 * sum(head.mean() for head in others)
+        return used
+
+    def probabilities(self, output: Any) -> torch.Tensor:
+        """Return the float32 probabilities of the full-resolution head of a network output."""
+        return probabilities(self.full_resolution(output), self.regions)
 
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -280,27 +285,27 @@ class LimitedTrainer(nnUNetTrainer):
     def _autocast(self, cache: bool = True) -> AbstractContextManager[Any]:
         return autocast("cuda", cache_enabled=cache) if self.device.type == "cuda" else nullcontext()
 
-    def _without_sync(self) -> AbstractContextManager[Any]:
-        return self.network.no_sync() if self.is_ddp else nullcontext()
-
     def _backward(self, loss: torch.Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
     def _optimizer_step(self) -> None:
+        """Clip and step each network by itself; one without gradient in this step is left alone."""
+        pairs = [(self.network, self.optimizer)]
+        pairs += [(self.partners[name], optimizer) for name, (optimizer, _) in self.partner_optimizers.items()]
+        pairs = [pair for pair in pairs if any(p.grad is not None for p in pair[0].parameters())]
+        for network, optimizer in pairs:
+            if self.grad_scaler is not None:
+                self.grad_scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(network.parameters(), 12)
+            optimizer.step() if self.grad_scaler is None else self.grad_scaler.step(optimizer)
         if self.grad_scaler is not None:
-            self.grad_scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        if self.grad_scaler is None:
-            self.optimizer.step()
-        else:
-            self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
+
+    # ---- logging -----------------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the epoch's mean of every term."""
         super().on_train_epoch_end(train_outputs)
-        if not self.uses_unlabeled:
-            return
         collated = collate_outputs(train_outputs)
         means = {key: np.mean(collated[key], axis=0) for key in self.logged_keys if key in collated}
         if self.is_ddp:
@@ -309,81 +314,43 @@ class LimitedTrainer(nnUNetTrainer):
             means = {key: np.mean([g[key] for g in gathered], axis=0) for key in means}
         for key, value in means.items():
             self.logger.log(key, value.tolist(), self.current_epoch)
-        if self.hidden_labels is not None:
-            with self.predicting():
-                self.logger.log("pseudo_label_dice", self.hidden_labels.dice(self), self.current_epoch)
-        elif self.config.log_pseudo_label_dice:
-            self.logger.log("pseudo_label_dice", float("nan"), self.current_epoch)
+        if self.config.log_pseudo_label_dice:
+            with self.acting(self.predictor_name):
+                dice = self.hidden_labels.dice(self) if self.hidden_labels is not None else float("nan")
+            self.logger.log("pseudo_label_dice", dice, self.current_epoch)
 
     def on_epoch_end(self) -> None:
         """Print our terms with the host's, and warn when the pseudo-labels have become useless."""
         for key in self.logged_keys:
             self.print_to_log_file(key, np.round(self.logger.get_value(key, step=-1), 4))
-        if self.uses_unlabeled and self.logger.get_value("unsupervised_weights", step=-1) > 0:
+        if self.logger.get_value("unsupervised_weights", step=-1) > 0:
             shares = np.asarray(self.logger.get_value("pseudo_label_shares", step=-1))
-            if (shares > 0).sum() <= (0 if self.label_manager.has_regions else 1):
+            if (shares > 0).sum() <= (0 if self.regions else 1):
                 self.print_to_log_file(
                     "WARNING: in this epoch all pseudo-labels were of one class. Lower consistency_weight, raise "
                     "start_fraction, or check that the labelled cases contain every class."
                 )
         super().on_epoch_end()
 
-    # ---- validation, saving, resuming --------------------------------------------------------------------------------
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """Return the student and its partners, unwrapped."""
-        return {"student": unwrap(self.network), **{name: unwrap(net) for name, net in self.partners.items()}}
+    # ---- validation --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def predicting(self) -> Iterator[None]:
-        """Let ``self.network`` be the network to predict with."""
+    def acting(self, name: str) -> Iterator[None]:
+        """Let ``self.network`` be the network called ``name``."""
         student = self.network
-        if self.predictor_name != "student":
-            self.network = self.partners[self.predictor_name]
+        if name != "student":
+            self.network = self.partners[name]
         try:
             yield
         finally:
             self.network = student
 
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Switch deep supervision of every network that has a decoder."""
-        for network in self.networks.values():
-            decoder: Any = getattr(network, "decoder", None)
-            if decoder is not None:
-                decoder.deep_supervision = enabled
-
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Validate the network to predict with."""
-        with self.predicting():
+        with self.acting(self.predictor_name):
             return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate the network to predict with."""
-        with self.predicting():
+        with self.acting(self.predictor_name):
             super().perform_actual_validation(save_probabilities)
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Write the host's checkpoint at once, with ``network_weights`` to predict with and all else under our key."""
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            checkpoint.save(self, Path(filename), super().save_checkpoint)
-
-    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Resume from a checkpoint of this trainer with these settings; anything else is refused."""
-        if not self.was_initialized:
-            self.initialize()
-        checkpoint.load(self, Path(filename_or_checkpoint), super().load_checkpoint)
-
-
-def trainer_classes() -> list[type[LimitedTrainer]]:
-    """Return every trainer there is, the user's own subclasses too."""
-    classes: list[type[LimitedTrainer]] = list(LimitedTrainer.__subclasses__())
-    for cls in classes:
-        classes.extend(cls.__subclasses__())  # the list grows while it is walked
-    return classes
-
-
-def known_settings() -> set[str]:
-    """Return the settings that any trainer understands."""
-    classes: list[type[LimitedTrainer]] = [LimitedTrainer, *trainer_classes()]
-    return {key for cls in classes for key in cls.Config.model_fields}

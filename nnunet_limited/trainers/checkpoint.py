@@ -17,7 +17,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import replacing
 
 if TYPE_CHECKING:
-    from nnunet_limited.trainers.base import LimitedTrainer
+    from nnunet_limited.trainers.split_trainer import SplitTrainer
 
 KEY = "nnunet_limited"
 FORMAT = 1
@@ -33,7 +33,7 @@ UNREADABLE = (
 )
 
 
-def save(trainer: LimitedTrainer, file: Path, host_save: Callable[[Any], None]) -> None:
+def save(trainer: SplitTrainer, file: Path, host_save: Callable[[Any], None]) -> None:
     """Write the host's checkpoint with the predictor as ``network_weights`` and our state under one key.
 
     ``host_save`` is the host's ``save_checkpoint``; it writes the student into memory, so that whatever it stores, now
@@ -45,14 +45,14 @@ def save(trainer: LimitedTrainer, file: Path, host_save: Callable[[Any], None]) 
     content = torch.load(buffer, map_location="cpu", weights_only=False)
     weights = {name: network.state_dict() for name, network in trainer.networks.items()}
     content["network_weights"] = weights.pop(trainer.predictor_name)
-    loader = trainer.unlabeled_loader
     content[KEY] = {
         "format": FORMAT,
         "networks": weights,
+        "optimizers": {name: pair[0].state_dict() for name, pair in trainer.partner_optimizers.items()},
         "iteration": trainer.iteration,
         "record": trainer.run.record,
         "random_state": get_random_state(cuda=trainer.device.type == "cuda"),
-        "unlabeled_random_state": loader.stream.state if loader is not None else None,
+        "streams": {name: stream.state for name, stream in trainer.streams.items()},
     }
     with replacing(file) as temporary:
         torch.save(content, temporary)
@@ -113,7 +113,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
     return content
 
 
-def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) -> None:
+def load(trainer: SplitTrainer, file: Path, host_load: Callable[[str], None]) -> None:
     """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
     content = _read(file, type(trainer).__name__, trainer.run.record)
     ours = content[KEY]
@@ -121,14 +121,16 @@ def load(trainer: LimitedTrainer, file: Path, host_load: Callable[[str], None]) 
     weights = {**ours["networks"], trainer.predictor_name: content["network_weights"]}
     for key, network in trainer.networks.items():
         network.load_state_dict(weights[key])
+    for key, (optimizer, _) in trainer.partner_optimizers.items():
+        optimizer.load_state_dict(ours["optimizers"][key])
     trainer.iteration = ours["iteration"]
     # The host writes checkpoint_latest before it updates the best value of the same epoch.
     epochs = trainer.logger.get_value("ema_fg_dice", step=None)
     trainer._best_ema = max(epochs) if epochs else None
-    trainer.resumed_state = {key: ours[key] for key in ("random_state", "unlabeled_random_state")}
+    trainer.resumed_state = {key: ours[key] for key in ("random_state", "streams")}
 
 
-def restore_random_state(trainer: LimitedTrainer, state: dict[str, Any]) -> None:
+def restore_random_state(trainer: SplitTrainer, state: dict[str, Any]) -> None:
     """Restore the random state; called last at start because building the loaders draws batches.
 
     It is that of the first process: others go on with their own, or all would draw the same data.
@@ -136,5 +138,5 @@ def restore_random_state(trainer: LimitedTrainer, state: dict[str, Any]) -> None
     if trainer.local_rank:
         return
     set_random_state(state["random_state"])
-    if trainer.unlabeled_loader is not None and state["unlabeled_random_state"] is not None:
-        trainer.unlabeled_loader.stream.state = state["unlabeled_random_state"]
+    for name, stream in trainer.streams.items():
+        stream.state = state["streams"][name]

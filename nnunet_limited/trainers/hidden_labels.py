@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_limited.data.random_state import RandomStream
@@ -38,7 +37,6 @@ class HiddenLabelDice:
         if not cases:
             trainer.print_to_log_file("log_pseudo_label_dice: no unlabelled case has a hidden label; nothing to log.")
             return None
-        host = validation.data_loader if isinstance(validation, SingleThreadedAugmenter) else validation.generator
         patch_size = trainer.configuration_manager.patch_size
         loader = nnUNetDataLoader(
             trainer.dataset_class(str(folder), cases),
@@ -47,7 +45,7 @@ class HiddenLabelDice:
             patch_size,
             trainer.label_manager,
             oversample_foreground_percent=trainer.config.oversample_foreground_percent,
-            transforms=host.transforms,
+            transforms=validation.transforms,
         )
         return cls(loader)
 

@@ -103,8 +103,11 @@ def prepare(request: TrainRequest) -> TrainRequest:
 def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], checkpoint_file: Path | None) -> None:
     """Check what only trainers of ours can be asked: split, settings, data of the fold, checkpoint."""
     fold = request.fold if request.fold == "all" else int(request.fold)
-    settings = trainer.resolve_config(plans).model_dump(mode="json")
-    run = resolve_run(trainer.__name__, plans, request.configuration, fold, settings)
+    config = trainer.resolve_config(plans)
+    run = resolve_run(trainer.__name__, plans, request.configuration, fold, config.model_dump(mode="json"))
+    trainer.refuse_unsuitable(planned_configuration(plans, request.configuration), config)
+    if int(request.value_of("-num_gpus") or 1) > 1 and not trainer.runs_on_several_gpus:
+        raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
     remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
     require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
     if trainer.uses_unlabeled and "--val" not in request.flags:
@@ -125,13 +128,20 @@ def _checkpoint_file(request: TrainRequest) -> Path | None:
     return next((file for file in found if file.is_file()), None) if "--c" in request.flags else None
 
 
+def trainer_names() -> list[str]:
+    """Return the names of the trainers of this package; the base, which trains nothing, is not one."""
+    import nnunet_limited.trainers as ours
+
+    return [name for name in ours.__all__ if name.endswith("Trainer") and name != ours.LimitedTrainer.__name__]
+
+
 def find_trainer(name: str) -> Any:
     """Return the trainer class ``name`` as the host finds it."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     import nnunet_limited.trainers as ours
 
-    names = [trainer for trainer in ours.__all__ if trainer != ours.LimitedTrainer.__name__]  # the base trains nothing
+    names = trainer_names()
     if name in names:
         return getattr(ours, name)
     unknown = LimitedError(f"-tr {name}: no such trainer; ours are {', '.join(names)}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import nn
 
-from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
+from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
-from nnunet_limited.trainers.base import LimitedTrainer, Unsupervised
-from nnunet_limited.trainers.config import SemiSupervisedConfig
+from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
 
 
 class MeanTeacherConfig(SemiSupervisedConfig):
@@ -26,21 +28,23 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
     saved as ``network_weights`` and predicted with.
     """
 
-    Config = MeanTeacherConfig
-    config: MeanTeacherConfig
+    Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig
     predictor_name = "teacher"
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the teacher, a copy of the student."""
         return {"teacher": make_teacher(self.network)}
 
-    def unsupervised_loss(self, weak: torch.Tensor, strong: torch.Tensor, mask: torch.Tensor) -> Unsupervised:
-        """Return the mean squared difference between student and teacher over the voxels inside the image."""
-        regions = self.label_manager.has_regions
+    def teach(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's probabilities for ``image``, without gradient."""
         with torch.no_grad():
-            target = probabilities(self.full_resolution(self.partners["teacher"](weak)), regions)
-        prediction = self.full_resolution(self.network(strong))
-        return Unsupervised(mean_squared_difference(prediction, target, mask, regions), target)
+            return self.probabilities(self.partners["teacher"](image))
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean squared difference between student and teacher over the voxels inside the image."""
+        target = self.teach(crops.weak)
+        prediction = self.probabilities(self.network(crops.strong))
+        return Unsupervised(mean_squared_difference(prediction, target, crops.mask), target)
 
     def after_step(self) -> None:
         """Move the teacher towards the student."""

@@ -1,11 +1,7 @@
 """The baseline of every comparison: the labelled cases alone, everything else the same."""
 
-from nnunet_limited.trainers.base import LimitedTrainer
-from nnunet_limited.trainers.config import TrainerConfig
+from nnunet_limited.trainers.split_trainer import SplitTrainer
 
 
-class LimitedSupervisedTrainer(LimitedTrainer):
+class LimitedSupervisedTrainer(SplitTrainer):
     """nnU-Net on the labelled cases of a split."""
-
-    Config = TrainerConfig
-    uses_unlabeled = False

@@ -1,0 +1,66 @@
+"""Perturb the features between encoder and decoder of a U-Net.
+
+A perturbation maps the list of the encoder's feature maps (b, c, *spatial), finest first, to another such list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nnunet_limited.networks.ema import unwrap
+
+Features = list[torch.Tensor]
+
+
+def can_perturb(configuration: dict[str, Any]) -> bool:
+    """Tell whether the network of a plans' ``configuration`` is a U-Net with an encoder and a decoder."""
+    return str(configuration["architecture"]["network_class_name"]).rsplit(".", 1)[-1].endswith("UNet")
+
+
+NOT_PERTURBABLE = (
+    "its perturbations need a network with an encoder and a decoder; plan with nnUNetPlanner or nnUNetPlannerResEnc*"
+)
+
+
+def encode(network: nn.Module, image: torch.Tensor) -> Features:
+    """Return the encoder's feature maps of ``image`` (b, c, *spatial)."""
+    plain: Any = unwrap(network)
+    return list(plain.encoder(image))
+
+
+def decode(network: nn.Module, features: Features) -> Any:
+    """Return what the network would for these feature maps."""
+    plain: Any = unwrap(network)
+    return plain.decoder(features)
+
+
+def perturbed(network: nn.Module, image: torch.Tensor, perturb: Callable[[Features], Features]) -> Any:
+    """Return the network's output for ``image`` with perturbed features."""
+    return decode(network, perturb(encode(network, image)))
+
+
+def channel_dropout(features: Features, rate: float = 0.5) -> Features:
+    """Drop whole channels with probability ``rate`` and scale the others to keep the mean."""
+    return [f * functional.dropout(f.new_ones((*f.shape[:2], *[1] * (f.ndim - 2))), rate) for f in features]
+
+
+def feature_noise(features: Features, limit: float = 0.3) -> Features:
+    """Scale every value by 1 plus uniform noise in ±``limit`` (Ouali et al., CVPR 2020, arXiv 2003.09005)."""
+    return [f * (1 + torch.empty_like(f).uniform_(-limit, limit)) for f in features]
+
+
+def feature_drop(features: Features) -> Features:
+    """Blank the most active tenth to third of each map, judged by the channels' mean (Ouali et al., CVPR 2020)."""
+    dropped = []
+    for f in features:
+        attention = f.detach().mean(1, keepdim=True)
+        flat = attention.flatten(1)
+        low, high = flat.amin(1), flat.amax(1)
+        threshold = low + (high - low) * torch.empty_like(high).uniform_(0.7, 0.9)
+        dropped.append(f * (attention <= threshold.reshape(-1, *[1] * (f.ndim - 1))))
+    return dropped

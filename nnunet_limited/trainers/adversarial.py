@@ -1,0 +1,56 @@
+"""Deep adversarial network (Zhang et al., MICCAI 2017, doi:10.1007/978-3-319-66179-7_47)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from pydantic import Field
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from nnunet_limited.networks.discriminator import Discriminator
+from nnunet_limited.networks.ema import unwrap
+from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.trainers.config import SemiSupervisedConfig
+
+
+class AdversarialConfig(SemiSupervisedConfig):
+    """Settings of the deep adversarial network."""
+
+    consistency_weight: float = Field(0.1, ge=0, description="weight of the unsupervised loss after the ramp-up")
+    discriminator_lr: float = Field(1e-4, gt=0, le=1, description="learning rate of the discriminator's Adam")
+
+
+class LimitedAdversarialTrainer(LimitedTrainer):
+    """A discriminator must not be able to tell predictions on unlabelled images from those on labelled ones."""
+
+    Config = AdversarialConfig
+    runs_on_several_gpus = False  # the discriminator is used frozen and learning in one step
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the discriminator."""
+        channels = self.num_input_channels + self.label_manager.num_segmentation_heads
+        return {"discriminator": Discriminator(channels, len(self.configuration_manager.patch_size))}
+
+    def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
+        """Return Adam, as in the paper."""
+        rate = self.config.discriminator_lr
+        optimizer = torch.optim.Adam(self.partners[name].parameters(), rate)
+        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the student's loss for being told, and the discriminator's for not telling."""
+        discriminator = self.partners["discriminator"]
+        frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
+        image = torch.where(crops.mask, crops.strong, 0.0)
+        unlabeled = torch.where(crops.mask, self.probabilities(self.network(crops.strong)), 0.0)
+        with torch.no_grad():
+            labeled = self.probabilities(self.network(crops.image))
+        told = functional_call(unwrap(discriminator), frozen, (image, unlabeled))
+        fake, real = discriminator(image, unlabeled.detach()), discriminator(crops.image, labeled)
+        bce = functional.binary_cross_entropy_with_logits
+        learning = (bce(fake, torch.zeros_like(fake)) + bce(real, torch.ones_like(real))) / 2
+        return Unsupervised(bce(told, torch.ones_like(told)), unlabeled.detach(), learning)

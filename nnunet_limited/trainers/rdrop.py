@@ -1,0 +1,43 @@
+"""R-Drop (Liang et al., NeurIPS 2021, arXiv 2106.14448)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from nnunet_limited.losses.consistency import divergence, masked_mean
+from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb, channel_dropout, perturbed
+from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.trainers.config import SemiSupervisedConfig
+
+
+class RDropConfig(SemiSupervisedConfig):
+    """Settings of R-Drop."""
+
+    consistency_weight: float = Field(4.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
+    feature_dropout: float = Field(0.3, gt=0, lt=1, description="share of channels dropped in each of the two passes")
+
+
+class LimitedRDropTrainer(LimitedTrainer):
+    """Two passes of the same crop with different dropout must agree.
+
+    nnU-Net's networks have no dropout, so channels are dropped between encoder and decoder, in these passes only. The
+    divergence is over the class axis.
+    """
+
+    Config = RDropConfig
+    runs_on_several_gpus = False  # the encoder is used apart from the decoder
+
+    @classmethod
+    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
+        """Refuse networks without encoder and decoder."""
+        return None if can_perturb(configuration) else NOT_PERTURBABLE
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean of both Kullback-Leibler divergences over the voxels inside the image."""
+        drop = partial(channel_dropout, rate=self.config.feature_dropout)
+        first, second = (self.probabilities(perturbed(self.network, crops.strong, drop)) for _ in range(2))
+        both = divergence(first, second, self.regions) + divergence(second, first, self.regions)
+        return Unsupervised(masked_mean(both, crops.mask) / 2, first.detach())

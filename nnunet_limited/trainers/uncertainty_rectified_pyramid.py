@@ -1,0 +1,55 @@
+"""Uncertainty-rectified pyramid consistency (Luo et al., MICCAI 2021 and MedIA 2022, arXiv 2012.07042)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch.nn import functional
+
+from nnunet_limited.losses.consistency import divergence, masked_mean, probabilities
+from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.trainers.config import SemiSupervisedConfig
+
+
+class UncertaintyRectifiedPyramidConfig(SemiSupervisedConfig):
+    """Settings of the uncertainty-rectified pyramid."""
+
+    pyramid_scales: int = Field(4, ge=2, description="deep-supervision heads that must agree, from the finest on")
+
+
+def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return the disagreement of ``scales``, probabilities (b, c, *spatial), with their mean.
+
+    A voxel at which a scale diverges from the mean counts less for it, and the divergence itself is a loss.
+    """
+    mean = torch.stack(scales).mean(0)
+    total = mean.new_zeros(())
+    for scale in scales:
+        distance = divergence(scale, mean, regions)
+        certainty = torch.exp(-distance)
+        squared = ((scale - mean) ** 2).sum(1, keepdim=True)
+        total = total + masked_mean(squared * certainty, mask) / masked_mean(certainty, mask).clamp(min=1e-7)
+        total = total + masked_mean(distance, mask)
+    return total / len(scales)
+
+
+class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
+    """nnU-Net's deep-supervision heads must agree with one another on unlabelled crops."""
+
+    Config = UncertaintyRectifiedPyramidConfig
+
+    @classmethod
+    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
+        """Refuse networks with a single head."""
+        stages = configuration["architecture"]["arch_kwargs"].get("n_stages", 1)
+        return None if stages > 2 else "it needs deep supervision over two scales or more; plan a deeper U-Net"
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the pyramid's disagreement over the voxels inside the image."""
+        heads = self.heads(self.network(crops.strong), self.config.pyramid_scales)
+        size, mode = heads[0].shape[2:], "bilinear" if heads[0].ndim == 4 else "trilinear"
+        resized = [heads[0], *(functional.interpolate(head.float(), size=size, mode=mode) for head in heads[1:])]
+        scales = [probabilities(head, self.regions) for head in resized]
+        return Unsupervised(pyramid_consistency(scales, crops.mask, self.regions), scales[0].detach())
