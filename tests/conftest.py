@@ -17,6 +17,8 @@ import torch
 from helpers import VARIANTS, Workspace, make_workspace
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
+from nnunet_limited.trainers.logger import LimitedLogger
+
 torch.set_num_threads(1)
 
 
@@ -35,9 +37,10 @@ def workspaces(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(autouse=True)
 def _no_progress_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the host's 30 x 54 inch progress picture, a second an epoch, but where a test asks for it."""
+    """Skip the progress pictures, which take longer than the tests' epochs, but where a test asks for them."""
     if "progress_picture" not in request.keywords:
-        monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)
+        for logger in (LocalLogger, LimitedLogger):
+            monkeypatch.setattr(logger, "plot_progress_png", lambda self, folder: None)
 
 
 @pytest.fixture

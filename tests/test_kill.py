@@ -17,6 +17,12 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_limited import trainers
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.trainers.catalogue import trainer_names
+
+ON_SEVERAL_GPUS = [name for name in trainer_names() if getattr(trainers, name).runs_on_several_gpus]
+
 
 def command(workspace: Workspace, plans: str, *flags: str) -> list[str]:
     configuration = workspace.variant.configuration
@@ -55,30 +61,45 @@ def train_together(rank: int, root: str, plans: str, variables: dict[str, str], 
     from helpers import VARIANTS
 
     workspace = Workspace(Path(root), VARIANTS["2d"])
-    # The host allows CUDA only, so the trainer starts as if alone and is joined to the group by hand.
-    made = workspace.trainer("LimitedMeanTeacherTrainer", plans)
-    made.disable_checkpointing = True
-    made.on_train_start()
-    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
-    made.is_ddp, made.local_rank = True, rank
-    made._do_i_compile = lambda: False
-    made.loss = made._build_loss()
-    made.network = DistributedDataParallel(made.network)
-    made.on_train_epoch_start()
-    torch.manual_seed(rank)
-    for _ in range(rank):  # other data on each rank
-        next(made.dataloader_train)
-    made.on_train_epoch_end([made.train_step(next(made.dataloader_train)) for _ in range(3)])
-    torch.save([weights(made.network), weights(made.partners["teacher"])], f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    for name in ON_SEVERAL_GPUS:
+        # The host allows CUDA only, so the trainer starts as if alone and is joined to the group by hand.
+        made = workspace.trainer(name, plans)
+        made.disable_checkpointing = True
+        made.on_train_start()
+        dist.init_process_group("gloo", init_method=f"file://{out}/{name}", rank=rank, world_size=2)
+        made.is_ddp, made.local_rank = True, rank
+        made._do_i_compile = lambda: False
+        made.loss = made._build_loss()
+        made.network = DistributedDataParallel(made.network)
+        for partner in made.partner_optimizers:
+            made.partners[partner] = DistributedDataParallel(made.partners[partner])
+        made.on_train_epoch_start()
+        torch.manual_seed(rank)
+        for _ in range(rank):  # other data on each rank
+            next(made.dataloader_train)
+        made.on_train_epoch_end([made.train_step(next(made.dataloader_train)) for _ in range(3)])
+        torch.save({key: weights(network) for key, network in made.networks.items()}, f"{out}/{name}{rank}.pt")
+        dist.destroy_process_group()
 
 
-def test_both_ranks_hold_the_same_student_and_teacher(workspaces, tmp_path: Path) -> None:
+def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path) -> None:
     workspace = workspaces("2d")
     plans = workspace.configure("ddp", **FROM_START)
     variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
     mp.spawn(train_together, (str(workspace.root), plans, variables, str(tmp_path)), nprocs=2)
-    (student, teacher), (other_student, other_teacher) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    assert all(torch.equal(a, b) for a, b in zip(student, other_student, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(teacher, other_teacher, strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(student, teacher, strict=True))
+    for name in ON_SEVERAL_GPUS:
+        mine, theirs = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in (0, 1))
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            assert all(torch.equal(a, b) for a, b in zip(mine[key], theirs[key], strict=True)), (name, key)
+        if "teacher" in mine:
+            assert any(not torch.equal(a, b) for a, b in zip(mine["student"], mine["teacher"], strict=True))
+
+
+def test_others_are_refused_on_several_gpus(workspaces, monkeypatch) -> None:
+    workspace = workspaces("2d")
+    plans = workspace.configure("ddp", **FROM_START)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    for name in set(trainer_names()) - set(ON_SEVERAL_GPUS):
+        with pytest.raises(LimitedError, match="one GPU only"):
+            workspace.trainer(name, plans)

@@ -20,7 +20,9 @@ def split(
     name: Annotated[str, typer.Option(help="Name of the split, e.g. l8.")],
     labeled: Annotated[
         str | None,
-        typer.Option(help="Labelled cases (groups, with --group-by) in each fold: 8, or 10%. Default: all."),
+        typer.Option(
+            help="Labelled cases of each fold's training part (groups, with --group-by): 8, or 10%. Default: all."
+        ),
     ] = None,
     folds: Annotated[int | None, typer.Option(help="Folds; default 5, or those of splits_final.json.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Which cases are labelled; subsets are nested.")] = 0,

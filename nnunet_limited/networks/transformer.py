@@ -14,7 +14,7 @@ from nnunet_limited.errors import LimitedError
 
 
 class Padded(nn.Module):
-    """A network that needs edges divisible by ``multiple``, for any size of image."""
+    """A network that needs edges divisible by ``multiple``, and twice as long at least, for any size of image."""
 
     def __init__(self, network: nn.Module, multiple: int) -> None:
         """Take the network."""
@@ -24,7 +24,7 @@ class Padded(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return logits (b, c, *spatial) for ``image`` (b, channels, *spatial)."""
-        missing = [-n % self.multiple for n in image.shape[2:]]
+        missing = [max(-n % self.multiple, 2 * self.multiple - n) for n in image.shape[2:]]
         logits = self.network(functional.pad(image, [side for m in reversed(missing) for side in (0, m)]))
         inside = (slice(None), slice(None), *(slice(n) for n in image.shape[2:]))
         cut: torch.Tensor = logits[inside]
@@ -41,7 +41,7 @@ def make_transformer(channels: int, classes: int, patch_size: Sequence[int], fea
         return Padded(_swin()(channels, classes, feature_size=features, spatial_dims=2), 32)
     from dynamic_network_architectures.architectures.primus import Primus
 
-    shape = tuple(8 * math.ceil(n / 8) for n in patch_size)
+    shape = tuple(8 * max(2, math.ceil(n / 8)) for n in patch_size)
     primus: Any = Primus
     return Padded(
         primus(channels, 18 * features, (8, 8, 8), classes, eva_depth=depth, eva_numheads=6, input_shape=shape), 8

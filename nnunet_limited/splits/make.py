@@ -55,12 +55,12 @@ def make_split(
 
     order = seeded_order(partition, groups, request.seed)
     chosen = explicit_groups(dataset, request, groups) if request.labeled_cases else None
-    count = len(chosen) if chosen is not None else wanted(request.labeled, len(groups))
     classes = dataset.foreground_values
 
     def first(candidates: Sequence[str]) -> list[str]:
         if chosen is not None:
             return [group for group in candidates if group in chosen]
+        count = wanted(request.labeled, len(candidates))
         if count > len(candidates) and request.labeled is not None:
             raise LimitedError(
                 f"--labeled {request.labeled}: only {len(candidates)} labelled "
@@ -78,14 +78,15 @@ def make_split(
             hidden = set(everything) - set(train) - set(part)
             folds.append(Fold(train, tuple(part), tuple(sorted(hidden))))
     else:
-        labeled = members(first(order))
+        selected = first(order)
+        labeled = members(selected)
         hidden = set(everything) - set(labeled)
         for part in partition:
             val = tuple(case for case in part if case in labeled)
             train = tuple(case for case in labeled if case not in val) if len(labeled) > len(val) else labeled
             if val:
                 folds.append(Fold(train, val, tuple(sorted(hidden))))
-        if len(folds) == 1 and count > 1:
+        if len(folds) == 1 and len(selected) > 1:
             raise LimitedError(
                 f"all labelled cases are validation cases of the same fold of {folder / 'splits_final.json'}, so none "
                 "is left to train on; choose cases from several folds or delete that file if nothing was trained yet"

@@ -1,6 +1,17 @@
 """The trainers. nnU-Net finds them by name; each is a short module on :class:`LimitedTrainer`."""
 
 from nnunet_limited.trainers.adversarial import LimitedAdversarialTrainer
+from nnunet_limited.trainers.aliases import (
+    ALIASES,
+    LimitedBCPTrainer,
+    LimitedCCTTrainer,
+    LimitedCPSTrainer,
+    LimitedDANTrainer,
+    LimitedDCTTrainer,
+    LimitedICTTrainer,
+    LimitedUAMTTrainer,
+    LimitedURPCTrainer,
+)
 from nnunet_limited.trainers.base import LimitedTrainer
 from nnunet_limited.trainers.bidirectional_copy_paste import LimitedBidirectionalCopyPasteTrainer
 from nnunet_limited.trainers.cross_consistency import LimitedCrossConsistencyTrainer
@@ -19,19 +30,28 @@ from nnunet_limited.trainers.uncertainty_rectified_pyramid import LimitedUncerta
 from nnunet_limited.trainers.unimatch import LimitedUniMatchTrainer
 
 __all__ = [
+    "ALIASES",
     "LimitedAdversarialTrainer",
+    "LimitedBCPTrainer",
     "LimitedBidirectionalCopyPasteTrainer",
+    "LimitedCCTTrainer",
+    "LimitedCPSTrainer",
     "LimitedCrossConsistencyTrainer",
     "LimitedCrossPseudoSupervisionTrainer",
     "LimitedCrossTeachingTrainer",
+    "LimitedDANTrainer",
+    "LimitedDCTTrainer",
     "LimitedDeepCoTrainingTrainer",
     "LimitedEntropyMinimizationTrainer",
     "LimitedFixMatchTrainer",
+    "LimitedICTTrainer",
     "LimitedInterpolationConsistencyTrainer",
     "LimitedMeanTeacherTrainer",
     "LimitedRDropTrainer",
     "LimitedSupervisedTrainer",
     "LimitedTrainer",
+    "LimitedUAMTTrainer",
+    "LimitedURPCTrainer",
     "LimitedUncertaintyAwareMeanTeacherTrainer",
     "LimitedUncertaintyRectifiedPyramidTrainer",
     "LimitedUniMatchTrainer",

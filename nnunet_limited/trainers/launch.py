@@ -128,21 +128,15 @@ def _checkpoint_file(request: TrainRequest) -> Path | None:
     return next((file for file in found if file.is_file()), None) if "--c" in request.flags else None
 
 
-def trainer_names() -> list[str]:
-    """Return the names of the trainers of this package; the base, which trains nothing, is not one."""
-    import nnunet_limited.trainers as ours
-
-    return [name for name in ours.__all__ if name.endswith("Trainer") and name != ours.LimitedTrainer.__name__]
-
-
 def find_trainer(name: str) -> Any:
     """Return the trainer class ``name`` as the host finds it."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     import nnunet_limited.trainers as ours
+    from nnunet_limited.trainers.catalogue import trainer_names
 
     names = trainer_names()
-    if name in names:
+    if name in [*names, *ours.ALIASES]:
         return getattr(ours, name)
     unknown = LimitedError(f"-tr {name}: no such trainer; ours are {', '.join(names)}")
     if name in ours.__all__:

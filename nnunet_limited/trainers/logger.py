@@ -50,12 +50,13 @@ class LimitedLogger(LocalLogger):
         super().plot_progress_png(output_folder)
         if not self.keys:
             return
-        figure = Figure(figsize=(8, 2.2 * len(self.keys)), dpi=80, layout="constrained")
+        figure = Figure(figsize=(8, 2.2 * len(self.keys)), dpi=80)
         for axes, key in zip(
             figure.subplots(len(self.keys), 1, sharex=True, squeeze=False)[:, 0], self.keys, strict=True
         ):
             axes.plot(self.my_fantastic_logging[key], marker=".")
             axes.set_ylabel(key.replace("_", " "))
         axes.set_xlabel("epoch")
+        figure.subplots_adjust(left=0.12, right=0.98, top=0.98, bottom=0.06)
         with replacing(Path(output_folder) / PICTURE) as temporary:
             figure.savefig(temporary, format="png")

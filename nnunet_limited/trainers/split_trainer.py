@@ -43,6 +43,8 @@ class SplitTrainer(nnUNetTrainer):
     preprocessed_dataset_folder_base: Any
     uses_unlabeled: ClassVar[bool] = False
     runs_on_several_gpus: ClassVar[bool] = True
+    relative_time: ClassVar[float] = 1.0  # of a step, against supervised training (benchmarks/step_time.py)
+    relative_memory: ClassVar[float] = 1.0
     predictor_name: ClassVar[str] = "student"
 
     def __init__(

@@ -1,0 +1,226 @@
+"""Which method helps, and by how much? Every trainer on the same splits, plans, augmentation and number of iterations.
+
+For each labelled size and seed a split is made, planned and trained on; the seed is that of the split and of the run.
+The Dice is that of the validation cases of the folds. A run that is complete is not repeated, an interrupted one goes
+on where it stopped, and the results are written after every run.
+
+    python benchmarks/semi_supervised.py RAW/Dataset004_Hippocampus --labeled 4 --seeds 0 1 2 --iterations 1000 \
+        --work /tmp/work --out docs/results/hippocampus
+
+Writes runs.csv (a row a run), table.md and table.png. ``gap closed`` is the part of the distance between supervised
+training on the labelled cases and on all cases, where the latter (``--upper-bound``) was run too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import numpy as np
+from matplotlib import pyplot
+
+from nnunet_limited.trainers.catalogue import trainer_names
+
+SUPERVISED = "LimitedSupervisedTrainer"
+COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", "dice", "minutes")
+
+
+def nnunet_limited(*arguments: str) -> str:
+    """Run a command and return what it printed; end the benchmark with its error."""
+    command = [sys.executable, "-m", "nnunet_limited", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def prepare(arguments: argparse.Namespace, labeled: str, seed: int) -> str:
+    """Make and plan a split unless that is done; return the plans' name."""
+    name = f"l{labeled.replace('%', 'p')}s{seed}"
+    dataset = arguments.dataset.name
+    if not (Path(os.environ["nnUNet_preprocessed"]) / dataset / f"splits_{name}.json").is_file():
+        options = ["--group-by", arguments.group_by] if arguments.group_by else []
+        options += ["--labeled", labeled, "--folds", "5", "--seed", str(seed)]
+        nnunet_limited("split", dataset, "--name", name, *options)
+    size = ["--size", arguments.size] if arguments.size else []
+    planned = nnunet_limited("plan", dataset, "--split", name, "-c", arguments.configuration, *size, "--json")
+    return str(json.loads(planned)["plans"])
+
+
+def train(arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str) -> list[dict[str, Any]]:
+    """Train the folds and return their rows."""
+    epochs = max(1, arguments.iterations // arguments.iterations_per_epoch)
+    settings = [f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}"]
+    # Validation batches during training tell nothing here.
+    settings += ["num_val_iterations_per_epoch=1", *(arguments.set if trainer != SUPERVISED else [])]
+    options = [option for setting in settings for option in ("--set", setting)]
+    folds = ["--folds", ",".join(map(str, arguments.folds))]
+    started = time.time()
+    printed = nnunet_limited(
+        "crossval", arguments.dataset.name, arguments.configuration, "-p", plans, "-tr", trainer, *folds, *options,
+        "--json",
+    )  # fmt: skip
+    minutes = (time.time() - started) / 60
+    result = json.loads(printed)
+    return [
+        dict(
+            zip(
+                COLUMNS,
+                (labeled, seed, trainer, " ".join(arguments.set), arguments.iterations, fold, name, dice, minutes),
+                strict=True,
+            )
+        )
+        for name, values in result["dice_per_fold"].items()
+        for fold, dice in zip(result["folds"], values, strict=True)
+    ]
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        return [
+            {**row, "seed": int(row["seed"]), "iterations": int(row["iterations"]), "fold": int(row["fold"]),
+             "dice": float(row["dice"]), "minutes": float(row["minutes"])}
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def write(folder: Path, rows: list[dict[str, Any]], command: str) -> None:
+    """Write the three files anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "runs.csv.tmp"
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "dice": f"{row['dice']:.5f}", "minutes": f"{row['minutes']:.1f}"} for row in rows)
+    temporary.replace(folder / "runs.csv")
+    summaries = summarise(rows)
+    (folder / "table.md").write_text(table(summaries, command))
+    plot(summaries, folder / "table.png")
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each labelled size and trainer: mean Dice over folds and seeds against supervised training."""
+    means: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        if row["class"] == "mean":
+            means.setdefault((row["labelled"], row["trainer"]), {}).setdefault(row["seed"], []).append(row["dice"])  # type: ignore[attr-defined,arg-type]
+    means = {key: {seed: float(np.mean(dice)) for seed, dice in seeds.items()} for key, seeds in means.items()}
+    upper = means.get(("100%", SUPERVISED), {})
+    summaries = []
+    for (labeled, trainer), dice in means.items():
+        lower = means.get((labeled, SUPERVISED), {})
+        paired = [seed for seed in dice if seed in lower]
+        gaps = [seed for seed in paired if seed in upper and upper[seed] > lower[seed]]
+        difference = [dice[seed] - lower[seed] for seed in paired]
+        summaries.append(
+            {
+                "labelled": labeled,
+                "trainer": trainer,
+                "seeds": len(dice),
+                "dice": float(np.mean(list(dice.values()))),
+                "sd": float(np.std(list(dice.values()), ddof=1)) if len(dice) > 1 else 0.0,
+                "difference": float(np.mean(difference)) if difference else float("nan"),
+                "better": sum(d > 0 for d in difference),
+                "gap": float(np.sum([dice[s] - lower[s] for s in gaps]) / np.sum([upper[s] - lower[s] for s in gaps]))
+                if gaps
+                else float("nan"),
+            }
+        )
+    return sorted(summaries, key=lambda s: (s["labelled"], -s["dice"]))
+
+
+def table(summaries: list[dict[str, Any]], command: str) -> str:
+    lines = [
+        "Mean foreground Dice of the validation cases, mean ± sd over seeds; made by", "", f"    {command}", "",
+        "| labelled | trainer | seeds | Dice | against supervised | seeds better | gap closed |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for s in summaries:
+        difference = "" if s["trainer"] == SUPERVISED or np.isnan(s["difference"]) else f"{s['difference']:+.4f}"
+        better = f"{s['better']} of {s['seeds']}" if difference else ""
+        gap = f"{100 * s['gap']:.0f} %" if difference and not np.isnan(s["gap"]) else ""
+        dice = f"{s['dice']:.4f} ± {s['sd']:.4f}"
+        lines.append(f"| {s['labelled']} | {s['trainer']} | {s['seeds']} | {dice} | {difference} | {better} | {gap} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(summaries: list[dict[str, Any]], file: Path) -> None:
+    ordered = summaries[::-1]
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.32 * len(ordered)), layout="constrained")
+    names = [f"{s['trainer'].removeprefix('Limited').removesuffix('Trainer')} ({s['labelled']})" for s in ordered]
+    colours = ["tab:gray" if s["trainer"] == SUPERVISED else "tab:blue" for s in ordered]
+    for y, (summary, colour) in enumerate(zip(ordered, colours, strict=True)):
+        axes.errorbar(summary["dice"], y, xerr=summary["sd"], fmt="o", color=colour, capsize=3)
+    axes.set_yticks(range(len(ordered)), names)
+    axes.set_xlabel("mean foreground Dice, ± sd over seeds")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(file, dpi=100)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="raw dataset folder")
+    parser.add_argument("--labeled", nargs="+", default=["4"], help="labelled cases, e.g. 4 8 10%%")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--iterations-per-epoch", type=int, default=50)
+    parser.add_argument("--trainers", nargs="+", default=trainer_names())
+    parser.add_argument("--upper-bound", action="store_true", help="train supervised on all labels too")
+    parser.add_argument("--set", nargs="+", default=[], help="settings of all but the supervised trainer")
+    parser.add_argument("--configuration", default="2d")
+    parser.add_argument("--size", default="tiny", help="'' for the full network")
+    parser.add_argument("--folds", nargs="+", type=int, default=[0])
+    parser.add_argument("--group-by")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--work", type=Path, required=True, help="folder for preprocessed data and models")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    arguments = parser.parse_args()
+    for name in ("raw", "preprocessed", "results"):
+        (arguments.work / name).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str((arguments.work / name).resolve())
+    link = arguments.work / "raw" / arguments.dataset.name
+    if not link.exists():
+        link.symlink_to(arguments.dataset.resolve())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
+
+    command = " ".join(["python", "benchmarks/semi_supervised.py", *sys.argv[1:]])
+    rows = read_rows(arguments.out / "runs.csv")
+    known = {(r["labelled"], r["seed"], r["trainer"], r["settings"], r["iterations"], r["fold"]) for r in rows}
+    runs = [(labeled, seed, trainer) for trainer in [SUPERVISED, *(t for t in arguments.trainers if t != SUPERVISED)]
+            for labeled in arguments.labeled for seed in arguments.seeds]  # fmt: skip
+    if arguments.upper_bound:
+        runs[1:1] = [("100%", seed, SUPERVISED) for seed in arguments.seeds]
+    missing = [
+        run for run in runs
+        if any((*run, " ".join(arguments.set), arguments.iterations, fold) not in known for fold in arguments.folds)
+    ]  # fmt: skip
+    plans = {key: prepare(arguments, *key) for key in dict.fromkeys((labeled, seed) for labeled, seed, _ in missing)}
+
+    def one(run: tuple[str, int, str]) -> list[dict[str, Any]]:
+        return train(arguments, plans[run[:2]], *run)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for number, found in enumerate(pool.map(one, missing), 1):
+            rows += found
+            write(arguments.out, rows, command)
+            mean = np.mean([row["dice"] for row in found if row["class"] == "mean"])
+            print(f"{number}/{len(missing)} {found[0]['trainer']} {found[0]['labelled']} labelled, seed "
+                  f"{found[0]['seed']}: {mean:.4f} in {found[0]['minutes']:.1f} min", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+"""What is special to each method, against a reference of a few lines."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import FROM_START
+from torch.nn import functional
+
+from nnunet_limited.losses.components import largest_components
+from nnunet_limited.losses.consistency import divergence, entropy
+from nnunet_limited.losses.pseudo_label import dice_loss, harden, label_probabilities, segmentation_loss
+from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
+from nnunet_limited.trainers.uncertainty_rectified_pyramid import pyramid_consistency
+
+
+@pytest.fixture
+def start(workspaces):
+    def make(trainer: str, variant: str = "2d", **settings):
+        workspace = workspaces(variant)
+        made = workspace.trainer(trainer, workspace.configure(f"method{len(settings)}", **FROM_START, **settings))
+        made.on_train_start()
+        made.on_train_epoch_start()
+        crops = made.crops(next(made.dataloader_train))
+        mask = torch.rand(crops.mask.shape) > 0.3
+        return made, crops._replace(mask=mask)
+
+    return make
+
+
+def softmax(output) -> torch.Tensor:
+    return torch.softmax(output[0] if isinstance(output, list) else output, 1)
+
+
+def segmentation_reference(logits: torch.Tensor, target: torch.Tensor, counted: torch.Tensor, inside: int):
+    """CE over the counted voxels divided by all inside, plus 1 - mean foreground Dice over the counted ones."""
+    p, keep = torch.softmax(logits, 1), counted[:, 0]
+    ce = functional.cross_entropy(logits, target.argmax(1), reduction="none")[keep].sum() / inside
+    dices = []
+    for c in range(1, logits.shape[1]):
+        a, b = p[:, c][keep], target[:, c][keep]
+        dices.append((2 * (a * b).sum() + 1e-5) / (a.sum() + b.sum() + 1e-5))
+    return ce + 1 - torch.stack(dices).mean()
+
+
+def gradient(loss: torch.Tensor, network) -> list[torch.Tensor]:
+    found = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True, allow_unused=True)
+    return [torch.zeros(1) if g is None else g for g in found]
+
+
+def assert_equal_gradients(one: list[torch.Tensor], other: list[torch.Tensor]) -> None:
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_entropy_and_divergence_are_over_the_class_axis() -> None:
+    p, q = (torch.softmax(torch.randn(2, 3, 4, 5), 1) for _ in range(2))
+    for b, y, x in np.ndindex(2, 4, 5):
+        a, c = p[b, :, y, x], q[b, :, y, x]
+        categorical = torch.distributions.Categorical(a)
+        other = torch.distributions.Categorical(c)
+        torch.testing.assert_close(entropy(p, False)[b, 0, y, x], categorical.entropy() / math.log(3))
+        expected = torch.distributions.kl_divergence(categorical, other)
+        torch.testing.assert_close(divergence(p, q, False)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
+        binary, others = torch.distributions.Bernoulli(a), torch.distributions.Bernoulli(c)
+        torch.testing.assert_close(entropy(p, True)[b, 0, y, x], binary.entropy().mean() / math.log(2))
+        expected = torch.distributions.kl_divergence(binary, others).sum()
+        torch.testing.assert_close(divergence(p, q, True)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_entropy_of_a_saturated_softmax_has_a_finite_gradient() -> None:
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    entropy(torch.softmax(logits, 1), False).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_voxels_that_do_not_count_are_in_no_sum_of_the_loss() -> None:
+    logits, target = torch.randn(2, 3, 6, 6), harden(torch.rand(2, 3, 6, 6), False)
+    mask = torch.rand(2, 1, 6, 6) > 0.2
+    weight = mask & (torch.rand(2, 1, 6, 6) > 0.5)
+    got = segmentation_loss(logits, target, weight, mask, False)
+    torch.testing.assert_close(got, segmentation_reference(logits, target, weight, int(mask.sum())))
+    spoiled = torch.where(weight, logits, 1e4 * torch.randn(logits.shape))
+    assert segmentation_loss(spoiled, target, weight, mask, False) == got
+    assert segmentation_loss(logits, target, torch.zeros_like(weight), mask, False) == 0
+
+
+def test_labels_become_probabilities() -> None:
+    label = torch.tensor([[[0.0, 2, 1, 3]]])
+    encoded, kept = label_probabilities(label, 3, 3, False)
+    assert encoded.argmax(1).tolist() == [[0, 2, 1, 0]]
+    assert kept.tolist() == [[[True, True, True, False]]]
+    regions = torch.tensor([[[0.0, 1, 1], [0, 0, 1], [1, 0, 0]]])
+    encoded, kept = label_probabilities(regions, 2, 3, True)
+    assert torch.equal(encoded, regions[:, :2])
+    assert kept.tolist() == [[[False, True, True]]]
+
+
+def test_largest_components() -> None:
+    row = torch.tensor([1, 1, 0, 1, 2, 2, 0, 2])
+    label = functional.one_hot(row, 3).T[None].float()
+    assert largest_components(label, False).argmax(1).tolist() == [[1, 1, 0, 0, 2, 2, 0, 0]]
+    assert largest_components(label[:, 1:], True)[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_perturbations() -> None:
+    features = [torch.rand(4, 50, 6, 6) + 0.5, torch.rand(4, 50, 3, 3) + 0.5]
+    for before, after in zip(features, channel_dropout(features, 0.5), strict=True):
+        kept = (after / before).flatten(2)
+        assert ((kept == 0).all(2) | ((kept - 2).abs() < 1e-4).all(2)).all()
+        assert 0.3 < (kept[..., 0] == 0).float().mean() < 0.7
+    for before, after in zip(features, feature_noise(features), strict=True):
+        assert 0.25 < (after / before - 1).abs().max() <= 0.3001
+    for before, after in zip(features, feature_drop(features), strict=True):
+        gone = (after == 0).all(1)
+        assert gone.any()
+        assert not gone.all()
+        assert before.mean(1)[gone].min() > before.mean(1)[~gone].median()
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+
+def test_entropy_minimization(start) -> None:
+    made, crops = start("LimitedEntropyMinimizationTrainer")
+    p = softmax(made.network(crops.strong))
+    expected = (-(p * p.log()).sum(1, keepdim=True) / math.log(3))[crops.mask].mean()
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+
+
+def test_uncertain_voxels_do_not_count(start, monkeypatch) -> None:
+    made, crops = start("LimitedUncertaintyAwareMeanTeacherTrainer", rampup_fraction=1.0)
+    uncertainty = torch.rand(crops.mask.shape)
+    monkeypatch.setattr(made, "uncertainty", lambda image: uncertainty)
+    made.iteration = 3  # halfway
+    counted = (crops.mask & (uncertainty < 0.75 + 0.25 * math.exp(-5 / 4))).expand(-1, 3, -1, -1)
+    difference = softmax(made.network(crops.strong)) - softmax(made.partners["teacher"](crops.weak))
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, (difference[counted] ** 2).mean())
+
+
+def test_uncertainty_is_the_entropy_of_the_mean_prediction(start, monkeypatch) -> None:
+    made, crops = start("LimitedUncertaintyAwareMeanTeacherTrainer", stochastic_passes=2)
+    passes = iter([torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.1, 0.1, 0.8])])
+    monkeypatch.setattr(made, "probabilities", lambda output: next(passes)[None, :, None, None])
+    p = [0.3, 0.3, 0.4]
+    assert made.uncertainty(crops.weak).item() == pytest.approx(-sum(x * math.log(x) for x in p) / math.log(3))
+
+
+def test_interpolation(start, monkeypatch) -> None:
+    made, crops = start("LimitedInterpolationConsistencyTrainer")
+    monkeypatch.setattr(np.random, "beta", lambda a, b: 0.3)
+    order = [len(crops.weak) - 1, *range(len(crops.weak) - 1)]
+    p = softmax(made.partners["teacher"](crops.weak))
+    prediction = softmax(made.network(0.3 * crops.strong + 0.7 * crops.strong[order]))
+    inside = (crops.mask & crops.mask[order]).expand_as(p)
+    expected = ((prediction - 0.3 * p - 0.7 * p[order])[inside] ** 2).mean()
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+
+
+def test_pyramid() -> None:
+    a, b = torch.tensor([0.9, 0.1]), torch.tensor([0.5, 0.5])
+    scales = [torch.stack([s, b], 1)[None] for s in (a, b)]  # two voxels: the scales differ in the first only
+    mean, total = (a + b) / 2, 0.0
+    for s in (a, b):
+        d = (s * (s / mean).log()).sum()
+        squared, weight = ((s - mean) ** 2).sum(), torch.exp(-d)
+        total += (squared * weight / 2) / ((weight + 1) / 2) + d / 2
+    mask = torch.ones(1, 1, 2, dtype=torch.bool)
+    torch.testing.assert_close(pyramid_consistency(scales, mask, False), total / 2)
+    mask[..., 0] = False
+    assert pyramid_consistency(scales, mask, False) < 1e-6
+
+
+def test_pyramid_uses_every_scale(start) -> None:
+    made, crops = start("LimitedUncertaintyRectifiedPyramidTrainer")
+    made.unsupervised_loss(crops).loss.backward()
+    for layer in made.network.decoder.seg_layers:
+        assert layer.weight.grad.abs().sum() > 0
+
+
+def test_each_network_learns_from_the_other_s_hard_label(start) -> None:
+    made, crops = start("LimitedCrossPseudoSupervisionTrainer")
+    first, second = made.network, made.partners["second"]
+    assert not torch.equal(next(first.parameters()), next(second.parameters()))
+    loss = made.unsupervised_loss(crops).loss
+    logits = [network(crops.strong)[0] for network in (first, second)]
+    labels = [functional.one_hot(z.argmax(1), 3).movedim(-1, 1).float() for z in logits]
+    inside = int(crops.mask.sum())
+    terms = [segmentation_reference(z, t, crops.mask, inside) for z, t in zip(logits, reversed(labels), strict=True)]
+    torch.testing.assert_close(loss, sum(terms))
+    for network, term in zip((first, second), terms, strict=True):
+        assert_equal_gradients(gradient(loss, network), gradient(term, network))
+
+
+def test_auxiliary_decoders_stay_out_of_what_is_predicted_with(start, tmp_path: Path) -> None:
+    made, crops = start("LimitedCrossConsistencyTrainer")
+    made.unsupervised_loss(crops).loss.backward()
+    assert all(p.grad is None for stage in made.network.decoder.stages for p in stage.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in made.network.encoder.parameters())
+    for decoder in made.partners["auxiliary"].decoders:
+        assert decoder.stages[0].convs[0].conv.weight.grad.any()
+    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    content = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    assert content["network_weights"].keys() == made.network.state_dict().keys()
+
+
+def test_co_training_agrees_and_resists(start) -> None:
+    made, crops = start("LimitedDeepCoTrainingTrainer", difference_weight=0.0, adversarial_step=0.01)
+    networks = (made.network, made.partners["second"])
+    p, q = (softmax(network(crops.strong)) for network in networks)
+    m = (p + q) / 2
+    js = 0.5 * (p * (p / m).log() + q * (q / m).log()).sum(1, keepdim=True)
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, js[crops.mask].mean(), rtol=1e-3, atol=1e-6)
+    for network in networks:
+        image = crops.strong.clone().requires_grad_()
+        logits = network(image)[0]
+        moved = made.adversarial(image, logits, crops.mask)
+        assert 0 < (moved - image).abs().max() <= 0.0101
+        label, inside = harden(torch.softmax(logits, 1), False), int(crops.mask.sum())
+        before, after = (
+            functional.cross_entropy(z, label.argmax(1), reduction="none")[crops.mask[:, 0]].sum() / inside
+            for z in (logits, network(moved)[0])
+        )
+        assert after > before
+
+
+def test_resistance_is_to_the_other_s_examples(start) -> None:
+    made, crops = start("LimitedDeepCoTrainingTrainer", difference_weight=1.0)
+    with_it = made.unsupervised_loss(crops).loss
+    networks = (made.network, made.partners["second"])
+    image = crops.strong.clone().requires_grad_()
+    logits = [network(image)[0] for network in networks]
+    examples = [made.adversarial(image, z, crops.mask) for z in logits]
+    p, q = (torch.softmax(z, 1) for z in logits)
+    m = (p + q) / 2
+    expected = (0.5 * (p * (p / m).log() + q * (q / m).log()).sum(1, keepdim=True))[crops.mask].mean()
+    for network, example, target in ((networks[0], examples[1], q), (networks[1], examples[0], p)):
+        ce = -(target.detach() * torch.log_softmax(network(example)[0], 1)).sum(1, keepdim=True)
+        expected = expected + ce[crops.mask].mean()
+    torch.testing.assert_close(with_it, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["2d", "3d"])
+def test_transformer_and_network_teach_each_other_by_dice(start, variant: str) -> None:
+    made, crops = start("LimitedCrossTeachingTrainer", variant)
+    z = made.network(crops.strong)[0]
+    torch.manual_seed(0)
+    t = made.partners["second"](crops.strong)
+    assert t.shape == z.shape
+    expected = dice_loss(z, harden(t, False), crops.mask, False) + dice_loss(t, harden(z, False), crops.mask, False)
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+    assert type(made.partner_optimizers["second"][0]).__name__ == "AdamW"
+
+
+def test_fixmatch_ignores_what_it_is_not_sure_of(start) -> None:
+    made, crops = start("LimitedFixMatchTrainer", confidence_threshold=0.4)
+    p = softmax(made.network(crops.weak)).detach()
+    sure = (p.amax(1, keepdim=True) >= 0.4) & crops.mask
+    assert sure.any()
+    assert (~sure & crops.mask).any()
+    logits = made.network(crops.strong)[0]
+    label = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float()
+    expected = segmentation_reference(logits, label, sure, int(crops.mask.sum()))
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+    made.config = made.config.model_copy(update={"confidence_threshold": 0.9999})
+    assert made.unsupervised_loss(crops).loss == 0
+
+
+def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
+    made, crops = start("LimitedUniMatchTrainer", confidence_threshold=0.3)
+    assert len(crops.views) == 2
+    assert not torch.equal(*crops.views)
+    box = torch.zeros(crops.mask.shape, dtype=torch.bool)
+    box[..., 5:20, 5:20] = True
+    module = "nnunet_limited.trainers.unimatch"
+    monkeypatch.setattr(f"{module}.cutmix_boxes", lambda batch, shape, device: box)
+    monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
+    p = softmax(made.network(crops.weak)).detach()
+    label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.mask
+    order = [len(p) - 1, *range(len(p) - 1)]
+    halved = made.network.decoder([0.5 * f for f in made.network.encoder(crops.weak)])[0]
+    expected = 0.5 * segmentation_reference(halved, label, inside, int(inside.sum()))
+    for view in crops.views:
+        image, target, mask = (torch.where(box, v[order], v) for v in (view, label, inside))
+        expected = expected + 0.25 * segmentation_reference(made.network(image)[0], target, mask, int(mask.sum()))
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+
+
+def test_rdrop_is_symmetric_over_two_different_passes(start, monkeypatch) -> None:
+    made, crops = start("LimitedRDropTrainer")
+    assert made.config.consistency_weight == 4.0
+    assert made.unsupervised_loss(crops).loss > 0
+    outputs = [torch.randn(2, 3, 4, 4) for _ in range(2)]
+    passes = iter(outputs)
+    monkeypatch.setattr("nnunet_limited.trainers.rdrop.perturbed", lambda *arguments: next(passes))
+    p, q = (torch.softmax(z, 1) for z in outputs)
+    both = (p * (p / q).log() + q * (q / p).log()).sum(1, keepdim=True)
+    mask = torch.rand(2, 1, 4, 4) > 0.4
+    got = made.unsupervised_loss(crops._replace(mask=mask)).loss
+    torch.testing.assert_close(got, both[mask].mean() / 2, rtol=1e-3, atol=1e-5)
+
+
+def test_each_adversary_learns_in_its_own_phase(start) -> None:
+    made, crops = start("LimitedAdversarialTrainer")
+    discriminator = made.partners["discriminator"]
+    found = made.unsupervised_loss(crops)
+    assert not any(g.any() for g in gradient(found.loss, discriminator))
+    assert any(g.any() for g in gradient(found.loss, made.network))
+    assert any(g.any() for g in gradient(found.partner_loss, discriminator))
+    assert not any(g.any() for g in gradient(found.partner_loss, made.network))
+    p = torch.where(crops.mask, softmax(made.network(crops.strong)), 0.0)
+    told = discriminator(torch.where(crops.mask, crops.strong, 0.0), p)
+    torch.testing.assert_close(found.loss, -functional.logsigmoid(told).mean())
+
+
+@pytest.mark.parametrize("variant", ["2d", "regions", "ignore"])
+def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> None:
+    made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant, largest_component=False)
+    seen = []
+    module = "nnunet_limited.trainers.bidirectional_copy_paste"
+    monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, *rest: seen.append(rest) or z.mean())
+    box = torch.zeros(crops.mask.shape[2:], dtype=torch.bool)
+    box[3:20, 5:30] = True
+    monkeypatch.setattr(f"{module}.fixed_box", lambda shape, side, device: box)
+    images = []
+    hook = made.network.register_forward_hook(lambda module, inputs, output: images.append(inputs[0]))
+    p = made.teach(crops.weak)
+    made.unsupervised_loss(crops)
+    hook.remove()
+    ignore = made.label_manager.ignore_label
+    assert len(images) == len(seen) == 2
+    for (target, weight, mask, _), image, inside_box in zip(seen, images, (True, False), strict=True):
+        assert torch.equal(mask, crops.mask)
+        for _ in range(60):
+            b, y, x = np.random.randint(len(p)), np.random.randint(p.shape[2]), np.random.randint(p.shape[3])
+            label = crops.full_label[b, :, y, x]
+            if bool(box[y, x]) == inside_box:
+                assert torch.equal(image[b, :, y, x], crops.image[b, :, y, x])
+                known = 0.0 if ignore is not None and label == ignore else 1.0
+                if known:
+                    expected = label if variant == "regions" else functional.one_hot(label.long(), 3)[0]
+                    assert torch.equal(target[b, :, y, x], expected.float())
+            else:
+                assert torch.equal(image[b, :, y, x], crops.strong[b, :, y, x])
+                known = 0.5
+                if crops.mask[b, 0, y, x]:
+                    hard = (p > 0.5) if variant == "regions" else functional.one_hot(p.argmax(1), 3).movedim(-1, 1)
+                    assert torch.equal(target[b, :, y, x], hard[b, :, y, x].float())
+            assert weight[b, 0, y, x] == known * crops.mask[b, 0, y, x]
+
+
+def test_what_a_method_cannot_do_is_refused(workspaces) -> None:
+    from nnunet_limited.errors import LimitedError
+
+    workspace = workspaces("2d")
+    single = workspace.configure("single", **FROM_START, unlabeled_batch_size=1)
+    with pytest.raises(LimitedError, match="unlabeled_batch_size=2"):
+        workspace.trainer("LimitedInterpolationConsistencyTrainer", single)
