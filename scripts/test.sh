@@ -5,4 +5,4 @@ python -m pip install --quiet -e '.[dev]'
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest -q -n 2 --dist loadfile "$@"
+exec python -m pytest -q -n 2 --dist worksteal "$@"

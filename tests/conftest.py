@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["nnUNet_n_proc_DA"] = "0"
 os.environ["nnUNet_def_n_proc"] = "1"
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunet_limited.trainers.logger import LimitedLogger
 
 torch.set_num_threads(1)
+
+# The host starts a pool of fresh processes for every export and preprocessing; each imports torch for seconds. Fork
+# them from a process that has imported it once.
+_get_context = multiprocessing.get_context
+multiprocessing.set_forkserver_preload(
+    ["nnunetv2.inference.export_prediction", "nnunetv2.preprocessing.preprocessors.default_preprocessor"]
+)
+multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 
 
 @pytest.fixture(scope="session")

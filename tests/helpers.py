@@ -227,3 +227,22 @@ def losses(trainer: Any) -> dict[str, list[float]]:
 def weights(network: torch.nn.Module) -> list[torch.Tensor]:
     """Return copies of all parameters, each once."""
     return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def assert_same(a, b) -> None:
+    """Compare nested containers of tensors and arrays to the bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, np.ndarray):
+        assert np.array_equal(a, b)
+    else:
+        assert a == b

@@ -22,7 +22,8 @@ from nnunet_limited.trainers.uncertainty_rectified_pyramid import pyramid_consis
 def start(workspaces):
     def make(trainer: str, variant: str = "2d", **settings):
         workspace = workspaces(variant)
-        made = workspace.trainer(trainer, workspace.configure(f"method{len(settings)}", **FROM_START, **settings))
+        name = "method" + "".join(f"-{key}-{value}" for key, value in settings.items())
+        made = workspace.trainer(trainer, workspace.configure(name, **{**FROM_START, **settings}))
         made.on_train_start()
         made.on_train_epoch_start()
         crops = made.crops(next(made.dataloader_train))
