@@ -56,7 +56,7 @@ class Variant:
 
 VARIANTS = {
     "2d": Variant(),
-    "3d": Variant("3d_fullres", (24, 24, 24)),
+    "3d": Variant("3d_fullres", (16, 16, 16)),
     "two_channels": Variant(channels=2),
     "regions": Variant(labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1, 2]),
     "ignore": Variant(labels={**LABELS, "ignore": 3}),

@@ -280,7 +280,8 @@ def test_resumed_equals_never_stopped(workspaces, monkeypatch, trainer: str, var
 def test_same_seed_same_run(workspaces, trainer: str) -> None:
     first = losses(run(workspaces("2d").activate("seed_a"), trainer, "seeded"))
     assert losses(run(workspaces("2d").activate("seed_b"), trainer, "seeded")) == first
-    assert losses(run(workspaces("2d").activate("seed_c"), trainer, "reseeded", seed=8)) != first
+    if trainer in TRAINERS_OF_THE_BASE:
+        assert losses(run(workspaces("2d").activate("seed_c"), trainer, "reseeded", seed=8)) != first
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
