@@ -31,7 +31,7 @@ SHORT = {
     "num_epochs": 2,
     "num_iterations_per_epoch": 3,
     "num_val_iterations_per_epoch": 1,
-    "save_every": 1,
+    "save_every": 100,
     "seed": 7,
 }
 FROM_START = {"start_fraction": 0.0, "rampup_fraction": 0.0}

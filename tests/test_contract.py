@@ -241,7 +241,13 @@ class Stopped(Exception):
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_resumed_equals_never_stopped(workspaces, monkeypatch, trainer: str, variant: str) -> None:
     workspace = workspaces(variant)
-    length = {"num_epochs": 4, "start_fraction": 0.25, "rampup_fraction": 0.5, "log_pseudo_label_dice": True}
+    length = {
+        "num_epochs": 4,
+        "save_every": 1,
+        "start_fraction": 0.25,
+        "rampup_fraction": 0.5,
+        "log_pseudo_label_dice": True,
+    }
     whole = run(workspace.activate("whole"), trainer, "resume", **length)
 
     workspace.activate("stopped")

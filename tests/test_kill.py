@@ -33,7 +33,9 @@ def command(workspace: Workspace, plans: str, *flags: str) -> list[str]:
 @pytest.mark.parametrize("delay", [0.2, 2.0])
 def test_killed_run_continues(workspaces, delay: float) -> None:
     workspace = workspaces("2d")
-    plans = workspace.configure(f"killed{int(delay)}", num_epochs=500, num_iterations_per_epoch=1, **FROM_START)
+    plans = workspace.configure(
+        f"killed{int(delay)}", num_epochs=500, num_iterations_per_epoch=1, save_every=1, **FROM_START
+    )
     folder = workspace.root / "results" / DATASET / f"LimitedMeanTeacherTrainer__{plans}__2d" / "fold_0"
     with (workspace.root / "killed.log").open("w") as log:
         running = subprocess.Popen(command(workspace, plans), stdout=log, stderr=log)
@@ -84,7 +86,7 @@ def train_together(rank: int, root: str, plans: str, variables: dict[str, str], 
 
 def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path) -> None:
     workspace = workspaces("2d")
-    plans = workspace.configure("ddp", **FROM_START)
+    plans = workspace.configure("ddp", start_fraction=0.2, rampup_fraction=0.0)  # the first two of the steps without
     variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
     mp.spawn(train_together, (str(workspace.root), plans, variables, str(tmp_path)), nprocs=2)
     for name in ON_SEVERAL_GPUS:
