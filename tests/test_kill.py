@@ -100,7 +100,7 @@ def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path) -> None:
 
 def test_others_are_refused_on_several_gpus(workspaces, monkeypatch) -> None:
     workspace = workspaces("2d")
-    plans = workspace.configure("ddp", **FROM_START)
+    plans = workspace.configure("alone", **FROM_START)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     for name in set(trainer_names()) - set(ON_SEVERAL_GPUS):
         with pytest.raises(LimitedError, match="one GPU only"):

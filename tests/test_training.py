@@ -132,3 +132,29 @@ def test_both_views_are_blank_outside_a_masked_image() -> None:
         out = views(image=torch.full((1, 24, 24), 5.0) + torch.rand(1, 24, 24), segmentation=segmentation)
         assert out["segmentation"].any()
         assert not out["image"][~out["segmentation"].expand(2, -1, -1)].any()
+
+
+def test_each_network_is_clipped_by_itself(workspaces) -> None:
+    workspace = workspaces("2d")
+    made = workspace.trainer("LimitedCPSTrainer", workspace.configure("clip", **FROM_START))
+    made.on_train_start()
+    networks = (made.network, made.partners["second"])
+    for scale, network in zip((1.0, 100.0), networks, strict=True):
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, scale)
+    made._optimizer_step()
+    for network in networks:
+        norm = torch.stack([parameter.grad.norm() for parameter in network.parameters()]).norm()
+        assert norm.item() == pytest.approx(12, rel=1e-3)
+
+
+@pytest.mark.parametrize("trainer", ["LimitedCPSTrainer", "LimitedCrossTeachingTrainer"])
+def test_second_networks_learn_from_the_labelled_crops(workspaces, trainer: str) -> None:
+    workspace = workspaces("2d")
+    made = workspace.trainer(trainer, workspace.configure("labelled", **FROM_START, consistency_weight=0.0))
+    made.on_train_start()
+    made.on_train_epoch_start()
+    second = made.partners["second"]
+    before = [parameter.detach().clone() for parameter in second.parameters()]
+    made.train_step(next(made.dataloader_train))
+    assert any(not torch.equal(a, b) for a, b in zip(before, second.parameters(), strict=True))

@@ -110,7 +110,7 @@ class LimitedTrainer(SplitTrainer):
     def initialize(self) -> None:
         """Build the student as the host does, then the partners, whose randomness does not disturb the student's."""
         super().initialize()
-        self.method_stream = RandomStream(self._seed("method"))
+        self.method_stream = RandomStream(self._seed(1))
         with self.method_stream.active():
             made = self.make_partners()
         for name, partner in made.items():
@@ -124,10 +124,10 @@ class LimitedTrainer(SplitTrainer):
                 synced = nn.SyncBatchNorm.convert_sync_batchnorm(self.partners[name])
                 self.partners[name] = DistributedDataParallel(synced, device_ids=[self.local_rank])
 
-    def _seed(self, purpose: str) -> tuple[int, ...] | None:
+    def _seed(self, stream: int) -> tuple[int, ...] | None:
         if self.config.seed is None:
             return None
-        return (self.config.seed, self.local_rank, self.iteration, *purpose.encode())
+        return (self.config.seed, self.local_rank, self.iteration, stream)
 
     def new_network(self) -> nn.Module:
         """Return a network like the student with weights of its own."""
@@ -159,7 +159,7 @@ class LimitedTrainer(SplitTrainer):
         """Return the host's loaders, the training one with the unlabelled stream attached."""
         train, val = super().get_dataloaders()
         slot = loader_slot(train)
-        self.unlabeled_loader = TwoStreamLoader(getattr(train, slot), self._unlabeled_stream(), self._seed("unlabeled"))
+        self.unlabeled_loader = TwoStreamLoader(getattr(train, slot), self._unlabeled_stream(), self._seed(0))
         if slot == "generator":
             train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
         setattr(train, slot, self.unlabeled_loader)

@@ -28,6 +28,8 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     """
 
     Config = BidirectionalCopyPasteConfig
+    relative_time = 3.5
+    relative_memory = 1.9
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""

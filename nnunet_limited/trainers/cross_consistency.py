@@ -31,6 +31,8 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
     """
 
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
+    relative_time = 4.1
+    relative_memory = 2.2
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

@@ -31,6 +31,8 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """
 
     Config = CrossTeachingConfig
+    relative_time = 6.9
+    relative_memory = 3.0
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the Transformer."""

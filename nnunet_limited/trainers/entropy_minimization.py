@@ -19,6 +19,8 @@ class LimitedEntropyMinimizationTrainer(LimitedTrainer):
     """The network must be sure of its prediction on unlabelled crops, whatever it is."""
 
     Config = EntropyMinimizationConfig
+    relative_time = 2.1
+    relative_memory = 1.0
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean normalised entropy over the voxels inside the image."""

@@ -23,6 +23,8 @@ class LimitedFixMatchTrainer(LimitedTrainer):
     """
 
     Config = FixMatchConfig
+    relative_time = 2.4
+    relative_memory = 1.0
 
     def pseudo_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""

@@ -23,6 +23,8 @@ class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
     """The student's prediction on a mix of two crops must be the same mix of the teacher's predictions."""
 
     Config = InterpolationConsistencyConfig
+    relative_time = 2.3
+    relative_memory = 1.0
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

@@ -30,6 +30,8 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig
     predictor_name = "teacher"
+    relative_time = 2.3
+    relative_memory = 1.0
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the teacher, a copy of the student."""

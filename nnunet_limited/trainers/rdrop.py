@@ -29,6 +29,8 @@ class LimitedRDropTrainer(LimitedTrainer):
 
     Config = RDropConfig
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
+    relative_time = 2.9
+    relative_memory = 1.8
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

@@ -29,6 +29,8 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     """
 
     Config = UncertaintyAwareMeanTeacherConfig
+    relative_time = 5.1
+    relative_memory = 1.0
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

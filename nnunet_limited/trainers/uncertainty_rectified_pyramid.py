@@ -39,6 +39,8 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
     """nnU-Net's deep-supervision heads must agree with one another on unlabelled crops."""
 
     Config = UncertaintyRectifiedPyramidConfig
+    relative_time = 2.1
+    relative_memory = 1.1
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

@@ -17,6 +17,8 @@ class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
     """FixMatch with two strong views under CutMix and one of perturbed features, all towards the same weak view."""
 
     strong_views = 2
+    relative_time = 4.4
+    relative_memory = 2.7
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

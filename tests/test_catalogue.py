@@ -1,0 +1,50 @@
+"""The list of trainers: complete, found by nnU-Net, and told apart from their short names."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from typer.testing import CliRunner
+
+from nnunet_limited import trainers
+from nnunet_limited.cli.main import app
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.trainers.aliases import ALIASES
+from nnunet_limited.trainers.catalogue import describe, trainer_names
+from nnunet_limited.trainers.launch import find_trainer
+
+
+@pytest.mark.parametrize("name", [*trainer_names(), *ALIASES])
+def test_nnunet_finds_each_trainer_and_short_name(name: str) -> None:
+    found = recursive_find_trainer_class_by_name(name)
+    assert found is getattr(trainers, name) is find_trainer(name)
+    assert found.__name__ == name  # what nnU-Net names the results folder after
+
+
+def test_every_trainer_is_described() -> None:
+    for name in trainer_names():
+        card = describe(name)
+        assert card["summary"].endswith(".")
+        assert card["paper"] or name == "LimitedSupervisedTrainer"
+        assert all(setting["description"] for setting in card["settings"].values())
+        if name != "LimitedSupervisedTrainer":
+            assert card["relative_time"] > 1
+    assert describe("LimitedCPSTrainer")["name"] == "LimitedCrossPseudoSupervisionTrainer"
+
+
+def test_short_names_train_the_same() -> None:
+    for alias, name in ALIASES.items():
+        assert issubclass(getattr(trainers, alias), getattr(trainers, name))
+        assert set(vars(getattr(trainers, alias))) <= {"__module__", "__doc__"} | set(vars(type("Empty", (), {})))
+
+
+def test_trainers_command() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["trainers", "--json"]).stdout)
+    assert [card["name"] for card in listed] == trainer_names()
+    shown = CliRunner().invoke(app, ["trainers", "LimitedUAMTTrainer"]).stdout
+    assert "arXiv 1907.07034" in shown
+    assert "stochastic_passes" in shown
+    with pytest.raises(LimitedError, match="LimitedNopeTrainer: no such trainer; there are"):
+        describe("LimitedNopeTrainer")
