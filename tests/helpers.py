@@ -246,3 +246,19 @@ def assert_same(a, b) -> None:
         assert np.array_equal(a, b)
     else:
         assert a == b
+
+
+def spoil(workspace: Workspace, cases: list[str], how: str) -> None:
+    """Delete the labels of cases, or replace them by garbage or by noise."""
+    for case in cases:
+        file = workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
+        if how == "deleted":
+            file.unlink()
+        elif how == "garbage":
+            file.write_bytes(b"this is no label")
+        else:
+            image = sitk.ReadImage(str(file))
+            array = np.random.RandomState(0).randint(0, 3, sitk.GetArrayFromImage(image).shape).astype(np.uint8)
+            noise = sitk.GetImageFromArray(array)
+            noise.CopyInformation(image)
+            sitk.WriteImage(noise, str(file))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, weights
+from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
 
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import RandomStream
@@ -48,21 +48,6 @@ def preprocessed_images(workspace: Workspace, cases: set[str]) -> dict[str, byte
         if name in cases or file.parent.name.endswith("_unlabeled"):
             found[f"{file.parent.name}/{file.name}"] = blosc2.open(str(file))[:].tobytes()
     return found
-
-
-def spoil(workspace: Workspace, cases: list[str], how: str) -> None:
-    for case in cases:
-        file = workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
-        if how == "deleted":
-            file.unlink()
-        elif how == "garbage":
-            file.write_bytes(b"this is no label")
-        else:
-            image = sitk.ReadImage(str(file))
-            array = np.random.RandomState(0).randint(0, 3, sitk.GetArrayFromImage(image).shape).astype(np.uint8)
-            noise = sitk.GetImageFromArray(array)
-            noise.CopyInformation(image)
-            sitk.WriteImage(noise, str(file))
 
 
 @pytest.mark.parametrize(
