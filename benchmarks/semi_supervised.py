@@ -32,7 +32,7 @@ from matplotlib import pyplot
 
 from nnunet_limited.trainers.catalogue import trainer_names
 
-SUPERVISED = "LimitedSupervisedTrainer"
+SUPERVISED, SELF_TRAINING = "LimitedSupervisedTrainer", "LimitedSelfTrainingTrainer"
 COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", "dice", "minutes")
 
 
@@ -49,30 +49,68 @@ def prepare(arguments: argparse.Namespace, labeled: str, seed: int) -> str:
     """Make and plan a split unless that is done; return the plans' name."""
     name = f"l{labeled.replace('%', 'p')}s{seed}"
     dataset = arguments.dataset.name
-    if not (Path(os.environ["nnUNet_preprocessed"]) / dataset / f"splits_{name}.json").is_file():
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / dataset
+    if arguments.published:
+        name = f"published{labeled.replace('%', 'p')}"
+        preprocessed.mkdir(exist_ok=True)
+        fold = published_fold(json.loads(arguments.published.read_text()), labeled)
+        (preprocessed / f"splits_{name}.json").write_text(json.dumps([fold]))
+    elif not (preprocessed / f"splits_{name}.json").is_file():
         options = ["--group-by", arguments.group_by] if arguments.group_by else []
         options += ["--labeled", labeled, "--folds", "5", "--seed", str(seed)]
         nnunet_limited("split", dataset, "--name", name, *options)
     size = ["--size", arguments.size] if arguments.size else []
+    size += ["--patch", arguments.patch] if arguments.patch else []
     planned = nnunet_limited("plan", dataset, "--split", name, "-c", arguments.configuration, *size, "--json")
     return str(json.loads(planned)["plans"])
 
 
+def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[str]]:
+    """Return the one fold of a published split of which the first cases, or the listed patients, are labelled.
+
+    Where no validation cases are published, they are the last fifth of the order, which no table labels.
+    """
+    order = published["train_order"]
+    val = published.get("val") or order[-(len(order) // 5) :]
+    training = [case for case in order if case not in set(val)]
+    patients = published.get("labelled_patients", {}).get(labeled)
+    if labeled == "100%":
+        train = training
+    elif patients:
+        train = [case for case in training if case.startswith(tuple(patients))]
+    else:
+        train = training[: int(labeled)]
+    return {"train": train, "val": val, "unlabeled": [case for case in training if case not in set(train)]}
+
+
+def crossval(arguments: argparse.Namespace, plans: str, seed: int, trainer: str, *settings: str) -> dict[str, Any]:
+    """Train the folds unless that is done; return what the command says of them."""
+    epochs = max(1, arguments.iterations // arguments.iterations_per_epoch)
+    settings += (f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}")
+    settings += ("num_val_iterations_per_epoch=1",)  # validation batches during training tell nothing here
+    options = [option for setting in (*settings, *arguments.set) for option in ("--set", setting)]
+    return dict(
+        json.loads(
+            nnunet_limited(
+                "crossval", arguments.dataset.name, arguments.configuration, "-p", plans, "-tr", trainer,
+                "--folds", ",".join(map(str, arguments.folds)), *options, "--json",
+            )
+        )
+    )  # fmt: skip
+
+
 def train(arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str) -> list[dict[str, Any]]:
     """Train the folds and return their rows."""
-    epochs = max(1, arguments.iterations // arguments.iterations_per_epoch)
-    settings = [f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}"]
-    # Validation batches during training tell nothing here.
-    settings += ["num_val_iterations_per_epoch=1", *(arguments.set if trainer != SUPERVISED else [])]
-    options = [option for setting in settings for option in ("--set", setting)]
-    folds = ["--folds", ",".join(map(str, arguments.folds))]
     started = time.time()
-    printed = nnunet_limited(
-        "crossval", arguments.dataset.name, arguments.configuration, "-p", plans, "-tr", trainer, *folds, *options,
-        "--json",
-    )  # fmt: skip
+    if trainer == SELF_TRAINING:
+        teacher = crossval(arguments, plans, seed, SUPERVISED)["plans"]
+        folds = [option for fold in arguments.folds for option in ("-f", str(fold))]
+        model = [arguments.dataset.name, arguments.configuration, "-tr", SUPERVISED, "-p", teacher]
+        nnunet_limited("pseudo-label", *model, *folds, "--name", teacher, "--json")
+        result = crossval(arguments, plans, seed, trainer, f"pseudo_labels={teacher}")
+    else:
+        result = crossval(arguments, plans, seed, trainer)
     minutes = (time.time() - started) / 60
-    result = json.loads(printed)
     return [
         dict(
             zip(
@@ -180,7 +218,9 @@ def main() -> None:
     parser.add_argument("--iterations-per-epoch", type=int, default=50)
     parser.add_argument("--trainers", nargs="+", default=trainer_names())
     parser.add_argument("--upper-bound", action="store_true", help="train supervised on all labels too")
-    parser.add_argument("--set", nargs="+", default=[], help="settings of all but the supervised trainer")
+    parser.add_argument("--set", nargs="+", default=[], help="settings of every run")
+    parser.add_argument("--published", type=Path, help="JSON of a published split: its order decides who is labelled")
+    parser.add_argument("--patch", help="patch size, e.g. 80x112x112; default: nnU-Net's choice")
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--size", default="tiny", help="'' for the full network")
     parser.add_argument("--folds", nargs="+", type=int, default=[0])

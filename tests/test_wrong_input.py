@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 import wrong_input_data
+import wrong_input_pseudo
 import wrong_input_train
 from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
 
-TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE]
+TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE, *wrong_input_pseudo.TABLE]
 
 
 @pytest.fixture(scope="module")

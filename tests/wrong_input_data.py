@@ -159,6 +159,7 @@ TABLE: list[Row] = [
     ("no name", "split 990", ("--name",), nothing),
     ("broken expression", "split 990 --name x --group-by (", ("--group-by '('",), nothing),
     ("expression without match", "split 990 --name x --group-by q[0-9]", ("'q[0-9]'", "'p0_a'"), nothing),
+    ("expression for one group", "split 990 --name x --group-by p", ("'p'", "6 cases"), nothing),
     ("expression with empty group", "split 990 --name x --group-by p(x)?", ("'p(x)?'", "'p0_a'"), nothing),
     (
         "splits_final.json tears groups apart",

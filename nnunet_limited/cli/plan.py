@@ -35,6 +35,10 @@ def plan(
         Literal["all", "labeled"],
         typer.Option(help="Plan spacing and patch from all images or the labelled ones."),
     ] = "all",
+    patch: Annotated[
+        str | None,
+        typer.Option(help="Patch size, e.g. 80x112x112, in the order of the plans; default: nnU-Net's choice."),
+    ] = None,
     processes: Annotated[int | None, typer.Option("-np", min=1, help="Worker processes.")] = None,
     assignments: SetOption = None,
     as_json: JsonOption = False,
@@ -51,8 +55,18 @@ def plan(
     settings = parse_assignments(assignments or [])
     if settings:
         check_settings({"plans_name": f"for split {split}", "limited": {"settings": settings}})
+    edges = patch.split("x") if patch else []
+    if not all(edge.isdecimal() and int(edge) > 0 for edge in edges):
+        raise LimitedError(f"--patch {patch} is not of the form 80x112x112; give the number of voxels of each edge")
     request = PlanRequest(
-        dataset, split, tuple(configurations or ()), planner, size, geometry, processes or default_processes()
+        dataset,
+        split,
+        tuple(configurations or ()),
+        planner,
+        size,
+        geometry,
+        tuple(map(int, edges)),
+        processes or default_processes(),
     )
     result = make_plans(request)
     folder = result.file.parent

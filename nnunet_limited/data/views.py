@@ -26,8 +26,9 @@ _MASKING = {"MaskImageTransform"}
 class Views(BasicTransform):
     """Turn a crop into a weak view (geometry only) and strong views (the host's intensity augmentation on top).
 
-    In: ``image`` (c, *spatial) and ``segmentation`` (1, *spatial), which is -1 outside the image and 0 inside.
-    Out: ``image`` ((1 + strong) * c, *spatial), weak first, and ``segmentation`` as a bool mask of the voxels inside.
+    In: ``image`` (c, *spatial) and ``segmentation`` (1 or 2, *spatial), whose first channel is -1 outside the image and
+    0 inside; the second is a stored label. Out: ``image`` ((1 + strong) * c, *spatial), weak first, and
+    ``segmentation`` moved alike.
     """
 
     def __init__(self, host_pipeline: Any, strong: int = 1) -> None:
@@ -56,7 +57,7 @@ class Views(BasicTransform):
         views = [image, *(self._strong_view(image, mask) for _ in range(self.strong))]
         for transform in self.masking:
             views = [transform(image=view, segmentation=mask)["image"] for view in views]
-        return {"image": torch.cat(views), "segmentation": mask >= 0}
+        return {"image": torch.cat(views), "segmentation": mask}
 
     def _strong_view(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         view = {"image": image.clone(), "segmentation": mask}

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.data.preprocessing import is_bound
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import read_object, write_json
 from nnunet_limited.trainers.launch import TrainRequest, prepare
-from nnunet_limited.trainers.run import RECORD, load_bound_split, load_plain_split
+from nnunet_limited.trainers.run import RECORD, load_run_split
 
 BASELINE = "LimitedSupervisedTrainer"
 MEAN = "mean"
@@ -43,10 +42,7 @@ class Scores:
 
 def default_folds(request: TrainRequest) -> list[int]:
     """Return all folds of the split that the plans are bound to, or of ``splits_final.json``."""
-    plans = request.load_plans()
-    bound = is_bound(plans)
-    split = load_bound_split(request.folder, plans["limited"]) if bound else load_plain_split(request.folder)
-    return list(range(len(split.folds)))
+    return list(range(len(load_run_split(request.load_plans()).folds)))
 
 
 def missing_step(folder: Path) -> tuple[str, tuple[str, ...]] | None:

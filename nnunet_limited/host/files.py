@@ -68,3 +68,8 @@ def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 def content_hash(content: Any) -> str:
     """Return a short hash of JSON-like ``content`` that does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """Return a short hash of the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

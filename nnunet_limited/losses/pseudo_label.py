@@ -6,6 +6,8 @@ not count. A voxel of weight 0 has no influence: it is in neither sum of the Dic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -80,3 +82,15 @@ def label_probabilities(
     shape = (label.shape[0], classes, *label.shape[2:])
     encoded = torch.zeros(shape, device=label.device).scatter_(1, torch.where(kept, label, 0), 1.0)
     return encoded, kept
+
+
+def region_channels(label: torch.Tensor, regions: Sequence[int | Sequence[int]], ignore_label: int) -> torch.Tensor:
+    """Return class numbers (b, 1, *spatial) as overlapping regions: a channel of 0 and 1 for each, the ignored last.
+
+    Numbers below 0 are ignored too.
+    """
+    channels = [
+        torch.isin(label, torch.tensor(region if isinstance(region, Sequence) else [region], device=label.device))
+        for region in regions
+    ]
+    return torch.cat([*channels, (label == ignore_label) | (label < 0)], dim=1)

@@ -20,13 +20,13 @@ from nnunet_limited.data.preprocessing import (
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset, nnunet_folder
 from nnunet_limited.host.files import read_object, write_json
-from nnunet_limited.planners import size as tiny_size
 from nnunet_limited.planners.fingerprint import (
     Geometry,
     extract_fingerprint,
     inspect_dataset,
     scratch_preprocessed,
 )
+from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
 
 Size = Literal["default", "tiny"]
@@ -43,6 +43,7 @@ class PlanRequest:
     planner: str = "ExperimentPlanner"
     size: Size = "default"
     geometry: Geometry = "all"
+    patch: tuple[int, ...] = ()
     processes: int = 1
 
 
@@ -70,6 +71,11 @@ def make_plans(request: PlanRequest) -> PlanResult:
     for name in request.configurations:
         if name not in CONFIGURATIONS:
             raise unknown_configuration(name, CONFIGURATIONS)
+    if request.patch and {2 if name == "2d" else 3 for name in request.configurations} != {len(request.patch)}:
+        raise LimitedError(
+            f"--patch {'x'.join(map(str, request.patch))} does not fit -c {' -c '.join(request.configurations)}; give "
+            "two numbers and -c 2d, or three and -c 3d_fullres"
+        )
     inspections, unusable = inspect_dataset(dataset, split, request.processes, preprocessed / "inspections.json")
 
     with scratch_preprocessed(), contextlib.redirect_stdout(io.StringIO()):
@@ -146,6 +152,7 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
     parts = [plans["plans_name"], split.name]
     parts += ["tiny"] if tiny else []
     parts += ["geolabeled"] if request.geometry == "labeled" else []
+    parts += ["p" + "x".join(map(str, request.patch))] if request.patch else []
     plans["plans_name"] = "_".join(parts)
     plans["limited"] = {
         "version": nnunet_limited.__version__,
@@ -153,7 +160,7 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
         "split_hash": split.hash,
         "size": request.size,
         "geometry": request.geometry,
-        "settings": dict(tiny_size.SETTINGS) if tiny else {},
+        "settings": dict(SETTINGS) if tiny else {},
     }
     # Without the cascade: the host would predict for its next stage after every validation of 3d_lowres.
     kept = {name: c for name, c in plans["configurations"].items() if "previous_stage" not in c}
@@ -161,7 +168,9 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
     for name, configuration in kept.items():
         configuration.pop("next_stage", None)
         if tiny:
-            tiny_size.shrink(configuration)
+            shrink(configuration)
+        if len(request.patch) == len(configuration["patch_size"]):
+            fit_patch(configuration, request.patch)
         shaped_by = preprocessing_hash(plans, configuration, dataset.dataset_json["labels"])
         configuration["data_identifier"] = f"nnUNetLimited_{shaped_by}_{name}"
 

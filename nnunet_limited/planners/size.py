@@ -1,12 +1,16 @@
-"""``--size tiny``: plans whose network learns on a CPU in minutes.
+"""Plans of another size than the host would choose.
 
-For trying things out, tests and the demo; not for results to publish.
+``--size tiny`` makes a network that learns on a CPU in minutes, for trying things out, tests and the demo, and
+``--patch`` one for a given patch, as published comparisons ask for.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+from nnunet_limited.errors import LimitedError
 
 # Per dimension: features of each stage, longest patch edge, longest edge of the median image, batch size.
 _FEATURES = {2: (16, 32, 64, 128), 3: (8, 16, 32, 64)}
@@ -64,3 +68,27 @@ def shrink(configuration: dict[str, Any]) -> None:
         patch_size=[int(p) for p in patch],
         batch_size=_BATCH_SIZE[dimension],
     )
+
+
+def fit_patch(configuration: dict[str, Any], patch: Sequence[int]) -> None:
+    """Give the planned ``configuration`` another patch in place, and fit the depth of its network to it."""
+    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+    kwargs = configuration["architecture"]["arch_kwargs"]
+    spacing = configuration["spacing"]
+    _, strides, kernels, fitted, _ = get_pool_and_conv_props(spacing, patch, _MIN_FEATURE_MAP, kwargs["n_stages"] - 1)
+    if list(fitted) != list(patch):
+        raise LimitedError(
+            f"--patch {'x'.join(map(str, patch))}: the network halves its input several times, so take e.g. "
+            f"{'x'.join(map(str, fitted))}"
+        )
+    stages = len(strides)
+    for key, value in kwargs.items():
+        if key.endswith(("per_stage", "per_stage_decoder")):
+            kwargs[key] = value[: stages - 1 if key.endswith("decoder") else stages]
+    kwargs.update(
+        n_stages=stages,
+        kernel_sizes=[list(map(int, k)) for k in kernels],
+        strides=[list(map(int, s)) for s in strides],
+    )
+    configuration["patch_size"] = [int(p) for p in patch]

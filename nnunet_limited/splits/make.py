@@ -168,6 +168,11 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
         if group is None:
             raise LimitedError(f"--group-by {pattern!r} does not match case {case!r}; widen the expression")
         groups.setdefault(group, []).append(case)
+    if len(groups) == 1 and len(cases) > 1:
+        raise LimitedError(
+            f"--group-by {pattern!r} puts all {len(cases)} cases into one group, {group!r}; write an expression that "
+            "tells patients apart, e.g. 'patient[0-9]+'"
+        )
     return groups
 
 

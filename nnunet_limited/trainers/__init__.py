@@ -23,6 +23,7 @@ from nnunet_limited.trainers.fixmatch import LimitedFixMatchTrainer
 from nnunet_limited.trainers.interpolation_consistency import LimitedInterpolationConsistencyTrainer
 from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer
 from nnunet_limited.trainers.rdrop import LimitedRDropTrainer
+from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
 from nnunet_limited.trainers.split_trainer import trainer_classes
 from nnunet_limited.trainers.supervised import LimitedSupervisedTrainer
 from nnunet_limited.trainers.uncertainty_aware_mean_teacher import LimitedUncertaintyAwareMeanTeacherTrainer
@@ -48,6 +49,7 @@ __all__ = [
     "LimitedInterpolationConsistencyTrainer",
     "LimitedMeanTeacherTrainer",
     "LimitedRDropTrainer",
+    "LimitedSelfTrainingTrainer",
     "LimitedSupervisedTrainer",
     "LimitedTrainer",
     "LimitedUAMTTrainer",

@@ -19,7 +19,7 @@ from nnunet_limited.data.views import Views, without_benchmark
 from nnunet_limited.losses.consistency import class_shares, probabilities, rampup
 from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.trainers.hidden_labels import HiddenLabelDice
-from nnunet_limited.trainers.run import check_unlabeled, preprocess_unlabeled
+from nnunet_limited.trainers.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.trainers.split_trainer import SplitTrainer, loader_slot
 
 
@@ -28,7 +28,8 @@ class Crops(NamedTuple):
 
     ``image`` (b, c, *spatial): labelled crops, with ``label`` as the host makes it (a list over the heads with deep
     supervision). ``weak`` and each of ``views`` (u, c, *spatial): the same unlabelled crops under different intensity
-    augmentation. ``mask`` (u, 1, *spatial): True inside the unlabelled image.
+    augmentation. ``mask`` (u, 1, *spatial): True inside the unlabelled image. ``stored`` (u, 0 or 1, *spatial): the
+    labels that the unlabelled dataset brings with its cases, -1 outside the image.
     """
 
     image: torch.Tensor
@@ -36,6 +37,7 @@ class Crops(NamedTuple):
     weak: torch.Tensor
     views: tuple[torch.Tensor, ...]
     mask: torch.Tensor
+    stored: torch.Tensor
 
     @property
     def strong(self) -> torch.Tensor:
@@ -175,15 +177,24 @@ class LimitedTrainer(SplitTrainer):
         )
         if self.config.seed is not None:
             without_benchmark(pipeline)
-        dataset = UnlabeledDataset(str(self.run.unlabeled_folder), list(self.run.fold.unlabeled))
+        dataset = self.unlabeled_dataset()
         size = self.config.unlabeled_batch_size or self.batch_size
         views = Views(pipeline, self.strong_views)
         return UnlabeledLoader(dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=views)
 
+    def unlabeled_dataset(self) -> UnlabeledDataset:
+        """Return the unlabelled cases of the fold."""
+        return UnlabeledDataset(str(self.run.unlabeled_folder), list(self.run.fold.unlabeled))
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Refuse a fold without unlabelled cases, or whose unlabelled cases cannot be loaded."""
+        check_unlabeled(run, cls.__name__, dataset_name)
+
     def on_train_start(self) -> None:
         """Check the unlabelled cases, then start."""
         plans = self.plans_manager.plans
-        check_unlabeled(self.run, type(self).__name__, plans["dataset_name"])
+        self.check_unlabeled(self.run, self.config, plans["dataset_name"])
         preprocess_unlabeled(self.run, plans, self.configuration_name, self.print_to_log_file)
         super().on_train_start()
 
@@ -244,8 +255,9 @@ class LimitedTrainer(SplitTrainer):
         # Contiguous, because torch.compile would compile anew for the strides of a slice.
         views = self._to_device(batch["unlabeled"]["data"]).chunk(1 + self.strong_views, dim=1)
         weak, *strong = (view.contiguous() for view in views)
-        label, mask = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
-        return Crops(self._to_device(batch["data"]), label, weak, tuple(strong), mask)
+        label, unlabeled = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
+        mask, stored = unlabeled[:, :1] >= 0, unlabeled[:, 1:]
+        return Crops(self._to_device(batch["data"]), label, weak, tuple(strong), mask, stored)
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
         with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():

@@ -18,7 +18,7 @@ from nnunet_limited.planners.configure import Variant, make_variant
 from nnunet_limited.planners.plan import load_plans
 from nnunet_limited.trainers import checkpoint
 from nnunet_limited.trainers.config import parse_assignments
-from nnunet_limited.trainers.run import check_unlabeled, planned_configuration, resolve_run
+from nnunet_limited.trainers.run import planned_configuration, resolve_run
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class TrainRequest:
     def load_plans(self) -> dict[str, Any]:
         """Return the plans, which are not on disk yet if the request brings settings."""
         return self.variant.content if self.variant else load_plans(self.folder, self.plans)
+
+    def dataset_json(self) -> dict[str, Any]:
+        """Return the description of the preprocessed dataset."""
+        return read_object(self.folder / "dataset.json", "dataset description", "run 'nnunet-limited plan'")
 
     def with_settings(self, assignments: list[str], epochs: int | None, iterations: int | None) -> TrainRequest:
         """Return the request with plans that carry the settings; they are written once all is checked."""
@@ -81,7 +85,7 @@ def prepare(request: TrainRequest) -> TrainRequest:
     _check_flags(request)
     folder = request.folder
     plans = request.load_plans()
-    dataset_json = read_object(folder / "dataset.json", "dataset description", "run 'nnunet-limited plan'")
+    dataset_json = request.dataset_json()
     trainer = find_trainer(request.trainer)
     if request.fold != "all" and not request.fold.isdecimal():
         raise LimitedError(f"fold {request.fold!r} is neither a number nor 'all'; give one of them")
@@ -110,8 +114,8 @@ def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], check
         raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
     remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
     require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
-    if trainer.uses_unlabeled and "--val" not in request.flags:
-        check_unlabeled(run, trainer.__name__, request.folder.name)
+    if "--val" not in request.flags:
+        trainer.check_unlabeled(run, config, request.folder.name)
     if checkpoint_file is not None:
         checkpoint.check(checkpoint_file, trainer.__name__, run.record)
 
@@ -153,9 +157,6 @@ def _check_flags(request: TrainRequest) -> None:
         raise LimitedError("--c and --val exclude each other; --val alone validates a finished run")
     if "--val_best" in request.flags and "--disable_checkpointing" in request.flags:
         raise LimitedError("--val_best and --disable_checkpointing exclude each other; leave one of them out")
-    device = request.value_of("-device")
-    if device not in (None, "cpu", "cuda", "mps"):
-        raise LimitedError(f"-device {device} is unknown; use cpu, cuda or mps")
     weights = request.value_of("-pretrained_weights")
     if weights is not None and not Path(weights).is_file():
         raise LimitedError(f"-pretrained_weights {weights} does not exist; give a checkpoint file")
@@ -173,17 +174,25 @@ def _check_flags(request: TrainRequest) -> None:
             )
 
 
+def choose_device(device: str | None) -> str:
+    """Return the ``device`` asked for, which must be there, or the best there is."""
+    import torch
+
+    if device not in (None, "cpu", "cuda", "mps"):
+        raise LimitedError(f"-device {device} is unknown; use cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LimitedError("-device cuda: torch sees no GPU here; use -device cpu, or mend the driver")
+    return device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def _complete(request: TrainRequest, folder: Path) -> TrainRequest:
     """Name the device where the user did not, and load data in the main process on a CPU, where cores are few."""
     import torch
 
     flags = request.flags
-    device = request.value_of("-device")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = choose_device(request.value_of("-device"))
+    if request.value_of("-device") is None:
         flags = (*flags, "-device", device)
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise LimitedError("-device cuda: torch sees no GPU here; use -device cpu, or mend the driver")
     gpus = int(request.value_of("-num_gpus") or 1)
     usable = torch.cuda.device_count() if device == "cuda" else 0
     if gpus > max(1, usable):

@@ -45,15 +45,13 @@ def resolve_run(
     Raises LimitedError when the split is missing, malformed, of another dataset or changed since planning, and when the
     results folder holds a run with other settings.
     """
-    preprocessed = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"]
     chosen = planned_configuration(plans, configuration)
     if "previous_stage" in chosen:
         raise LimitedError(
             f"configuration {configuration!r} is a cascade, which would need predictions of every unlabelled case; use "
             f"{chosen.get('inherits_from', '3d_fullres')}"
         )
-    bound = is_bound(plans)
-    split = load_bound_split(preprocessed, plans["limited"]) if bound else load_plain_split(preprocessed)
+    split = load_run_split(plans)
     with_label, without_label = data_folders(plans, configuration)
     base = (
         nnunet_folder("nnUNet_results") / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
@@ -66,7 +64,7 @@ def resolve_run(
         "plans_hash": plans_hash(plans),
         "settings": settings,
     }
-    run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, bound)
+    run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, is_bound(plans))
     check_results_folder(base, record)
     return run
 
@@ -80,6 +78,12 @@ def planned_configuration(plans: dict[str, Any], configuration: str) -> dict[str
             f"{', '.join(plans['configurations'])}"
         )
     return chosen
+
+
+def load_run_split(plans: dict[str, Any]) -> Split:
+    """Load the split that ``plans`` are bound to or, for plans of the host, ``splits_final.json``."""
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"]
+    return load_bound_split(preprocessed, plans["limited"]) if is_bound(plans) else load_plain_split(preprocessed)
 
 
 def load_bound_split(preprocessed: Path, limited: dict[str, Any]) -> Split:

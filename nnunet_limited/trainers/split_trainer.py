@@ -19,7 +19,7 @@ from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.trainers import checkpoint
 from nnunet_limited.trainers.config import TrainerConfig, resolve
 from nnunet_limited.trainers.logger import LimitedLogger
-from nnunet_limited.trainers.run import planned_configuration, resolve_run
+from nnunet_limited.trainers.run import Run, planned_configuration, resolve_run
 
 # Settings that are attributes of the host's trainer under the same name.
 HOST_SETTINGS = (
@@ -92,6 +92,10 @@ class SplitTrainer(nnUNetTrainer):
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
         """Return why this trainer cannot train the plans' ``configuration`` and what to do instead; None if it can."""
         return None
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Raise LimitedError if what the trainer needs of the unlabelled cases of ``run`` is not there."""
 
     # ---- start -------------------------------------------------------------------------------------------------------
 

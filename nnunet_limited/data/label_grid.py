@@ -1,0 +1,77 @@
+"""Pseudo-labels on the grid that a network trains on, with the voxels that are not sure set apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_limited.data.loader import UnlabeledDataset
+from nnunet_limited.data.pseudo_labels import PseudoLabels
+from nnunet_limited.host.files import replacing
+from nnunet_limited.host.parallel import default_processes, run_all
+
+
+def bring_to_network(
+    labels: PseudoLabels,
+    cases: list[str],
+    unlabeled_folder: Path,
+    plans: dict[str, Any],
+    configuration: str,
+    threshold: float,
+    unsure: int,
+) -> Path:
+    """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
+
+    Voxels with a confidence below ``threshold`` in [0, 1] become ``unsure``. What is there is not made again.
+    """
+    name = f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}"
+    folder = unlabeled_folder.with_name(name)
+    tasks = [
+        (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure)
+        for case in cases
+        if not (folder / f"{case}.b2nd").is_file()
+    ]
+    if tasks:
+        run_all(_bring_case, tasks, default_processes(), "Preparing pseudo-labels")
+    return folder
+
+
+def _bring_case(
+    labels: PseudoLabels,
+    case: str,
+    unlabeled_folder: Path,
+    folder: Path,
+    plans: dict[str, Any],
+    configuration: str,
+    threshold: float,
+    unsure: int,
+) -> None:
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    chosen = manager.get_configuration(configuration)
+    label, confidence = labels.read(case, manager.image_reader_writer_class())
+    label = np.where(confidence >= np.round(100 * threshold), label, unsure)
+    data, _, _, properties = UnlabeledDataset(str(unlabeled_folder), [case]).load_case(case)
+    on_grid = to_network(label[None], properties, data.shape[1:], manager, chosen)[0]
+    with replacing(folder / f"{case}.b2nd") as temporary:
+        made = temporary.with_name(f"{temporary.name}.b2nd")
+        nnUNetDatasetBlosc2.save_seg(on_grid.astype(np.int16), str(made.with_suffix("")))
+        made.replace(temporary)
+
+
+def to_network(
+    label: np.ndarray, properties: dict[str, Any], shape: tuple[int, ...], plans_manager: Any, configuration: Any
+) -> np.ndarray:
+    """Transpose, crop and resample ``label`` (1, *spatial of the scan) as the host did its image, to ``shape``."""
+    axes = plans_manager.transpose_forward
+    label = label.transpose([0, *(axis + 1 for axis in axes)])
+    inside = tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])
+    label = label[0][inside][None]
+    spacing = [properties["spacing"][axis] for axis in axes]
+    target = [*spacing[: len(spacing) - len(configuration.spacing)], *configuration.spacing]
+    resampled: np.ndarray = configuration.resampling_fn_seg(label, shape, spacing, target)
+    return resampled

@@ -1,0 +1,186 @@
+"""Pseudo-labels from a trained model: its own prediction for a fold, or that of the ensemble of all folds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunet_limited.data.loader import UnlabeledDataset
+from nnunet_limited.data.preprocessing import data_folders, require
+from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_folder
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.files import file_hash, read_object
+from nnunet_limited.splits import Split
+from nnunet_limited.trainers.launch import TrainRequest
+from nnunet_limited.trainers.run import RECORD, load_run_split, planned_configuration
+
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The folds of one trainer on one split, and what to call the pseudo-labels they make.
+
+    With ``ensemble`` all folds predict together. Otherwise each predicts for itself, because the other folds have
+    learnt from the labels that it is validated on.
+    """
+
+    model: TrainRequest
+    name: str
+    previous: str | None = None
+    ensemble: bool = False
+
+    def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
+        """Return the sets to make, which may be begun; raise LimitedError for what cannot be made."""
+        plans = self.model.load_plans()
+        planned_configuration(plans, self.model.configuration)
+        split = load_run_split(plans)
+        if self.previous == self.name:
+            raise LimitedError(f"--previous {self.previous} is the --name to make; give them different names")
+        for fold in folds:
+            split.fold(fold)
+        if self.ensemble:
+            _refuse_hidden_labels(split, folds)
+            return [self._begin(split, "ensemble", folds)]
+        return [self._begin(split, f"fold_{fold}", [fold]) for fold in folds]
+
+    def _begin(self, split: Split, folder: str, members: Sequence[int | str]) -> PseudoLabels:
+        preprocessed = self.model.folder
+        checkpoints = {}
+        for fold in members:
+            base = self.model.results / f"fold_{fold}"
+            if not (base / CHECKPOINT).is_file():
+                raise LimitedError(
+                    f"{base / CHECKPOINT} does not exist; train fold {fold} of {self.model.trainer} first"
+                )
+            if not (base / RECORD).is_file():
+                raise LimitedError(
+                    f"{base} has no {RECORD}, so it cannot be told which labels the model has seen; use a trainer of "
+                    "this package, e.g. LimitedSupervisedTrainer"
+                )
+            seen = read_object(base / RECORD, "run record", "train the fold again").get("split_hash")
+            if seen != split.hash:
+                raise LimitedError(
+                    f"{base} was trained on another split (hash {seen}, split {split.name!r} has {split.hash}); train "
+                    "it again"
+                )
+            if self.previous is not None:
+                find(preprocessed, split, self.previous, fold)
+            checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
+        origin = {
+            "source": "model",
+            "split": split.name,
+            "split_hash": split.hash,
+            "trainer": self.model.trainer,
+            "plans": self.model.plans,
+            "configuration": self.model.configuration,
+            "folds": list(members),
+            "checkpoints": checkpoints,
+            "previous": self.previous,
+        }
+        file_ending = self.model.dataset_json()["file_ending"]
+        return begin(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
+
+    def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
+        """Predict the cases of one set that are missing; ``track`` shows how far it is."""
+        plans = self.model.load_plans()
+        split = load_run_split(plans)
+        folds = labels.origin["folds"]
+        cases = sorted({case for fold in folds for case in split.fold(fold).unlabeled} - set(labels.cases))
+        folder = data_folders(plans, self.model.configuration)[1]
+        require(folder, cases, "unlabelled", "train the fold or run 'nnunet-limited plan'")
+        if not cases:
+            return labels
+        predictor = Predictor(self.model.results, folds, device)
+        previous = find(self.model.folder, split, self.previous, folds[0]) if self.previous is not None else None
+        dataset = UnlabeledDataset(str(folder), cases)
+        for case in track(cases):
+            data, _, _, properties = dataset.load_case(case)
+            label, confidence, members = predictor.predict(np.asarray(data[:]), properties)
+            if previous is not None:
+                members = [previous.read(case, predictor.reader)[0]]
+            about = {
+                "confidence": _mean_confidence(label, confidence),
+                "stability": float(np.mean([dice(label, other) for other in members])) if members else None,
+            }
+            labels = labels.add(case, label, confidence, properties, about, predictor.reader)
+        return labels
+
+
+def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:
+    """Refuse an ensemble in which one fold has learnt from a label that is hidden in another."""
+    hidden = {case for fold in folds for case in split.fold(fold).unlabeled}
+    seen = sorted({case for fold in folds for case in split.fold(fold).train} & hidden)
+    if seen:
+        raise LimitedError(
+            f"--ensemble: case {seen[0]!r} of split {split.name!r} is labelled in one fold and unlabelled in another, "
+            "so the ensemble has seen hidden labels; leave out --ensemble, and each fold uses its own model"
+        )
+
+
+class Predictor:
+    """The host's predictor, which tells label, confidence and what each member of the ensemble says."""
+
+    def __init__(self, results: Path, folds: Sequence[int | str], device: str) -> None:
+        """Load the final checkpoints of ``folds``."""
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.host = nnUNetPredictor(
+                device=torch.device(device), perform_everything_on_device=device == "cuda", allow_tqdm=False
+            )
+            self.host.initialize_from_trained_model_folder(str(results), list(folds), CHECKPOINT)
+        self.members = self.host.list_of_parameters
+        self.reader = self.host.plans_manager.image_reader_writer_class()
+
+    def predict(self, image: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Return label, confidence in [0, 1] and the members' labels (none for a single one), on the scan's grid.
+
+        ``image`` (c, *spatial) is a preprocessed case.
+        """
+        logits = []
+        for parameters in self.members:
+            self.host.list_of_parameters = [parameters]
+            logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu())
+        label, probability = self._to_scan(torch.stack(logits).mean(0), properties)
+        if self.host.label_manager.has_regions:
+            confidence = np.maximum(probability, 1 - probability).min(0)
+        else:
+            confidence = probability.max(0)
+        members = [self._to_scan(each, properties)[0] for each in logits] if len(logits) > 1 else []
+        return label, confidence, members
+
+    def _to_scan(self, logits: torch.Tensor, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+        label, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits,
+            self.host.plans_manager,
+            self.host.configuration_manager,
+            self.host.label_manager,
+            properties,
+            return_probabilities=True,
+        )
+        return label, probability
+
+
+def _mean_confidence(label: np.ndarray, confidence: np.ndarray) -> float | None:
+    """Return the mean confidence in percent over the foreground; None if there is none."""
+    return round(100 * float(confidence[label > 0].mean()), 2) if (label > 0).any() else None
+
+
+def dice(label: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean Dice of two label images over the classes that one of them has; 1 if both are empty."""
+    classes = sorted({*np.unique(label), *np.unique(other)} - {0})
+    if not classes:
+        return 1.0
+    return float(
+        np.mean([2 * ((label == c) & (other == c)).sum() / ((label == c).sum() + (other == c).sum()) for c in classes])
+    )
