@@ -47,7 +47,21 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     write_split(preprocessed, *make_split(raw, preprocessed, SplitRequest("l3", "3"), class_reader(raw)))
     plans = make_plans(PlanRequest(raw.name, "l3", (configuration,), size=size, processes=1)).plans
     settings = {"seed": 0, "start_fraction": 0.0, "rampup_fraction": 0.0}
-    return raw.name, configure(preprocessed, plans, settings, "benchmark")
+    name = configure(preprocessed, plans, settings, "benchmark")
+    write_pseudo_labels(raw.name, configuration, name)
+    return raw.name, name
+
+
+def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
+    """Write what the self-training trainer learns, the predictions of a network that has not learnt anything."""
+    from nnunet_limited.pseudo_labels.model import CHECKPOINT, ModelSource
+    from nnunet_limited.trainers.launch import TrainRequest
+
+    trainer = Bench(SUPERVISED, dataset, configuration, plans, "cpu").trainer
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / CHECKPOINT))
+    source = ModelSource(TrainRequest(dataset, configuration, "0", SUPERVISED, plans), "model")
+    for labels in source.check([0]):
+        source.make(labels, "cpu", iter)
 
 
 class Bench:

@@ -227,7 +227,7 @@ class Stopped(Exception):
 def test_resumed_equals_never_stopped(workspaces, monkeypatch, trainer: str, variant: str) -> None:
     workspace = workspaces(variant)
     length = {
-        "num_epochs": 4,
+        "num_epochs": 3,
         "save_every": 1,
         "start_fraction": 0.25,
         "rampup_fraction": 0.5,
@@ -302,7 +302,7 @@ def test_validation_equals_val_and_prediction(workspaces, tmp_path: Path, traine
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     workspace = workspaces("2d")
-    made = run(workspace, trainer, "validate", num_iterations_per_epoch=10)
+    made = run(workspace, trainer, "validate", num_epochs=1, num_iterations_per_epoch=15)
     made.perform_actual_validation()
     folder = Path(made.output_folder)
     summary = json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"]

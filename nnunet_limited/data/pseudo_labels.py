@@ -63,7 +63,7 @@ class PseudoLabels:
                 made = temporary.with_name(f"{temporary.name}{self.file_ending}")  # writers go by the ending
                 writer.write_seg(array, str(made), properties)
                 made.replace(temporary)
-        done = replace(self, cases={**self.cases, case: about})
+        done = replace(self, cases=dict(sorted({**self.cases, case: about}.items())))
         write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
         return done
 

@@ -23,7 +23,8 @@ def can_perturb(configuration: dict[str, Any]) -> bool:
 
 
 NOT_PERTURBABLE = (
-    "its perturbations need a network with an encoder and a decoder; plan with nnUNetPlanner or nnUNetPlannerResEnc*"
+    "its perturbations need a network with an encoder and a decoder; plan with ExperimentPlanner or "
+    "nnUNetPlannerResEncM"
 )
 
 

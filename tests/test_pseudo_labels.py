@@ -1,0 +1,209 @@
+"""Pseudo-labels: made from a trained model, kept with their confidence, brought to the network's grid, learnt."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from helpers import DATASET, FROM_START, VARIANTS, Workspace
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from test_methods import segmentation_reference
+
+from nnunet_limited.cli.main import main
+from nnunet_limited.data.label_grid import to_network
+from nnunet_limited.data.loader import UnlabeledDataset
+from nnunet_limited.data.preprocessing import preprocess_case
+from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.losses.pseudo_label import region_channels
+from nnunet_limited.pseudo_labels.model import dice
+from nnunet_limited.splits import load_split
+
+
+def command(*arguments: str) -> int:
+    before, sys.argv = sys.argv, ["nnunet-limited", *arguments]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    return int(ended.value.code or 0)
+
+
+def read(file: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+@pytest.mark.parametrize("variant", ["2d", "3d", "anisotropic", "deployment"])
+def test_a_label_reaches_the_network_as_the_host_would_bring_it(workspaces, tmp_path: Path, variant: str) -> None:
+    workspace = workspaces(variant)
+    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text())
+    configuration = VARIANTS[variant].configuration
+    plans["configurations"][configuration]["spacing"][-1] *= 1.3  # so that there is something to resample
+    raw = RawDataset.load(DATASET)
+    case = raw.cases[load_split(workspace.preprocessed, "few").labeled[0]]
+    preprocess_case(case, tmp_path / "with", True, plans, configuration, raw.dataset_json)
+    preprocess_case(case, tmp_path / "without", False, plans, configuration, raw.dataset_json)
+    expected = UnlabeledDataset(str(tmp_path / "with"), [case.identifier]).load_case(case.identifier)[1][:]
+    data, _, _, properties = UnlabeledDataset(str(tmp_path / "without"), [case.identifier]).load_case(case.identifier)
+    manager = PlansManager(plans)
+    got = to_network(
+        read(case.label)[None], properties, data.shape[1:], manager, manager.get_configuration(configuration)
+    )
+    assert len(np.unique(expected)) > 2
+    assert data.shape[1:] != properties["shape_before_cropping"]
+    assert np.array_equal(got[expected >= 0], expected[expected >= 0])
+
+
+@pytest.fixture
+def trained(workspaces) -> tuple[Workspace, str]:
+    workspace = workspaces("2d").activate("pseudo")
+    plans = workspace.configure("pseudo", **FROM_START, num_iterations_per_epoch=10)
+    if not (Path(os.environ["nnUNet_results"]) / DATASET).exists():
+        for fold in (0, 1):
+            workspace.trainer("LimitedSupervisedTrainer", plans, fold).run_training()
+    return workspace, plans
+
+
+def test_pseudo_labels_are_the_models_predictions(trained, tmp_path: Path) -> None:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    workspace, plans = trained
+    assert command("pseudo-label", DATASET, "2d", "-p", plans, "-f", "0", "--name", "one") == 0
+    split = load_split(workspace.preprocessed, "few")
+    labels = find(workspace.preprocessed, split, "one", 0)
+    assert set(labels.cases) == set(split.fold(0).unlabeled)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    folder = Path(os.environ["nnUNet_results"]) / DATASET / f"LimitedSupervisedTrainer__{plans}__2d"
+    predictor.initialize_from_trained_model_folder(str(folder), (0,))
+    for case in split.fold(0).unlabeled[:2]:
+        images = [str(image) for image in RawDataset.load(DATASET).cases[case].images]
+        predictor.predict_from_files_sequential([images], [str(tmp_path / case)], save_probabilities=True)
+        predicted = read(tmp_path / f"{case}.nii.gz")
+        label, confidence = (read(file) for file in labels.files(case))
+        assert predicted.any()
+        assert np.array_equal(label, predicted)
+        probability = np.load(tmp_path / f"{case}.npz")["probabilities"]
+        np.testing.assert_allclose(confidence, 100 * probability.max(0), atol=0.51)
+        mean = 100 * probability.max(0)[predicted > 0].mean()
+        assert labels.cases[case] == {"confidence": pytest.approx(mean, abs=0.01), "stability": None}
+
+
+def test_pseudo_labelling_goes_on_where_it_stopped(trained, capfd: pytest.CaptureFixture[str]) -> None:
+    workspace, plans = trained
+    make = ("pseudo-label", DATASET, "2d", "-p", plans, "-f", "1", "--name", "again")
+    assert command(*make) == 0
+    split = load_split(workspace.preprocessed, "few")
+    labels = find(workspace.preprocessed, split, "again", 1)
+    contents = {file: file.read_bytes() for file in labels.folder.iterdir()}
+    times = {file: file.stat().st_mtime_ns for file in contents}
+    lost, kept = sorted(split.fold(1).unlabeled)[:2]
+    labels.files(lost)[1].unlink()
+    with pytest.raises(LimitedError, match=f"no pseudo-label of '{lost}'"):
+        find(workspace.preprocessed, split, "again", 1)
+    capfd.readouterr()
+    assert command(*make, "--json") == 0
+    assert len(json.loads(capfd.readouterr().out)[0]["cases"]) == len(split.fold(1).unlabeled)
+    assert {file: file.read_bytes() for file in labels.folder.iterdir()} == contents
+    assert labels.files(kept)[0].stat().st_mtime_ns == times[labels.files(kept)[0]]
+    assert labels.files(lost)[0].stat().st_mtime_ns > times[labels.files(lost)[0]]
+
+
+def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
+    workspace, plans = trained
+    for name, more in (("first", ()), ("second", ("--previous", "first"))):
+        assert command("pseudo-label", DATASET, "2d", "-p", plans, "-f", "0", "--name", name, *more) == 0
+    split = load_split(workspace.preprocessed, "few")
+    second = find(workspace.preprocessed, split, "second", 0)
+    assert {about["stability"] for about in second.cases.values()} == {1.0}  # the same model twice
+
+    file = second.folder / "pseudo_labels.json"
+    content = json.loads(file.read_text())
+    for number, case in enumerate(sorted(content["cases"])):
+        content["cases"][case]["stability"] = number / 10
+    file.write_text(json.dumps(content))
+    settings = {"pseudo_labels": "second", "stable_share": 0.5, "pseudo_label_confidence": 0.6}
+    student = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("student", **FROM_START, **settings))
+    student.on_train_start()
+    used = student.unlabeled_loader.unlabeled._data.identifiers
+    count = len(split.fold(0).unlabeled)
+    assert sorted(used) == sorted(content["cases"])[count - round(count / 2) :]
+    reader = student.plans_manager.image_reader_writer_class()
+    label, confidence = second.read(used[0], reader)
+    stored = student.unlabeled_loader.unlabeled._data.load_case(used[0])[2][:]
+    assert set(np.unique(stored)) <= {0, 1, 2, student.unsure}
+    if stored.shape == label.shape:
+        assert np.array_equal(stored, np.where(confidence >= 60, label, student.unsure))
+
+
+def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
+    workspace = workspaces("deployment").activate("ensemble")
+    plans = workspace.configure("ensemble", **FROM_START, num_iterations_per_epoch=10)
+    for fold in (0, 1, 2):
+        workspace.trainer("LimitedSupervisedTrainer", plans, fold).run_training()
+    assert command("pseudo-label", DATASET, "2d", "-p", plans, "--ensemble", "--name", "all") == 0
+    split = load_split(workspace.preprocessed, "few")
+    for fold in (0, 1, 2, "all"):
+        labels = find(workspace.preprocessed, split, "all", fold)
+        assert labels.folder.name == "ensemble"
+    assert labels.origin["folds"] == [0, 1, 2]
+    assert all(0 <= about["stability"] < 1 for about in labels.cases.values())
+
+
+def test_most_stable_cases(tmp_path: Path) -> None:
+    cases = {name: {"stability": value} for name, value in zip("abcd", (0.3, 0.9, 0.1, 0.8), strict=True)}
+    labels = PseudoLabels(tmp_path, ".nii.gz", {}, cases)
+    assert labels.most_stable(0.5) == ["b", "d"]
+    assert labels.most_stable(0.01) == ["b"]
+    assert PseudoLabels(tmp_path, ".nii.gz", {}, {**cases, "e": {"stability": None}}).most_stable(0.5) == list("abcde")
+    assert begin(tmp_path, ".nii.gz", {"source": "x"}).cases == {}
+
+
+def test_dice_of_two_labels() -> None:
+    one, other = np.array([0, 1, 1, 2, 2]), np.array([1, 1, 0, 2, 3])
+    assert dice(one, other) == pytest.approx((2 * 1 / 4 + 2 * 1 / 3 + 0) / 3)
+    assert dice(np.zeros(3), np.zeros(3)) == 1
+
+
+def test_class_numbers_become_regions() -> None:
+    label = torch.tensor([[[0, 1, 2, 3, -1]]])
+    assert region_channels(label, [[1, 2], 2], 3).int().tolist() == [
+        [[0, 1, 1, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1]]
+    ]
+
+
+@pytest.mark.parametrize("variant", ["2d", "regions"])
+def test_unsure_voxels_have_no_influence(workspaces, variant: str) -> None:
+    workspace = workspaces(variant)
+    made = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("unsure", **FROM_START))
+    made.on_train_start()
+    made.on_train_epoch_start()
+    made.network.eval()
+    crops = made.crops(next(made.dataloader_train))
+    assert {made.unsure, 0, 1} <= set(crops.stored.unique().tolist())
+    sure = (crops.stored >= 0) & (crops.stored < made.unsure) & crops.mask
+    spoil = {"seed": 0}
+
+    def add_noise(module, inputs, output):
+        noise = torch.randn(output[0].shape, generator=torch.Generator().manual_seed(spoil["seed"]))
+        return [output[0] + torch.where(sure, 0.0, 50.0 * noise), *output[1:]]
+
+    hook = made.network.register_forward_hook(add_noise)
+    values = []
+    for spoil["seed"] in (1, 2):
+        values.append(made.unsupervised_loss(crops).loss.item())
+    hook.remove()
+    assert values[0] == values[1]
+    if variant == "2d":
+        with torch.no_grad():
+            logits = made.network(crops.strong)[0]
+        target = torch.nn.functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
+        expected = segmentation_reference(logits, target, sure, int(crops.mask.sum()))
+        assert values[0] == pytest.approx(expected.item(), rel=1e-4)
