@@ -295,6 +295,23 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
 
 
+def test_recipe_mixes_images_soft_targets_and_masks_alike(start, monkeypatch) -> None:
+    made, crops = start("LimitedRecipeTrainer")
+    box = torch.zeros(crops.mask.shape, dtype=torch.bool)
+    box[..., 5:20, 5:20] = True
+    monkeypatch.setattr("nnunet_limited.trainers.recipe.cutmix_boxes", lambda batch, shape, device: box)
+    p = softmax(made.partners["teacher"](crops.weak)).detach()
+    order = [len(p) - 1, *range(len(p) - 1)]
+    image, target, mask = (torch.where(box, v[order], v) for v in (crops.strong, p, crops.mask))
+    logits, inside = made.network(image)[0], mask[:, 0]
+    q = torch.softmax(logits, 1)
+    expected = -(target * q.log()).sum(1)[inside].mean() + 1
+    for c in (1, 2):
+        a, b = q[:, c][inside], target[:, c][inside]
+        expected = expected - (2 * (a * b).sum() + 1e-5) / (a.sum() + b.sum() + 1e-5) / 2
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+
+
 def test_rdrop_is_symmetric_over_two_different_passes(start, monkeypatch) -> None:
     made, crops = start("LimitedRDropTrainer")
     assert made.config.consistency_weight == 4.0

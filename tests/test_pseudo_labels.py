@@ -96,8 +96,11 @@ def test_pseudo_labels_are_the_models_predictions(trained, tmp_path: Path) -> No
         assert labels.cases[case] == {"confidence": pytest.approx(mean, abs=0.01), "stability": None}
 
 
-def test_pseudo_labelling_goes_on_where_it_stopped(trained, capfd: pytest.CaptureFixture[str]) -> None:
+def test_pseudo_labelling_goes_on_where_it_stopped(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     workspace, plans = trained
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))  # no label is needed, not even the folder
     make = ("pseudo-label", DATASET, "2d", "-p", plans, "-f", "1", "--name", "again")
     assert command(*make) == 0
     split = load_split(workspace.preprocessed, "few")

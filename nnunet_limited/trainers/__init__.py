@@ -23,6 +23,7 @@ from nnunet_limited.trainers.fixmatch import LimitedFixMatchTrainer
 from nnunet_limited.trainers.interpolation_consistency import LimitedInterpolationConsistencyTrainer
 from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer
 from nnunet_limited.trainers.rdrop import LimitedRDropTrainer
+from nnunet_limited.trainers.recipe import LimitedRecipeTrainer
 from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
 from nnunet_limited.trainers.split_trainer import trainer_classes
 from nnunet_limited.trainers.supervised import LimitedSupervisedTrainer
@@ -49,6 +50,7 @@ __all__ = [
     "LimitedInterpolationConsistencyTrainer",
     "LimitedMeanTeacherTrainer",
     "LimitedRDropTrainer",
+    "LimitedRecipeTrainer",
     "LimitedSelfTrainingTrainer",
     "LimitedSupervisedTrainer",
     "LimitedTrainer",

@@ -1,0 +1,40 @@
+"""The recommended recipe (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780; French et al., BMVC 2020, 1906.01916)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from nnunet_limited.data.mixing import cutmix_boxes
+from nnunet_limited.losses.pseudo_label import segmentation_loss
+from nnunet_limited.trainers.base import Crops, Unsupervised
+from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+
+
+class RecipeConfig(MeanTeacherConfig):
+    """Settings of the recipe."""
+
+    start_fraction: float = Field(0.4, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    rampup_fraction: float = Field(0.1, ge=0, le=1, description="part of the run over which its weight rises")
+
+
+class LimitedRecipeTrainer(LimitedMeanTeacherTrainer):
+    """The recommendation: the student learns the teacher's probabilities on strong views mixed by CutMix.
+
+    The loss is nnU-Net's cross-entropy and Dice against soft targets. It starts late, when the teacher has learnt what
+    the labelled cases teach: started early, a poor teacher is copied.
+    """
+
+    Config = RecipeConfig
+    relative_time = 2.3
+    relative_memory = 1.0
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss on crops with a box of the next crop in them, over the voxels inside both images."""
+        probability = self.teach(crops.weak)
+        box = cutmix_boxes(len(crops.strong), crops.strong.shape[2:], crops.strong.device)
+        image, target, mask = (
+            torch.where(box, value.roll(1, 0), value) for value in (crops.strong, probability, crops.mask)
+        )
+        logits = self.full_resolution(self.network(image))
+        return Unsupervised(segmentation_loss(logits, target, mask, mask, self.regions), probability)
