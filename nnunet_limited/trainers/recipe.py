@@ -1,4 +1,4 @@
-"""The recommended recipe (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780; French et al., BMVC 2020, 1906.01916)."""
+"""The recommended recipe (Tarvainen & Valpola, NeurIPS 2017, and French et al., BMVC 2020, arXiv 1906.01916)."""
 
 from __future__ import annotations
 
