@@ -33,8 +33,8 @@ class SemiSupervisedConfig(TrainerConfig):
     """What every trainer that uses unlabelled cases understands."""
 
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
-    start_fraction: float = Field(0.2, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    rampup_fraction: float = Field(0.2, ge=0, le=1, description="part of the run over which its weight rises")
+    start_fraction: float = Field(0.4, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    rampup_fraction: float = Field(0.1, ge=0, le=1, description="part of the run over which its weight rises")
     unlabeled_batch_size: int | None = Field(
         None, ge=1, description="unlabelled crops per step and GPU; default as labelled"
     )

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 
 from nnunet_limited.data.mixing import cutmix_boxes
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.base import Crops, Unsupervised
-from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
-
-
-class RecipeConfig(MeanTeacherConfig):
-    """Settings of the recipe."""
-
-    start_fraction: float = Field(0.4, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    rampup_fraction: float = Field(0.1, ge=0, le=1, description="part of the run over which its weight rises")
+from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer
 
 
 class LimitedRecipeTrainer(LimitedMeanTeacherTrainer):
     """The recommendation: the student learns the teacher's probabilities on strong views mixed by CutMix.
 
-    The loss is nnU-Net's cross-entropy and Dice against soft targets. It starts late, when the teacher has learnt what
-    the labelled cases teach: started early, a poor teacher is copied.
+    The loss is cross-entropy and Dice against soft targets. As for every trainer it starts late, when the teacher has
+    learnt what the labelled cases teach: started early, a poor teacher is copied.
     """
 
-    Config = RecipeConfig
     relative_time = 2.3
     relative_memory = 1.0
 
