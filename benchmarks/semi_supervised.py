@@ -30,9 +30,9 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 
-from nnunet_limited.trainers.catalogue import trainer_names
+from nnunet_limited.trainers.catalogue import describe, trainer_names
 
-SUPERVISED, SELF_TRAINING = "LimitedSupervisedTrainer", "LimitedSelfTrainingTrainer"
+SUPERVISED = "LimitedSupervisedTrainer"
 COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", "dice", "minutes")
 
 
@@ -83,33 +83,20 @@ def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[st
     return {"train": train, "val": val, "unlabeled": [case for case in training if case not in set(train)]}
 
 
-def crossval(arguments: argparse.Namespace, plans: str, seed: int, trainer: str, *settings: str) -> dict[str, Any]:
-    """Train the folds unless that is done; return what the command says of them."""
-    epochs = max(1, arguments.iterations // arguments.iterations_per_epoch)
-    settings += (f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}")
-    settings += ("num_val_iterations_per_epoch=1",)  # validation batches during training tell nothing here
-    options = [option for setting in (*settings, *arguments.set) for option in ("--set", setting)]
-    return dict(
-        json.loads(
-            nnunet_limited(
-                "crossval", arguments.dataset.name, arguments.configuration, "-p", plans, "-tr", trainer,
-                "--folds", ",".join(map(str, arguments.folds)), *options, "--json",
-            )
-        )
-    )  # fmt: skip
-
-
 def train(arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str) -> list[dict[str, Any]]:
-    """Train the folds and return their rows."""
+    """Train the folds and return their rows; self-training starts with the supervised run, which is not repeated."""
+    epochs = max(1, arguments.iterations // arguments.iterations_per_epoch)
+    settings = [f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}"]
+    # Validation batches during training tell nothing here.
+    settings += ["num_val_iterations_per_epoch=1", *arguments.set]
+    options = [option for setting in settings for option in ("--set", setting)]
+    rounds = "pseudo_labels" in describe(trainer)["settings"]
     started = time.time()
-    if trainer == SELF_TRAINING:
-        teacher = crossval(arguments, plans, seed, SUPERVISED)["plans"]
-        folds = [option for fold in arguments.folds for option in ("-f", str(fold))]
-        model = [arguments.dataset.name, arguments.configuration, "-tr", SUPERVISED, "-p", teacher]
-        nnunet_limited("pseudo-label", *model, *folds, "--name", teacher, "--json")
-        result = crossval(arguments, plans, seed, trainer, f"pseudo_labels={teacher}")
-    else:
-        result = crossval(arguments, plans, seed, trainer)
+    printed = nnunet_limited(
+        "self-train" if rounds else "crossval", arguments.dataset.name, arguments.configuration, "-p", plans,
+        "-tr", trainer, "--folds", ",".join(map(str, arguments.folds)), *options, "--json",
+    )  # fmt: skip
+    result = json.loads(printed)[-1] if rounds else json.loads(printed)
     minutes = (time.time() - started) / 60
     return [
         dict(

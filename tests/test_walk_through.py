@@ -47,17 +47,20 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     assert stamps == {f: f.stat().st_mtime_ns for f in (folders / "preprocessed").rglob("*.b2nd")}
 
     settings = ["--epochs", "1", "--iterations", "2", "--set", "num_val_iterations_per_epoch=1", "--npz"]
-    for trainer in (SUPERVISED, TEACHER):
-        command = ["nnunet-limited", "crossval", "990", "2d", "-tr", trainer, "-p", plans, *settings, "--json"]
-        result = json.loads(call(*command))
-        if unlabeled_folder:
-            break
+    if unlabeled_folder:
+        done = json.loads(call("nnunet-limited", "self-train", "990", "2d", "-p", plans, *settings, "--json"))
+        assert [result["trainer"] for result in done] == [SUPERVISED, "LimitedRecipeTrainer"]
+        result = done[-1]
+    else:
+        for trainer in (SUPERVISED, TEACHER):
+            command = ["nnunet-limited", "crossval", "990", "2d", "-tr", trainer, "-p", plans, *settings, "--json"]
+            result = json.loads(call(*command))
     name = result["plans"]
     assert name.startswith(plans)
     assert set(result["dice"]) == {"disc", "core", "mean"}
     assert Path(result["merged"], "summary.json").is_file()
+    assert result["baseline"]["trainer"] == SUPERVISED
     if not unlabeled_folder:
-        assert result["baseline"]["trainer"] == SUPERVISED
         both = ["-tr", SUPERVISED, TEACHER]
         call("nnUNetv2_find_best_configuration", "990", "-p", name, "-c", "2d", *both, "-f", "0", "1", "-np", "1")
     output = ["-d", "990", "-p", name, "-c", "2d", "-f", "0", "-tr", result["trainer"], "-device", "cpu"]

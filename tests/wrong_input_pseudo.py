@@ -66,6 +66,16 @@ TABLE: list[Row] = [
     ("pseudo-labels are not complete", SELF, ("fold_0", "no pseudo-label of 'p"), stored),
     ("pseudo-labels of another split", SELF, ("fold_0", "hash x"), lambda w: stored(w, split_hash="x")),
     ("no case is stable", f"{SELF} --set stable_share=0", ("stable_share=0", "greater than 0"), stored),
+    # ---- self-train
+    (
+        "trainer does not learn pseudo-labels",
+        f"self-train 990 2d -tr {TEACHER} -p {PLANS}",
+        (TEACHER, "Recipe"),
+        nothing,
+    ),
+    ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
+    ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
+    ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),
     # ---- patch
     ("patch is text", "plan 990 --split few -c 2d --patch big", ("--patch big", "80x112x112"), nothing),
     ("patch with an empty edge", "plan 990 --split few -c 2d --patch 64x", ("--patch 64x",), nothing),

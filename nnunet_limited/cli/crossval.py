@@ -19,6 +19,10 @@ from nnunet_limited.cli.train import (
 )
 from nnunet_limited.errors import LimitedError
 
+FoldsOption = Annotated[
+    str | None, typer.Option(help="Folds to train, e.g. --folds 0 1 2 (or 0,1,2); default: all of the split.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -31,9 +35,7 @@ def crossval(
     configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
     trainer: Annotated[str, typer.Option("-tr", help="Trainer.")] = "LimitedMeanTeacherTrainer",
     plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
-    folds: Annotated[
-        str | None, typer.Option(help="Folds to train, e.g. --folds 0 1 2 (or 0,1,2); default: all of the split.")
-    ] = None,
+    folds: FoldsOption = None,
     assignments: SetOption = None,
     epochs: EpochsOption = None,
     iterations: IterationsOption = None,
@@ -50,21 +52,16 @@ def crossval(
     from nnunet_limited.evaluation.crossval import crossvalidate, default_folds
     from nnunet_limited.trainers.launch import TrainRequest
 
-    chosen = folds.replace(",", " ").split() if folds else []
-    if folds:  # of --folds 0 1 2 all but the first arrive as extra arguments
-        chosen += [argument for argument in context.args if argument.isdecimal()]
-        context.args = [argument for argument in context.args if not argument.isdecimal()]
-    if not all(fold.isdecimal() for fold in chosen):
-        raise LimitedError(f"--folds {' '.join(chosen)} is no list of numbers; write e.g. --folds 0 1 2")
+    chosen = chosen_folds(context, folds)
     flags = host_flags(context, device, num_gpus, pretrained_weights)
     request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
     request = request.with_settings(assignments or [], epochs, iterations)
-    numbers = sorted({int(fold) for fold in chosen}) or default_folds(request)
+    numbers = chosen or default_folds(request)
     result = crossvalidate(request, numbers, lambda line: print(line, file=sys.stderr))
     if as_json:
         show_json(result)
         return
-    _show(result)
+    show_result(result)
     fold_list = " ".join(map(str, numbers))
     show_next(
         f"nnUNetv2_find_best_configuration {result['dataset']} -p {result['plans']} -c {configuration} -tr {trainer}"
@@ -74,7 +71,20 @@ def crossval(
     )
 
 
-def _show(result: dict[str, Any]) -> None:
+def chosen_folds(context: typer.Context, folds: str | None) -> list[int]:
+    """Return the folds of ``--folds 0 1 2``, of which all but the first arrive as extra arguments."""
+    if folds is None:
+        return []
+    chosen = folds.replace(",", " ").split()
+    chosen += [argument for argument in context.args if argument.isdecimal()]
+    context.args = [argument for argument in context.args if not argument.isdecimal()]
+    if not chosen or not all(fold.isdecimal() for fold in chosen):
+        raise LimitedError(f"--folds {' '.join(chosen)} is no list of numbers; write e.g. --folds 0 1 2")
+    return sorted({int(fold) for fold in chosen})
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print Dice per class against the baseline."""
     baseline = result["baseline"]
     columns = ["class", result["trainer"]] + ([baseline["trainer"], "difference"] if baseline else [])
     rows = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
 import typer
+from rich.console import Console
 from rich.progress import track
 
 from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
@@ -16,6 +18,12 @@ from nnunet_limited.cli.train import DeviceOption
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("pseudo-label")(pseudo_label)
+
+
+def progress(cases: list[str], title: str) -> Iterable[str]:
+    """Show on a terminal how far the pseudo-labels of a fold are."""
+    shown = Console(stderr=True)
+    return track(cases, f"Pseudo-labels of {title}", console=shown, disable=not shown.is_terminal)
 
 
 def pseudo_label(
@@ -39,7 +47,7 @@ def pseudo_label(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the unlabelled cases: a label and a confidence image each, for LimitedSelfTrainingTrainer.
+    """Predict the unlabelled cases: a label and a confidence image each, for LimitedRecipeTrainer.
 
     Each fold uses its own model, so that cross-validation stays honest. What is done already is not done again.
     Example: nnunet-limited pseudo-label 4 3d_fullres -tr LimitedSupervisedTrainer -p nnUNetPlans_l8
@@ -53,11 +61,7 @@ def pseudo_label(
     made = []
     wanted = ModelSource(model, name, previous, ensemble)
     for labels in wanted.check(chosen):
-
-        def progress(cases: list[str], title: str = labels.folder.name) -> Iterator[str]:
-            yield from track(cases, f"Predicting {title}", console=console, disable=as_json or not console.is_terminal)
-
-        made.append(wanted.make(labels, choose_device(device), progress))
+        made.append(wanted.make(labels, choose_device(device), partial(progress, title=labels.folder.name)))
     if as_json:
         show_json([{"folder": str(labels.folder), **labels.origin, "cases": labels.cases} for labels in made])
         return
@@ -69,4 +73,4 @@ def pseudo_label(
     show_table("Pseudo-labels", ["fold", "cases", "confidence in %", "stability"], rows)
     console.print(f"Wrote {made[0].folder.parent}", highlight=False)
     setting = "" if name == "model" else f" --set pseudo_labels={name}"
-    show_next(f"nnunet-limited crossval {dataset} {configuration} -tr LimitedSelfTrainingTrainer -p {plans}{setting}")
+    show_next(f"nnunet-limited crossval {dataset} {configuration} -tr LimitedRecipeTrainer -p {plans}{setting}")

@@ -80,12 +80,17 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
             torch.distributed.barrier()
         return UnlabeledDataset(str(self.run.unlabeled_folder), cases, str(folder))
 
-    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
-        """Return the loss over the voxels with a sure pseudo-label."""
+    def stored_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pseudo-labels as probabilities (u, c, *spatial), and where they are sure (u, 1, *spatial)."""
         label = crops.stored
         if self.regions:
             label = region_channels(label, self.label_manager.foreground_regions, self.unsure)
         classes = self.label_manager.num_segmentation_heads
         target, known = label_probabilities(label, classes, self.unsure, self.regions)
+        return target, known & crops.mask
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss over the voxels with a sure pseudo-label."""
+        target, sure = self.stored_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        return Unsupervised(segmentation_loss(logits, target, known & crops.mask, crops.mask, self.regions), target)
+        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.regions), target)

@@ -1,0 +1,63 @@
+"""``nnunet-limited self-train``: the recommended recipe in one command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_result
+from nnunet_limited.cli.output import JsonOption, SetOption, show_json
+from nnunet_limited.cli.pseudo_label import progress
+from nnunet_limited.cli.train import (
+    PASS_THROUGH,
+    DeviceOption,
+    EpochsOption,
+    GpusOption,
+    IterationsOption,
+    host_flags,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("self-train", context_settings=PASS_THROUGH)(self_train)
+
+
+def self_train(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
+    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
+    trainer: Annotated[str, typer.Option("-tr", help="Trainer that learns pseudo-labels.")] = "LimitedRecipeTrainer",
+    plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of pseudo-labelling and training.")] = 1,
+    folds: FoldsOption = None,
+    assignments: SetOption = None,
+    epochs: EpochsOption = None,
+    iterations: IterationsOption = None,
+    device: DeviceOption = None,
+    num_gpus: GpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train supervised, let each fold label its unlabelled cases, and train on them: the recommended recipe.
+
+    What is done already is not done again. Every other flag of nnUNetv2_train is passed on. Example:
+    nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8
+    """
+    from nnunet_limited.evaluation.crossval import default_folds
+    from nnunet_limited.pseudo_labels.rounds import self_train as run
+    from nnunet_limited.trainers.launch import TrainRequest
+
+    settings = list(assignments or [])
+    settings += [f"num_epochs={epochs}"] if epochs else []
+    settings += [f"num_iterations_per_epoch={iterations}"] if iterations else []
+    chosen = chosen_folds(context, folds)
+    request = TrainRequest(dataset, configuration, "0", trainer, plans, host_flags(context, device, num_gpus, None))
+    numbers = chosen or default_folds(request)
+    results = run(request, settings, numbers, rounds, lambda line: print(line, file=sys.stderr), progress)
+    if as_json:
+        show_json(results)
+        return
+    for result in results[1:]:
+        show_result(result)

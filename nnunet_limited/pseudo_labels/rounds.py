@@ -1,0 +1,47 @@
+"""Self-training from end to end: supervised, then rounds of pseudo-labelling and training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.evaluation.crossval import BASELINE, crossvalidate
+from nnunet_limited.pseudo_labels.model import ModelSource
+from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer
+
+Track = Callable[..., Iterable[str]]
+
+
+def self_train(
+    request: TrainRequest,
+    settings: Sequence[str],
+    folds: Sequence[int],
+    rounds: int,
+    log: Callable[[str], None],
+    track: Track,
+) -> list[dict[str, Any]]:
+    """Bring every round to its end and return its cross-validation, the supervised one first.
+
+    What is done is not done again. A round's pseudo-labels are called after the trainer and plans that made them.
+    ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
+    """
+    config = getattr(find_trainer(request.trainer), "Config", None)
+    if config is None or "pseudo_labels" not in config.model_fields:
+        raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
+    device = choose_device(request.value_of("-device"))
+    model = replace(request, trainer=BASELINE).with_settings(list(settings), None, None)
+    results = [crossvalidate(model, folds, log)]
+    previous = None
+    for _ in range(rounds):
+        name = f"{model.trainer}-{model.plans}"
+        source = ModelSource(model, name, previous)
+        for labels in source.check(list(folds)):
+            log(f"pseudo-labels of {labels.folder.name}: {name}")
+            source.make(labels, device, partial(track, title=labels.folder.name))
+        model = request.with_settings([*settings, f"pseudo_labels={name}"], None, None)
+        results.append(crossvalidate(model, folds, log))
+        previous = name
+    return results
