@@ -169,9 +169,10 @@ def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
         workspace.trainer("LimitedSupervisedTrainer", plans, fold).run_training()
     assert command("pseudo-label", DATASET, "2d", "-p", plans, "--ensemble", "--name", "all") == 0
     split = load_split(workspace.preprocessed, "few")
-    for fold in (0, 1, 2, "all"):
-        labels = find(workspace.preprocessed, split, "all", fold)
-        assert labels.folder.name == "ensemble"
+    labels = find(workspace.preprocessed, split, "all", "all")
+    assert labels.folder.name == "ensemble"
+    with pytest.raises(LimitedError, match="fold 0 validates on"):
+        find(workspace.preprocessed, split, "all", 0)
     assert labels.origin["folds"] == [0, 1, 2]
     assert all(0 <= about["stability"] < 1 for about in labels.cases.values())
 

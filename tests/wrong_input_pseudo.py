@@ -7,6 +7,7 @@ import json
 from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, TRAIN, Row, World, nothing
 
 from nnunet_limited.splits import load_split
+from nnunet_limited.trainers.run import plans_hash
 
 MAKE = f"pseudo-label 990 2d -tr {TEACHER} -p {PLANS} -f 0 -device cpu"
 SELF = f"{TRAIN} -tr LimitedSelfTrainingTrainer"
@@ -16,7 +17,8 @@ STORED = f"preprocessed/{NAME}/pseudo_labels/few"
 def trained(world: World, **changes: str) -> None:
     """Let the mean teacher's fold 0 be finished."""
     world.checkpoint(TEACHER, "final")
-    record = {"split_hash": load_split(world.preprocessed, "few").hash, **changes}
+    plans = plans_hash(json.loads((world.preprocessed / f"{PLANS}.json").read_text()))
+    record = {"split_hash": load_split(world.preprocessed, "few").hash, "plans_hash": plans, **changes}
     world.text(f"results/{NAME}/{RUN}/fold_0/limited_run.json", json.dumps(record))
 
 
@@ -37,7 +39,8 @@ TABLE: list[Row] = [
     ("no trained model", MAKE, (f"{RUN}/fold_0/checkpoint_final.pth", "train fold 0"), nothing),
     ("one fold is not trained", f"{MAKE} -f 1", (f"{RUN}/fold_1/checkpoint_final.pth",), trained),
     ("model of the host", MAKE, (f"{RUN}/fold_0", "limited_run.json"), lambda w: w.checkpoint(TEACHER, "final")),
-    ("model of another split", MAKE, (f"{RUN}/fold_0", "hash x"), lambda w: trained(w, split_hash="x")),
+    ("model of another split", MAKE, (f"{RUN}/fold_0", "split_hash x"), lambda w: trained(w, split_hash="x")),
+    ("model of other plans", MAKE, (f"{RUN}/fold_0", "plans_hash x"), lambda w: trained(w, plans_hash="x")),
     ("no previous round", f"{MAKE} --name r2 --previous r1", ("pseudo_labels/few/r1", "--name r1"), trained),
     ("previous is the name", f"{MAKE} --name r1 --previous r1", ("--previous r1", "--name"), trained),
     ("bad name of pseudo-labels", f"{MAKE} --name a__b", ("'a__b'",), trained),
@@ -73,6 +76,7 @@ TABLE: list[Row] = [
         (TEACHER, "Recipe"),
         nothing,
     ),
+    ("self-train on plans of the host", "self-train 990 2d --folds 0", ("nnUNetPlans", "plan'"), World.plain_plans),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),

@@ -73,4 +73,5 @@ def pseudo_label(
     show_table("Pseudo-labels", ["fold", "cases", "confidence in %", "stability"], rows)
     console.print(f"Wrote {made[0].folder.parent}", highlight=False)
     setting = "" if name == "model" else f" --set pseudo_labels={name}"
-    show_next(f"nnunet-limited crossval {dataset} {configuration} -tr LimitedRecipeTrainer -p {plans}{setting}")
+    train = f"train {dataset} {configuration} all" if ensemble else f"crossval {dataset} {configuration}"
+    show_next(f"nnunet-limited {train} -tr LimitedRecipeTrainer -p {plans}{setting}")

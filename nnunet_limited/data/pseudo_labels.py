@@ -95,7 +95,8 @@ def begin(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabel
 def find(preprocessed: Path, split: Split, name: str, fold: int | str) -> PseudoLabels:
     """Return the complete pseudo-labels ``name`` for a fold; its own or, if there are none, those of the ensemble.
 
-    Raises LimitedError if there are none, some are missing, or they were made for another split.
+    Raises LimitedError if there are none, some are missing, they were made for another split, or by models that have
+    learnt from the validation cases of the fold.
     """
     base = set_folder(preprocessed, split, name)
     folder = next((f for f in (base / f"fold_{fold}", base / "ensemble") if (f / RECORD).is_file()), None)
@@ -106,6 +107,13 @@ def find(preprocessed: Path, split: Split, name: str, fold: int | str) -> Pseudo
         raise LimitedError(
             f"{folder} was made for another split {split.name!r} (hash {found.origin.get('split_hash')}, now "
             f"{split.hash}); delete it and {MAKE} --name {name}"
+        )
+    members = found.origin.get("folds", [])
+    leaked = sorted({case for k in members for case in split.fold(k).train} & set(split.fold(fold).val))
+    if leaked and fold != "all":
+        raise LimitedError(
+            f"{folder} was made by models that learnt the label of {leaked[0]!r}, which fold {fold} validates on; "
+            "train fold all, or make pseudo-labels without --ensemble"
         )
     for case in split.fold(fold).unlabeled:
         if case not in found.cases or not all(file.is_file() for file in found.files(case)):

@@ -19,7 +19,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import file_hash, read_object
 from nnunet_limited.splits import Split
 from nnunet_limited.trainers.launch import TrainRequest
-from nnunet_limited.trainers.run import RECORD, load_run_split, planned_configuration
+from nnunet_limited.trainers.run import RECORD, load_run_split, planned_configuration, plans_hash
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -65,12 +65,13 @@ class ModelSource:
                     f"{base} has no {RECORD}, so it cannot be told which labels the model has seen; use a trainer of "
                     "this package, e.g. LimitedSupervisedTrainer"
                 )
-            seen = read_object(base / RECORD, "run record", "train the fold again").get("split_hash")
-            if seen != split.hash:
-                raise LimitedError(
-                    f"{base} was trained on another split (hash {seen}, split {split.name!r} has {split.hash}); train "
-                    "it again"
-                )
+            record = read_object(base / RECORD, "run record", "train the fold again")
+            for key, now in (("split_hash", split.hash), ("plans_hash", plans_hash(self.model.load_plans()))):
+                if record.get(key) != now:
+                    what = key.removesuffix("_hash")
+                    raise LimitedError(
+                        f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
+                    )
             if self.previous is not None:
                 find(preprocessed, split, self.previous, fold)
             checkpoints[str(fold)] = file_hash(base / CHECKPOINT)

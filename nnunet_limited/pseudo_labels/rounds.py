@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from nnunet_limited.data.preprocessing import is_bound
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import BASELINE, crossvalidate
 from nnunet_limited.pseudo_labels.model import ModelSource
@@ -25,18 +26,23 @@ def self_train(
 ) -> list[dict[str, Any]]:
     """Bring every round to its end and return its cross-validation, the supervised one first.
 
-    What is done is not done again. A round's pseudo-labels are called after the trainer and plans that made them.
+    What is done is not done again. A round's pseudo-labels are called after the model that made them.
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
     """
     config = getattr(find_trainer(request.trainer), "Config", None)
     if config is None or "pseudo_labels" not in config.model_fields:
         raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
+    if not is_bound(request.load_plans()):
+        raise LimitedError(
+            f"-p {request.plans} is not bound to a split, and its unlabelled cases may not be preprocessed; make plans "
+            "with 'nnunet-limited plan'"
+        )
     device = choose_device(request.value_of("-device"))
     model = replace(request, trainer=BASELINE).with_settings(list(settings), None, None)
     results = [crossvalidate(model, folds, log)]
     previous = None
     for _ in range(rounds):
-        name = f"{model.trainer}-{model.plans}"
+        name = f"{model.trainer}-{model.plans}-{model.configuration}"
         source = ModelSource(model, name, previous)
         for labels in source.check(list(folds)):
             log(f"pseudo-labels of {labels.folder.name}: {name}")
