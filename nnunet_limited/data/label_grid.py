@@ -24,18 +24,24 @@ def bring_to_network(
 ) -> Path:
     """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
 
-    Voxels with a confidence below ``threshold`` in [0, 1] become ``unsure``. What is there is not made again.
+    Voxels with a confidence below ``threshold`` in [0, 1] become ``unsure``. What is there and not older than
+    its files is not made again.
     """
     name = f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}"
     folder = unlabeled_folder.with_name(name)
     tasks = [
         (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure)
         for case in cases
-        if not (folder / f"{case}.b2nd").is_file()
+        if not _is_current(folder / f"{case}.b2nd", labels.files(case))
     ]
     if tasks:
         run_all(_bring_case, tasks, default_processes(), "Preparing pseudo-labels")
     return folder
+
+
+def _is_current(made: Path, sources: tuple[Path, ...]) -> bool:
+    """Tell whether ``made`` is there and not older than its sources, which people may correct."""
+    return made.is_file() and all(source.stat().st_mtime <= made.stat().st_mtime for source in sources)
 
 
 def _bring_case(
