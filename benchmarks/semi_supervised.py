@@ -77,7 +77,7 @@ def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[st
     if labeled == "100%":
         train = training
     elif patients:
-        train = [case for case in training if case.startswith(tuple(patients))]
+        train = [case for case in training if any(case.startswith(f"{patient}_") for patient in patients)]
     else:
         train = training[: int(labeled)]
     return {"train": train, "val": val, "unlabeled": [case for case in training if case not in set(train)]}
@@ -131,7 +131,8 @@ def write(folder: Path, rows: list[dict[str, Any]], command: str) -> None:
         writer.writeheader()
         writer.writerows({**row, "dice": f"{row['dice']:.5f}", "minutes": f"{row['minutes']:.1f}"} for row in rows)
     temporary.replace(folder / "runs.csv")
-    summaries = summarise(rows)
+    latest = (rows[-1]["iterations"], rows[-1]["settings"])
+    summaries = summarise([row for row in rows if (row["iterations"], row["settings"]) == latest])
     (folder / "table.md").write_text(table(summaries, command))
     plot(summaries, folder / "table.png")
 
