@@ -181,6 +181,10 @@ def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
         find(workspace.preprocessed, split, "all", 0)
     assert labels.origin["folds"] == [0, 1, 2]
     assert all(0 <= about["stability"] < 1 for about in labels.cases.values())
+    again = ("pseudo-label", DATASET, "2d", "-p", plans, "--ensemble", "--name", "next", "--previous", "all")
+    assert command(*again) == 0
+    second = find(workspace.preprocessed, split, "next", "all")
+    assert {about["stability"] for about in second.cases.values()} == {1.0}
 
 
 def test_most_stable_cases(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import typer
 from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
 from nnunet_limited.cli.train import (
     PASS_THROUGH,
+    ConfigurationArgument,
+    DatasetArgument,
     DeviceOption,
     EpochsOption,
     GpusOption,
@@ -31,8 +33,8 @@ def register(app: typer.Typer) -> None:
 
 def crossval(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
-    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
+    dataset: DatasetArgument,
+    configuration: ConfigurationArgument,
     trainer: Annotated[str, typer.Option("-tr", help="Trainer.")] = "LimitedMeanTeacherTrainer",
     plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
     folds: FoldsOption = None,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.train import DeviceOption
+from nnunet_limited.cli.train import ConfigurationArgument, DatasetArgument, DeviceOption
 
 
 def register(app: typer.Typer) -> None:
@@ -27,8 +27,8 @@ def progress(cases: list[str], title: str) -> Iterable[str]:
 
 
 def pseudo_label(
-    dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
-    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
+    dataset: DatasetArgument,
+    configuration: ConfigurationArgument,
     trainer: Annotated[str, typer.Option("-tr", help="Trainer of the model.")] = "LimitedSupervisedTrainer",
     plans: Annotated[str, typer.Option("-p", help="Plans of the model.")] = "nnUNetPlans",
     source: Annotated[Literal["model"], typer.Option(help="What makes the pseudo-labels: a trained model.")] = "model",

@@ -12,6 +12,8 @@ from nnunet_limited.cli.output import JsonOption, SetOption, show_json
 from nnunet_limited.cli.pseudo_label import progress
 from nnunet_limited.cli.train import (
     PASS_THROUGH,
+    ConfigurationArgument,
+    DatasetArgument,
     DeviceOption,
     EpochsOption,
     GpusOption,
@@ -27,8 +29,8 @@ def register(app: typer.Typer) -> None:
 
 def self_train(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
-    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
+    dataset: DatasetArgument,
+    configuration: ConfigurationArgument,
     trainer: Annotated[str, typer.Option("-tr", help="Trainer that learns pseudo-labels.")] = "LimitedRecipeTrainer",
     plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of pseudo-labelling and training.")] = 1,

@@ -9,6 +9,8 @@ import typer
 from nnunet_limited.cli.output import SetOption, console
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+DatasetArgument = Annotated[str, typer.Argument(help="Number or name of the dataset.")]
+ConfigurationArgument = Annotated[str, typer.Argument(help="2d, 3d_fullres, …")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Short for --set num_epochs=N.")]
 IterationsOption = Annotated[
     int | None,
@@ -35,8 +37,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Number or name of the dataset.")],
-    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres, …")],
+    dataset: DatasetArgument,
+    configuration: ConfigurationArgument,
     fold: Annotated[str, typer.Argument(help="Fold number, or all.")],
     trainer: Annotated[str, typer.Option("-tr", help="Trainer.")] = "LimitedMeanTeacherTrainer",
     plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",

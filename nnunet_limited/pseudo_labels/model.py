@@ -73,7 +73,7 @@ class ModelSource:
                         f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
                     )
             if self.previous is not None:
-                find(preprocessed, split, self.previous, fold)
+                find(preprocessed, split, self.previous, "all" if self.ensemble else fold)
             checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
         origin = {
             "source": "model",
@@ -100,7 +100,9 @@ class ModelSource:
         if not cases:
             return labels
         predictor = Predictor(self.model.results, folds, device)
-        previous = find(self.model.folder, split, self.previous, folds[0]) if self.previous is not None else None
+        previous = None
+        if self.previous is not None:
+            previous = find(self.model.folder, split, self.previous, "all" if self.ensemble else folds[0])
         dataset = UnlabeledDataset(str(folder), cases)
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)

@@ -13,8 +13,8 @@ from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
 class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
     """The recommendation: self-training on strong views mixed by CutMix.
 
-    Its teacher is a supervised run that has come to its end, which is far better than a teacher that learns beside the
-    student, and all of the student's run learns from it.
+    Its teacher is a supervised run that has come to its end, not one that learns beside the student, and all of the
+    student's run learns from it.
     """
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
