@@ -122,6 +122,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         ]  # fmt: skip
 
 
+def run_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells the run of a row from other runs."""
+    return tuple(row[key] for key in ("labelled", "seed", "trainer", "settings", "iterations", "fold"))
+
+
 def write(folder: Path, rows: list[dict[str, Any]], command: str) -> None:
     """Write the three files anew."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +232,7 @@ def main() -> None:
 
     command = " ".join(["python", "benchmarks/semi_supervised.py", *sys.argv[1:]])
     rows = read_rows(arguments.out / "runs.csv")
-    known = {(r["labelled"], r["seed"], r["trainer"], r["settings"], r["iterations"], r["fold"]) for r in rows}
+    known = {run_of(row) for row in rows}
     runs = [(labeled, seed, trainer) for trainer in [SUPERVISED, *(t for t in arguments.trainers if t != SUPERVISED)]
             for labeled in arguments.labeled for seed in arguments.seeds]  # fmt: skip
     if arguments.upper_bound:
@@ -241,13 +246,18 @@ def main() -> None:
     def one(run: tuple[str, int, str]) -> list[dict[str, Any]]:
         return train(arguments, plans[run[:2]], *run)
 
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for number, found in enumerate(pool.map(one, missing), 1):
-            rows += found
-            write(arguments.out, rows, command)
-            mean = np.mean([row["dice"] for row in found if row["class"] == "mean"])
-            print(f"{number}/{len(missing)} {found[0]['trainer']} {found[0]['labelled']} labelled, seed "
-                  f"{found[0]['seed']}: {mean:.4f} in {found[0]['minutes']:.1f} min", flush=True)  # fmt: skip
+    done = 0
+    # Self-training goes on from the supervised runs, which two jobs must not make at once.
+    for phase in ([r for r in missing if r[2] == SUPERVISED], [r for r in missing if r[2] != SUPERVISED]):
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for found in pool.map(one, phase):
+                new = {run_of(row) for row in found}
+                rows = [row for row in rows if run_of(row) not in new] + found
+                write(arguments.out, rows, command)
+                done += 1
+                mean = np.mean([row["dice"] for row in found if row["class"] == "mean"])
+                print(f"{done}/{len(missing)} {found[0]['trainer']} {found[0]['labelled']} labelled, seed "
+                      f"{found[0]['seed']}: {mean:.4f} in {found[0]['minutes']:.1f} min", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.preprocessing import data_folders, require
 from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_folder
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import file_hash, read_object
+from nnunet_limited.host.files import file_hash, one_at_a_time, read_object
 from nnunet_limited.splits import Split
 from nnunet_limited.trainers.launch import TrainRequest
 from nnunet_limited.trainers.run import RECORD, load_run_split, planned_configuration, plans_hash
@@ -90,7 +90,14 @@ class ModelSource:
         return begin(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
 
     def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
-        """Predict the cases of one set that are missing; ``track`` shows how far it is."""
+        """Predict the cases of one set that are missing; ``track`` shows how far it is.
+
+        A second process waits for the first and goes on with what that has made.
+        """
+        with one_at_a_time(labels.folder):
+            return self._make(begin(labels.folder, labels.file_ending, labels.origin), device, track)
+
+    def _make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
         plans = self.model.load_plans()
         split = load_run_split(plans)
         folds = labels.origin["folds"]
