@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,13 @@ def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest
     assert content["nnunet_limited"]["record"]["split"] == "final"
     assert len(list((folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*/*.pkl"))) == 3
     assert (results / "validation" / "summary.json").is_file()
+
+    (folder,) = (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*")
+    shutil.rmtree(folder)
+    recipe = ("self-train", "990", "2d", "-p", "nnUNetPlans_short", "--folds", "0", "-device", "cpu", "--json")
+    supervised, student = json.loads(call("nnunet-limited", *recipe))
+    assert supervised["trainer"] == SUPERVISED
+    assert student["baseline"]["dice"] == supervised["dice"]
 
 
 @pytest.mark.progress_picture

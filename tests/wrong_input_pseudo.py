@@ -68,6 +68,7 @@ TABLE: list[Row] = [
     ("pseudo-labels of another name", f"{SELF} --set pseudo_labels=r7", ("few/r7", "--name r7"), stored),
     ("pseudo-labels are not complete", SELF, ("fold_0", "no pseudo-label of 'p"), stored),
     ("pseudo-labels of another split", SELF, ("fold_0", "hash x"), lambda w: stored(w, split_hash="x")),
+    ("name of pseudo-labels is a number", f"{SELF} --set pseudo_labels=2024", ("few/2024", "--name 2024"), stored),
     ("no case is stable", f"{SELF} --set stable_share=0", ("stable_share=0", "greater than 0"), stored),
     # ---- self-train
     (
@@ -76,7 +77,18 @@ TABLE: list[Row] = [
         (TEACHER, "Recipe"),
         nothing,
     ),
-    ("self-train on plans of the host", "self-train 990 2d --folds 0", ("nnUNetPlans", "plan'"), World.plain_plans),
+    (
+        "self-train on plans of the host",
+        "self-train 990 2d --folds 0",
+        ("'unlabeled'", "splits_final"),
+        World.plain_plans,
+    ),
+    (
+        "nothing to pseudo-label",
+        f"self-train 990 2d -p {PLANS} --folds 0",
+        ("fold 0", "'few'", "LimitedRecipeTrainer"),
+        lambda w: (w.fold(unlabeled=[]), w.bind()),
+    ),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),

@@ -7,6 +7,7 @@ from and how sure and stable each case is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import content_hash, read_object, replacing, write_json
+from nnunet_limited.host.files import content_hash, file_hash, read_object, replacing, write_json
 from nnunet_limited.splits import Split, split_name
 
 RECORD = "pseudo_labels.json"
@@ -43,6 +44,10 @@ class PseudoLabels:
     def hash(self) -> str:
         """Identify where the pseudo-labels come from."""
         return content_hash(self.origin)
+
+    def hash_of(self, cases: Sequence[str]) -> str:
+        """Identify the pseudo-labels of ``cases`` by their content."""
+        return content_hash([self.origin, {case: [file_hash(file) for file in self.files(case)] for case in cases}])
 
     def files(self, case: str) -> tuple[Path, Path]:
         """Return the files of label and confidence."""

@@ -13,13 +13,21 @@ import numpy as np
 import torch
 
 from nnunet_limited.data.loader import UnlabeledDataset
-from nnunet_limited.data.preprocessing import data_folders, require
+from nnunet_limited.data.preprocessing import data_folders
 from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_folder
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import file_hash, one_at_a_time, read_object
 from nnunet_limited.splits import Split
 from nnunet_limited.trainers.launch import TrainRequest
-from nnunet_limited.trainers.run import RECORD, load_run_split, planned_configuration, plans_hash
+from nnunet_limited.trainers.run import (
+    RECORD,
+    check_unlabeled,
+    load_run_split,
+    planned_configuration,
+    plans_hash,
+    preprocess_unlabeled,
+    resolve_run,
+)
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -102,15 +110,15 @@ class ModelSource:
         split = load_run_split(plans)
         folds = labels.origin["folds"]
         cases = sorted({case for fold in folds for case in split.fold(fold).unlabeled} - set(labels.cases))
-        folder = data_folders(plans, self.model.configuration)[1]
-        require(folder, cases, "unlabelled", "train the fold or run 'nnunet-limited plan'")
+        for fold in folds:
+            self._preprocess(plans, fold)
         if not cases:
             return labels
         predictor = Predictor(self.model.results, folds, device)
         previous = None
         if self.previous is not None:
             previous = find(self.model.folder, split, self.previous, "all" if self.ensemble else folds[0])
-        dataset = UnlabeledDataset(str(folder), cases)
+        dataset = UnlabeledDataset(str(data_folders(plans, self.model.configuration)[1]), cases)
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)
             label, confidence, members = predictor.predict(np.asarray(data[:]), properties)
@@ -122,6 +130,13 @@ class ModelSource:
             }
             labels = labels.add(case, label, confidence, properties, about, predictor.reader)
         return labels
+
+    def _preprocess(self, plans: dict[str, Any], fold: int | str) -> None:
+        """Have the unlabelled cases of a fold preprocessed, which plans of the host leave to the first run."""
+        settings = read_object(self.model.results / f"fold_{fold}" / RECORD, "run record", "train again")["settings"]
+        run = resolve_run(self.model.trainer, plans, self.model.configuration, fold, settings)
+        check_unlabeled(run, self.model.trainer, self.model.folder.name)
+        preprocess_unlabeled(run, plans, self.model.configuration, lambda line: None)
 
 
 def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from nnunet_limited.data.preprocessing import is_bound
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import BASELINE, crossvalidate
 from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer
+from nnunet_limited.trainers.run import check_unlabeled, planned_configuration, resolve_run
 
 Track = Callable[..., Iterable[str]]
 
@@ -29,15 +29,12 @@ def self_train(
     What is done is not done again. A round's pseudo-labels are called after the model that made them.
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
     """
-    config = getattr(find_trainer(request.trainer), "Config", None)
+    trainer = find_trainer(request.trainer)
+    config = getattr(trainer, "Config", None)
     if config is None or "pseudo_labels" not in config.model_fields:
         raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
-    if not is_bound(request.load_plans()):
-        raise LimitedError(
-            f"-p {request.plans} is not bound to a split, and its unlabelled cases may not be preprocessed; make plans "
-            "with 'nnunet-limited plan'"
-        )
     device = choose_device(request.value_of("-device"))
+    _check_student(request.with_settings(list(settings), None, None), trainer, folds)
     model = replace(request, trainer=BASELINE).with_settings(list(settings), None, None)
     results = [crossvalidate(model, folds, log)]
     previous = None
@@ -51,3 +48,13 @@ def self_train(
         results.append(crossvalidate(model, folds, log))
         previous = name
     return results
+
+
+def _check_student(request: TrainRequest, trainer: Any, folds: Sequence[int]) -> None:
+    """Refuse now what the trainer of the pseudo-labels would refuse after the supervised runs."""
+    plans = request.load_plans()
+    config = trainer.resolve_config(plans)
+    trainer.refuse_unsuitable(planned_configuration(plans, request.configuration), config)
+    for fold in folds:
+        run = resolve_run(request.trainer, plans, request.configuration, fold, config.model_dump(mode="json"))
+        check_unlabeled(run, request.trainer, request.folder.name)

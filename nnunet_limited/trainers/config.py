@@ -16,7 +16,7 @@ from nnunet_limited.errors import LimitedError
 class TrainerConfig(BaseModel):
     """What every trainer understands. The defaults are nnU-Net's own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     num_epochs: int = Field(1000, ge=1, description="length of the run in epochs")
     num_iterations_per_epoch: int = Field(250, ge=1, description="optimizer steps per epoch")

@@ -36,6 +36,17 @@ class Run:
         """Record in the results folder what is trained there."""
         write_json(self.results / RECORD, self.record)
 
+    def learns_from(self, what: str, content: str) -> None:
+        """Record the hash of ``what`` this fold alone learns from; refuse a fold that has learnt from others."""
+        self.record[what] = content
+        file = self.results / RECORD
+        before = read_object(file, "run record", "delete its folder").get(what) if file.is_file() else content
+        if before != content:
+            raise LimitedError(
+                f"{self.results} was trained on other {what.replace('_', ' ')} (hash {before}, now {content}); delete "
+                "that folder to train on the new ones"
+            )
+
 
 def resolve_run(
     trainer: str, plans: dict[str, Any], configuration: str, fold: int | str, settings: dict[str, Any]

@@ -43,9 +43,9 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
-        """Refuse a fold whose pseudo-labels are not complete."""
+        """Refuse a fold whose pseudo-labels are not complete, or not those that it has learnt."""
         super().check_unlabeled(run, config, dataset_name)
-        cls._stored(run, config, dataset_name)
+        run.learns_from("pseudo_labels", cls._stored(run, config, dataset_name).hash_of(run.fold.unlabeled))
 
     @staticmethod
     def _stored(run: Run, config: Any, dataset_name: str) -> PseudoLabels:
