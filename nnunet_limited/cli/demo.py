@@ -21,7 +21,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of phantom, split and training.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the whole way on a made-up dataset: 3 labelled cases, supervised against mean teacher (minutes, CPU).
+    """Show the whole way on a made-up dataset: 3 labelled cases, supervised against the recipe (minutes, CPU).
 
     Example: nnunet-limited demo
     """

@@ -71,7 +71,7 @@ def plan(
     result = make_plans(request)
     folder = result.file.parent
     name = write_variant(folder, result.plans, settings) if settings else result.plans
-    train = f"nnunet-limited train {folder.name} {result.configurations[0]} 0 -tr LimitedMeanTeacherTrainer -p {name}"
+    train = f"nnunet-limited self-train {folder.name} {result.configurations[0]} -p {name}"
     if as_json:
         show_json(
             {
@@ -98,7 +98,7 @@ def plan(
     for warning in result.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
     console.print(f"wrote {folder / f'{name}.json'}", highlight=False)
-    show_next(train, f"nnunet-limited crossval {folder.name} {result.configurations[0]} -p {name}")
+    show_next(train, f"nnunet-limited train {folder.name} {result.configurations[0]} 0 -p {name}")
 
 
 def configure(
@@ -125,4 +125,4 @@ def configure(
         show_json({"plans": new, "file": str(folder / f"{new}.json"), "dataset": folder.name})
         return
     console.print(f"wrote {folder / f'{new}.json'}", highlight=False)
-    show_next(f"nnunet-limited train {folder.name} CONFIGURATION 0 -tr LimitedMeanTeacherTrainer -p {new}")
+    show_next(f"nnunet-limited self-train {folder.name} CONFIGURATION -p {new}")
