@@ -24,6 +24,11 @@ from nnunet_limited.trainers.catalogue import trainer_names
 ON_SEVERAL_GPUS = [name for name in trainer_names() if getattr(trainers, name).runs_on_several_gpus]
 
 
+def together(variant: str) -> list[str]:
+    """Return the trainers to try on two processes: all of them in 2D, in 3D the one with a network of its own there."""
+    return ON_SEVERAL_GPUS if variant == "2d" else ["LimitedCrossTeachingTrainer"]
+
+
 def command(workspace: Workspace, plans: str, *flags: str) -> list[str]:
     configuration = workspace.variant.configuration
     start = [sys.executable, "-m", "nnunet_limited", "train", DATASET, configuration, "0", "-p", plans]
@@ -57,24 +62,24 @@ def test_killed_run_continues(workspaces, delay: float) -> None:
     assert {f.name for f in folder.glob("checkpoint*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
 
 
-def train_together(rank: int, root: str, plans: str, variables: dict[str, str], out: str) -> None:
+def train_together(rank: int, root: str, variant: str, plans: str, variables: dict[str, str], out: str) -> None:
     os.environ.update(variables)
     torch.set_num_threads(1)
     from helpers import VARIANTS
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as host
 
-    workspace = Workspace(Path(root), VARIANTS["2d"])
-    for name in ON_SEVERAL_GPUS:
-        # The host allows CUDA only, so the trainer starts as if alone and is joined to the group by hand.
+    from nnunet_limited.trainers import base
+
+    # The host takes CUDA for granted where there are several processes.
+    host.DDP = base.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
+    workspace = Workspace(Path(root), VARIANTS[variant])
+    for name in together(variant):
+        dist.init_process_group("gloo", init_method=f"file://{out}/{name}", rank=rank, world_size=2)
         made = workspace.trainer(name, plans)
+        made.device, made.grad_scaler = torch.device("cpu"), None
         made.disable_checkpointing = True
         made.on_train_start()
-        dist.init_process_group("gloo", init_method=f"file://{out}/{name}", rank=rank, world_size=2)
-        made.is_ddp, made.local_rank = True, rank
-        made._do_i_compile = lambda: False
-        made.loss = made._build_loss()
-        made.network = DistributedDataParallel(made.network)
-        for partner in made.partner_optimizers:
-            made.partners[partner] = DistributedDataParallel(made.partners[partner])
+        assert made.batch_size == 2  # half of what is planned
         made.on_train_epoch_start()
         torch.manual_seed(rank)
         for _ in range(rank):  # other data on each rank
@@ -84,12 +89,13 @@ def train_together(rank: int, root: str, plans: str, variables: dict[str, str], 
         dist.destroy_process_group()
 
 
-def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path) -> None:
-    workspace = workspaces("2d")
+@pytest.mark.parametrize("variant", ["2d", "3d"])
+def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path, variant: str) -> None:
+    workspace = workspaces(variant)
     plans = workspace.configure("ddp", start_fraction=0.2, rampup_fraction=0.0)  # the first two of the steps without
     variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
-    mp.spawn(train_together, (str(workspace.root), plans, variables, str(tmp_path)), nprocs=2)
-    for name in ON_SEVERAL_GPUS:
+    mp.spawn(train_together, (str(workspace.root), variant, plans, variables, str(tmp_path)), nprocs=2)
+    for name in together(variant):
         mine, theirs = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in (0, 1))
         assert mine.keys() == theirs.keys()
         for key in mine:

@@ -60,6 +60,8 @@ def test_class_shares() -> None:
     mask = torch.tensor([[[True, True, True, False]]])
     torch.testing.assert_close(class_shares(probability, mask, False), torch.tensor([1 / 3, 2 / 3]))
     torch.testing.assert_close(class_shares(probability, mask, True), torch.tensor([1 / 3, 2 / 3]))
+    each = torch.tensor([[[True, True, False, False], [False, True, True, True]]])
+    torch.testing.assert_close(class_shares(probability, each, True), torch.tensor([1 / 2, 2 / 3]))
 
 
 def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import FROM_START
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
+from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.components import largest_components
 from nnunet_limited.losses.consistency import divergence, entropy
-from nnunet_limited.losses.pseudo_label import dice_loss, harden, label_probabilities, segmentation_loss
+from nnunet_limited.losses.pseudo_label import confidence, dice_loss, harden, label_probabilities, segmentation_loss
 from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
 from nnunet_limited.trainers.uncertainty_rectified_pyramid import pyramid_consistency
 
@@ -37,15 +39,18 @@ def softmax(output) -> torch.Tensor:
     return torch.softmax(output[0] if isinstance(output, list) else output, 1)
 
 
-def segmentation_reference(logits: torch.Tensor, target: torch.Tensor, counted: torch.Tensor, inside: int):
-    """CE over the counted voxels divided by all inside, plus 1 - mean foreground Dice over the counted ones."""
-    p, keep = torch.softmax(logits, 1), counted[:, 0]
-    ce = functional.cross_entropy(logits, target.argmax(1), reduction="none")[keep].sum() / inside
+def segmentation_reference(logits, target, weight: torch.Tensor, inside: int, regions: bool = False) -> torch.Tensor:
+    """Weighted CE divided by the voxels inside, plus 1 - mean Dice of weighted sums, the background's left out."""
+    p, weight = (torch.sigmoid(logits) if regions else torch.softmax(logits, 1)), weight.float()
+    if regions:
+        ce = -torch.distributions.Bernoulli(p).log_prob(target).mean(1, keepdim=True)
+    else:
+        ce = functional.cross_entropy(logits, target.argmax(1), reduction="none")[:, None]
     dices = []
-    for c in range(1, logits.shape[1]):
-        a, b = p[:, c][keep], target[:, c][keep]
-        dices.append((2 * (a * b).sum() + 1e-5) / (a.sum() + b.sum() + 1e-5))
-    return ce + 1 - torch.stack(dices).mean()
+    for c in range(0 if regions else 1, logits.shape[1]):
+        a, b, w = p[:, c], target[:, c], weight[:, 0]
+        dices.append((2 * (w * a * b).sum() + 1e-5) / ((w * a).sum() + (w * b).sum() + 1e-5))
+    return (weight * ce).sum() / inside + 1 - torch.stack(dices).mean()
 
 
 def gradient(loss: torch.Tensor, network) -> list[torch.Tensor]:
@@ -83,15 +88,29 @@ def test_entropy_of_a_saturated_softmax_has_a_finite_gradient() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_voxels_that_do_not_count_are_in_no_sum_of_the_loss() -> None:
-    logits, target = torch.randn(2, 3, 6, 6), harden(torch.rand(2, 3, 6, 6), False)
+@pytest.mark.parametrize("regions", [False, True])
+def test_voxels_that_do_not_count_are_in_no_sum_of_the_loss(regions: bool) -> None:
+    logits, target = torch.randn(2, 3, 6, 6), harden(torch.rand(2, 3, 6, 6), regions)
     mask = torch.rand(2, 1, 6, 6) > 0.2
-    weight = mask & (torch.rand(2, 1, 6, 6) > 0.5)
-    got = segmentation_loss(logits, target, weight, mask, False)
-    torch.testing.assert_close(got, segmentation_reference(logits, target, weight, int(mask.sum())))
-    spoiled = torch.where(weight, logits, 1e4 * torch.randn(logits.shape))
-    assert segmentation_loss(spoiled, target, weight, mask, False) == got
-    assert segmentation_loss(logits, target, torch.zeros_like(weight), mask, False) == 0
+    counted = mask & (torch.rand(2, 1, 6, 6) > 0.5)
+    got = segmentation_loss(logits, target, counted, mask, regions)
+    torch.testing.assert_close(got, segmentation_reference(logits, target, counted, int(mask.sum()), regions))
+    spoiled = torch.where(counted, logits, 1e4 * torch.randn(logits.shape))
+    assert segmentation_loss(spoiled, target, counted, mask, regions) == got
+    assert segmentation_loss(logits, target, torch.zeros_like(counted), mask, regions) == 0
+    weight = counted * torch.rand(2, 1, 6, 6)
+    expected = segmentation_reference(logits, target, weight, int(mask.sum()), regions)
+    torch.testing.assert_close(segmentation_loss(logits, target, weight, mask, regions), expected)
+    torch.testing.assert_close(
+        segmentation_loss(logits, target, weight.expand_as(logits), mask, True),
+        segmentation_reference(logits, target, weight, int(mask.sum()), True),
+    )
+
+
+def test_confidence_is_that_of_the_hard_label() -> None:
+    p = torch.tensor([[0.1, 0.7, 0.2]])[..., None]
+    assert confidence(p, False).flatten().tolist() == pytest.approx([0.7])
+    assert confidence(p, True).flatten().tolist() == pytest.approx([0.9, 0.7, 0.8])
 
 
 def test_labels_become_probabilities() -> None:
@@ -180,11 +199,18 @@ def test_pyramid() -> None:
     assert pyramid_consistency(scales, mask, False) < 1e-6
 
 
-def test_pyramid_uses_every_scale(start) -> None:
+def test_pyramid_uses_every_scale_that_learns_from_labels(start) -> None:
     made, crops = start("LimitedUncertaintyRectifiedPyramidTrainer")
-    made.unsupervised_loss(crops).loss.backward()
-    for layer in made.network.decoder.seg_layers:
-        assert layer.weight.grad.abs().sum() > 0
+    learning = []
+    for backward in (
+        lambda: made._supervised_backward(made.network, crops, sync=True),
+        lambda: made.unsupervised_loss(crops).loss.backward(),
+    ):
+        made.network.zero_grad()
+        backward()
+        grads = [layer.weight.grad for layer in made.network.decoder.seg_layers]  # the coarsest first
+        learning.append([grad is not None and bool(grad.any()) for grad in grads])
+    assert learning == [[False, True, True]] * 2
 
 
 def test_each_network_learns_from_the_other_s_hard_label(start) -> None:
@@ -199,6 +225,19 @@ def test_each_network_learns_from_the_other_s_hard_label(start) -> None:
     torch.testing.assert_close(loss, sum(terms))
     for network, term in zip((first, second), terms, strict=True):
         assert_equal_gradients(gradient(loss, network), gradient(term, network))
+
+
+def test_auxiliary_decoders_agree_with_the_main_one_under_perturbed_features(start, monkeypatch) -> None:
+    made, crops = start("LimitedCrossConsistencyTrainer")
+    factors = (0.5, 0.8, 1.5)
+    perturbations = [lambda features, f=f: [f * map_ for map_ in features] for f in factors]
+    monkeypatch.setattr("nnunet_limited.trainers.cross_consistency.PERTURBATIONS", perturbations)
+    target = softmax(made.network(crops.strong))
+    expected = []
+    for factor, decoder in zip(factors, made.partners["auxiliary"].decoders, strict=True):
+        p = softmax(decoder([factor * map_ for map_ in made.network.encoder(crops.strong)]))
+        expected.append(((p - target) ** 2)[crops.mask.expand_as(p)].mean())
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, sum(expected) / 3)
 
 
 def test_auxiliary_decoders_stay_out_of_what_is_predicted_with(start, tmp_path: Path) -> None:
@@ -249,6 +288,18 @@ def test_resistance_is_to_the_other_s_examples(start) -> None:
     torch.testing.assert_close(with_it, expected, rtol=1e-3, atol=1e-6)
 
 
+def test_adversarial_examples_survive_half_precision(start) -> None:
+    made, _ = start("LimitedDeepCoTrainingTrainer", adversarial_step=0.01)
+    image = torch.randn(1, 1, 1024, 1024)
+    moved = []
+    for half in (False, True):
+        leaf = image.clone().requires_grad_()
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            logits = made.full_resolution(made.network(leaf))
+            moved.append(made.adversarial(leaf, logits, torch.ones_like(image, dtype=torch.bool)) - image)
+    assert (torch.sign(moved[0]) == torch.sign(moved[1])).float().mean() > 0.8
+
+
 @pytest.mark.parametrize("variant", ["2d", "3d"])
 def test_transformer_and_network_teach_each_other_by_dice(start, variant: str) -> None:
     made, crops = start("LimitedCrossTeachingTrainer", variant)
@@ -282,7 +333,7 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     box = torch.zeros(crops.mask.shape, dtype=torch.bool)
     box[..., 5:20, 5:20] = True
     module = "nnunet_limited.trainers.unimatch"
-    monkeypatch.setattr(f"{module}.cutmix_boxes", lambda batch, shape, device: box)
+    monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
     monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
     p = softmax(made.network(crops.weak)).detach()
     label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.mask
@@ -299,7 +350,7 @@ def test_recipe_mixes_images_pseudo_labels_and_masks_alike(start, monkeypatch) -
     made, crops = start("LimitedRecipeTrainer")
     box = torch.zeros(crops.mask.shape, dtype=torch.bool)
     box[..., 5:20, 5:20] = True
-    monkeypatch.setattr("nnunet_limited.trainers.recipe.cutmix_boxes", lambda batch, shape, device: box)
+    monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
     sure = (crops.stored >= 0) & (crops.stored < 3) & crops.mask
     label = functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
     order = [len(label) - 1, *range(len(label) - 1)]
@@ -330,9 +381,12 @@ def test_each_adversary_learns_in_its_own_phase(start) -> None:
     assert any(g.any() for g in gradient(found.loss, made.network))
     assert any(g.any() for g in gradient(found.partner_loss, discriminator))
     assert not any(g.any() for g in gradient(found.partner_loss, made.network))
-    p = torch.where(crops.mask, softmax(made.network(crops.strong)), 0.0)
-    told = discriminator(torch.where(crops.mask, crops.strong, 0.0), p)
+    background = torch.tensor([1.0, 0, 0])[None, :, None, None]
+    unlabeled = torch.where(crops.mask, softmax(made.network(crops.strong)), background)
+    told, real = discriminator(crops.strong, unlabeled), discriminator(crops.image, softmax(made.network(crops.image)))
     torch.testing.assert_close(found.loss, -functional.logsigmoid(told).mean())
+    expected = -(functional.logsigmoid(-told).mean() + functional.logsigmoid(real).mean()) / 2
+    torch.testing.assert_close(found.partner_loss, expected)
 
 
 @pytest.mark.parametrize("variant", ["2d", "regions", "ignore"])
@@ -371,10 +425,16 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
             assert weight[b, 0, y, x] == known * crops.mask[b, 0, y, x]
 
 
-def test_what_a_method_cannot_do_is_refused(workspaces) -> None:
-    from nnunet_limited.errors import LimitedError
-
+def test_what_a_method_cannot_do_is_refused(workspaces, monkeypatch) -> None:
     workspace = workspaces("2d")
     single = workspace.configure("single", **FROM_START, unlabeled_batch_size=1)
-    with pytest.raises(LimitedError, match="unlabeled_batch_size=2"):
-        workspace.trainer("LimitedInterpolationConsistencyTrainer", single)
+    for name in ("LimitedInterpolationConsistencyTrainer", "LimitedUniMatchTrainer", "LimitedRecipeTrainer"):
+        with pytest.raises(LimitedError, match="unlabeled_batch_size=2"):
+            workspace.trainer(name, single)
+    made = workspace.trainer("LimitedUniMatchTrainer", workspace.configure("share", **FROM_START))
+    monkeypatch.setattr(nnUNetTrainer, "_set_batch_size_and_oversample", lambda self: setattr(self, "batch_size", 1))
+    with pytest.raises(LimitedError, match="on each GPU"):
+        made.initialize()
+    monkeypatch.setattr("nnunet_limited.trainers.cross_teaching.find_spec", lambda name: None)
+    with pytest.raises(LimitedError, match="nnunet-limited\\[transformer\\]"):
+        workspace.trainer("LimitedCrossTeachingTrainer", single)

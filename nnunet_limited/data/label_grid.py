@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.pseudo_labels import PseudoLabels
-from nnunet_limited.host.files import replacing
+from nnunet_limited.host.files import one_at_a_time, replacing
 from nnunet_limited.host.parallel import default_processes, run_all
 
 
@@ -24,18 +24,19 @@ def bring_to_network(
 ) -> Path:
     """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
 
-    Voxels with a confidence below ``threshold`` in [0, 1] become ``unsure``. What is there and not older than
-    its files is not made again.
+    Voxels with a confidence below ``threshold`` in [0, 1] become ``unsure``. What is there and not older than its files
+    is not made again. One process prepares them; others, as there are with several GPUs, wait for it.
     """
     name = f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}"
     folder = unlabeled_folder.with_name(name)
-    tasks = [
-        (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure)
-        for case in cases
-        if not _is_current(folder / f"{case}.b2nd", labels.files(case))
-    ]
-    if tasks:
-        run_all(_bring_case, tasks, default_processes(), "Preparing pseudo-labels")
+    with one_at_a_time(folder):
+        tasks = [
+            (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure)
+            for case in cases
+            if not _is_current(folder / f"{case}.b2nd", labels.files(case))
+        ]
+        if tasks:
+            run_all(_bring_case, tasks, default_processes(), "Preparing pseudo-labels")
     return folder
 
 

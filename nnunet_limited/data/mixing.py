@@ -37,3 +37,9 @@ def cutmix_boxes(batch: int, shape: Sequence[int], device: torch.device) -> torc
         ]
         boxes.append(box_mask(shape, sides, device))
     return torch.stack(boxes)[:, None]
+
+
+def cutmix(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return each of ``values`` (b, c, *spatial) with the same random boxes of the next crop of the batch in it."""
+    boxes = cutmix_boxes(len(values[0]), values[0].shape[2:], values[0].device)
+    return tuple(torch.where(boxes, value.roll(1, 0), value) for value in values)

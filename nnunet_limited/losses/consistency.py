@@ -69,12 +69,14 @@ def rampup(progress: float) -> float:
 
 
 def class_shares(probability: torch.Tensor, mask: torch.Tensor, regions: bool) -> torch.Tensor:
-    """Return the share (c,) of each class or region among the pseudo-labels of the voxels in ``mask``."""
-    inside = mask.long()
+    """Return the share (c,) of each class or region among the pseudo-labels of the voxels in ``mask``.
+
+    ``mask`` may have a channel for each region.
+    """
     if regions:
         axes = [0, *range(2, probability.ndim)]
-        counts = ((probability > 0.5) * inside).sum(dim=axes)
-    else:
-        counts = torch.zeros(probability.shape[1], device=probability.device, dtype=torch.long)
-        counts.scatter_add_(0, probability.argmax(1).flatten(), inside.flatten())
-    return counts / inside.sum().clamp(min=1)
+        inside = mask.expand_as(probability)
+        return ((probability > 0.5) & inside).sum(dim=axes) / inside.sum(dim=axes).clamp(min=1)
+    counts = torch.zeros(probability.shape[1], device=probability.device, dtype=torch.long)
+    counts.scatter_add_(0, probability.argmax(1).flatten(), mask.long().flatten())
+    return counts / mask.sum().clamp(min=1)

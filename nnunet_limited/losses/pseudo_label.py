@@ -21,6 +21,14 @@ def harden(probability: torch.Tensor, regions: bool) -> torch.Tensor:
     return torch.zeros_like(probability).scatter_(1, probability.argmax(1, keepdim=True), 1.0)
 
 
+def background(probability: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return probabilities of the same shape that say background everywhere: class 0, or none of the ``regions``."""
+    empty = torch.zeros_like(probability)
+    if not regions:
+        empty[:, 0] = 1
+    return empty
+
+
 def confidence(probability: torch.Tensor, regions: bool) -> torch.Tensor:
     """Return the probability of the hard label: (b, 1, *spatial), or (b, c, *spatial) for each of the ``regions``."""
     return torch.maximum(probability, 1 - probability) if regions else probability.amax(1, keepdim=True)

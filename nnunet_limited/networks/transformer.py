@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nnunet_limited.errors import LimitedError
+NO_MONAI = "its 2D Transformer is MONAI's; pip install 'nnunet-limited[transformer]', or train a 3D configuration"
 
 
 class Padded(nn.Module):
@@ -35,10 +35,12 @@ def make_transformer(channels: int, classes: int, patch_size: Sequence[int], fea
     """Return MONAI's Swin UNETR (arXiv 2201.01266) in 2D, Primus (arXiv 2503.01835) in 3D.
 
     ``features`` is the width of the Swin UNETR, a multiple of 12, and an 18th of that of Primus; ``depth`` is the
-    number of Primus' blocks. Raises LimitedError in 2D if MONAI is not installed.
+    number of Primus' blocks.
     """
     if len(patch_size) == 2:
-        return Padded(_swin()(channels, classes, feature_size=features, spatial_dims=2), 32)
+        from monai.networks.nets import SwinUNETR
+
+        return Padded(SwinUNETR(channels, classes, feature_size=features, spatial_dims=2), 32)
     from dynamic_network_architectures.architectures.primus import Primus
 
     shape = tuple(8 * max(2, math.ceil(n / 8)) for n in patch_size)
@@ -46,14 +48,3 @@ def make_transformer(channels: int, classes: int, patch_size: Sequence[int], fea
     return Padded(
         primus(channels, 18 * features, (8, 8, 8), classes, eva_depth=depth, eva_numheads=6, input_shape=shape), 8
     )
-
-
-def _swin() -> Any:
-    try:
-        from monai.networks.nets import SwinUNETR
-    except ImportError as error:
-        raise LimitedError(
-            "the 2D Transformer of LimitedCrossTeachingTrainer is MONAI's; pip install 'nnunet-limited[transformer]', "
-            "or train a 3D configuration"
-        ) from error
-    return SwinUNETR

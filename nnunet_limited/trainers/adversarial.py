@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from pydantic import Field
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from nnunet_limited.losses.pseudo_label import background
 from nnunet_limited.networks.discriminator import Discriminator
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
@@ -40,19 +40,19 @@ class LimitedAdversarialTrainer(LimitedTrainer):
     def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
         """Return Adam, as in the paper."""
         rate = self.config.discriminator_lr
-        optimizer = torch.optim.Adam(self.partners[name].parameters(), rate)
-        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+        return self.with_decay(torch.optim.Adam(self.partners[name].parameters(), rate), rate)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the student's loss for being told, and the discriminator's for not telling."""
         discriminator = self.partners["discriminator"]
         frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
-        image = torch.where(crops.mask, crops.strong, 0.0)
-        unlabeled = torch.where(crops.mask, self.probabilities(self.network(crops.strong)), 0.0)
+        unlabeled = self.probabilities(self.network(crops.strong))
+        # Outside the image both kinds of crop are background, or the discriminator would tell them by that.
+        unlabeled = torch.where(crops.mask, unlabeled, background(unlabeled, self.regions))
         with torch.no_grad():
             labeled = self.probabilities(self.network(crops.image))
-        told = functional_call(unwrap(discriminator), frozen, (image, unlabeled))
-        fake, real = discriminator(image, unlabeled.detach()), discriminator(crops.image, labeled)
+        told = functional_call(unwrap(discriminator), frozen, (crops.strong, unlabeled))
+        fake, real = discriminator(crops.strong, unlabeled.detach()), discriminator(crops.image, labeled)
         bce = functional.binary_cross_entropy_with_logits
         learning = (bce(fake, torch.zeros_like(fake)) + bce(real, torch.ones_like(real))) / 2
         return Unsupervised(bce(told, torch.ones_like(told)), unlabeled.detach(), learning)

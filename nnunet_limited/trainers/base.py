@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_limited.data.loader import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
 from nnunet_limited.data.random_state import RandomStream
 from nnunet_limited.data.views import Views, without_benchmark
-from nnunet_limited.losses.consistency import class_shares, probabilities, rampup
+from nnunet_limited.losses.consistency import class_shares, masked_mean, probabilities, rampup
+from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.trainers.hidden_labels import HiddenLabelDice
 from nnunet_limited.trainers.run import Run, check_unlabeled, preprocess_unlabeled
@@ -53,20 +54,23 @@ class Crops(NamedTuple):
 class Unsupervised(NamedTuple):
     """The unsupervised loss of a batch, and the probabilities (u, c, *spatial) of the pseudo-labels behind it.
 
-    ``partner_loss`` trains partners alone and is not weighted.
+    ``partner_loss`` trains partners alone and is not weighted. ``counted`` (u, 1 or c, *spatial) is True where the
+    pseudo-labels count, everywhere inside the image if it is None.
     """
 
     loss: torch.Tensor
     target: torch.Tensor
     partner_loss: torch.Tensor | None = None
+    counted: torch.Tensor | None = None
 
 
 class LimitedTrainer(SplitTrainer):
     """nnU-Net's trainer with a second, unlabelled stream.
 
     A step is: labelled loss backward, ``weight * unsupervised loss`` backward, one clipped optimizer step,
-    :meth:`after_step`. The two parts are back-propagated one after the other, so a step of one network needs the memory
-    of a supervised one. While the weight is 0 the student's step is that of ``nnUNetTrainer``, number for number.
+    :meth:`after_step`. The two parts are back-propagated one after the other, so a step with one unlabelled pass
+    needs the memory of a supervised one. While the weight is 0 the student's step is that of ``nnUNetTrainer``, number
+    for number.
 
     A method overrides ``Config``, :meth:`unsupervised_loss` and, if it has further networks, :meth:`make_partners`,
     ``supervised_partners``, :meth:`after_step` and ``predictor_name``.
@@ -76,14 +80,17 @@ class LimitedTrainer(SplitTrainer):
     uses_unlabeled: ClassVar[bool] = True
     supervised_partners: ClassVar[tuple[str, ...]] = ()
     strong_views: ClassVar[int] = 1
+    perturbs_features: ClassVar[bool] = False
+    mixes_crops: ClassVar[bool] = False
     unlabeled_loader: TwoStreamLoader | None = None
     hidden_labels: HiddenLabelDice | None = None
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
         """Return the log keys this trainer adds to the host's."""
-        keys = ("supervised_losses", "unsupervised_losses", "unsupervised_weights", "pseudo_label_shares")
-        return (*keys, "pseudo_label_dice") if self.config.log_pseudo_label_dice else keys
+        keys = ["supervised_losses", "unsupervised_losses", "unsupervised_weights"]
+        keys += ["pseudo_label_shares", "counted_shares"]
+        return (*keys, "pseudo_label_dice") if self.config.log_pseudo_label_dice else tuple(keys)
 
     # ---- what a method overrides -------------------------------------------------------------------------------------
 
@@ -109,9 +116,20 @@ class LimitedTrainer(SplitTrainer):
 
     # ---- start -------------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
+        """Refuse networks whose features cannot be perturbed, and batches of one crop where crops are mixed."""
+        if cls.perturbs_features and not can_perturb(configuration):
+            return NOT_PERTURBABLE
+        if cls.mixes_crops and (config.unlabeled_batch_size or configuration["batch_size"]) < 2:
+            return "it mixes pairs of unlabelled crops on each GPU; give --set unlabeled_batch_size=2 or more"
+        return None
+
     def initialize(self) -> None:
         """Build the student as the host does, then the partners, whose randomness does not disturb the student's."""
         super().initialize()
+        planned = self.configuration_manager.configuration
+        self.refuse_unsuitable({**planned, "batch_size": self.batch_size}, self.config)  # this GPU's share of the batch
         self.method_stream = RandomStream(self._seed(1))
         with self.method_stream.active():
             made = self.make_partners()
@@ -229,15 +247,16 @@ class LimitedTrainer(SplitTrainer):
         supervised = self._supervised_backward(self.network, crops, sync=not weight)
         for name in self.supervised_partners:
             self._supervised_backward(self.partners[name], crops, sync=not weight)
-        terms = [supervised, torch.zeros_like(supervised)]
+        terms = [supervised, torch.zeros_like(supervised), torch.zeros_like(supervised)]
         shares = torch.zeros(self.label_manager.num_segmentation_heads, device=self.device)
         if weight:
             # Without the cache, or weights cast under no_grad would be reused without gradient.
             with self._autocast(cache=False), self.method_stream.active():
-                loss, pseudo, partner_loss = self.unsupervised_loss(crops)
+                loss, pseudo, partner_loss, counted = self.unsupervised_loss(crops)
             self._backward(weight * loss if partner_loss is None else weight * loss + partner_loss)
-            terms[1] = loss.detach()
-            shares = class_shares(pseudo, crops.mask, self.regions)
+            counted = crops.mask if counted is None else counted
+            terms[1], terms[2] = loss.detach(), masked_mean(counted.float(), crops.mask)
+            shares = class_shares(pseudo, counted, self.regions)
         self._optimizer_step()
         self.after_step()
         self.iteration += 1
@@ -247,7 +266,8 @@ class LimitedTrainer(SplitTrainer):
             "supervised_losses": values[0],
             "unsupervised_losses": values[1],
             "unsupervised_weights": weight,
-            "pseudo_label_shares": values[2:],
+            "counted_shares": values[2],
+            "pseudo_label_shares": values[3:],
         }
 
     def crops(self, batch: dict[str, Any]) -> Crops:
@@ -339,8 +359,8 @@ class LimitedTrainer(SplitTrainer):
             shares = np.asarray(self.logger.get_value("pseudo_label_shares", step=-1))
             if (shares > 0).sum() <= (0 if self.regions else 1):
                 self.print_to_log_file(
-                    "WARNING: in this epoch all pseudo-labels were of one class. Lower consistency_weight, raise "
-                    "start_fraction, or check that the labelled cases contain every class."
+                    "WARNING: in this epoch all pseudo-labels that count were of one class, if there were any. Lower "
+                    "consistency_weight, raise start_fraction, or check that the labelled cases contain every class."
                 )
         super().on_epoch_end()
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
-from nnunet_limited.networks.perturb import (
-    NOT_PERTURBABLE,
-    can_perturb,
-    channel_dropout,
-    decode,
-    encode,
-    feature_drop,
-    feature_noise,
-)
+from nnunet_limited.networks.perturb import channel_dropout, decode, encode, feature_drop, feature_noise
 from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
 
 PERTURBATIONS = (channel_dropout, feature_noise, feature_drop)
@@ -30,14 +20,10 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
     decoders are not part of what is predicted with.
     """
 
+    perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
     relative_time = 4.1
     relative_memory = 2.2
-
-    @classmethod
-    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
-        """Refuse networks without encoder and decoder."""
-        return None if can_perturb(configuration) else NOT_PERTURBABLE
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return one auxiliary decoder for each perturbation."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from pydantic import Field
 from torch import nn
 
 from nnunet_limited.losses.pseudo_label import dice_loss
-from nnunet_limited.networks.transformer import make_transformer
+from nnunet_limited.networks.transformer import NO_MONAI, make_transformer
 from nnunet_limited.trainers.config import SemiSupervisedConfig
 from nnunet_limited.trainers.cross_pseudo_supervision import LimitedCrossPseudoSupervisionTrainer
 
@@ -34,6 +34,13 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
     relative_time = 6.9
     relative_memory = 3.0
 
+    @classmethod
+    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
+        """Refuse 2D without MONAI."""
+        if len(configuration["patch_size"]) == 2 and find_spec("monai") is None:
+            return NO_MONAI
+        return super().unsuitable(configuration, config)
+
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the Transformer."""
         patch_size = self.configuration_manager.patch_size
@@ -45,7 +52,7 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
         """Return AdamW, which Transformers need."""
         rate = self.config.transformer_lr
         optimizer = torch.optim.AdamW(self.partners[name].parameters(), rate, weight_decay=0.05)
-        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+        return self.with_decay(optimizer, rate)
 
     def compare(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the Dice loss of one network's logits against the other's hard labels."""

@@ -34,7 +34,8 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
     def adversarial(self, image: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return ``image`` moved so that the network that gave ``logits`` is less sure of its hard label."""
         label = harden(probabilities(logits.detach(), self.regions), self.regions)
-        loss = cross_entropy(logits, label, mask, mask, self.regions)
+        # Their sum: the gradient of a mean over many voxels is 0 in half precision, and its sign is all that counts.
+        loss = cross_entropy(logits, label, mask, mask, self.regions) * mask.sum()
         (gradient,) = torch.autograd.grad(loss, image, retain_graph=True)
         return (image + self.config.adversarial_step * gradient.sign()).detach()
 

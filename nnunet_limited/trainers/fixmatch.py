@@ -37,4 +37,5 @@ class LimitedFixMatchTrainer(LimitedTrainer):
         """Return the loss over the sure voxels inside the image."""
         probability, label, sure = self.pseudo_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        return Unsupervised(segmentation_loss(logits, label, sure, crops.mask, self.regions), probability)
+        loss = segmentation_loss(logits, label, sure, crops.mask, self.regions)
+        return Unsupervised(loss, probability, counted=sure)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from pydantic import Field
@@ -23,15 +21,9 @@ class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
     """The student's prediction on a mix of two crops must be the same mix of the teacher's predictions."""
 
     Config = InterpolationConsistencyConfig
+    mixes_crops = True
     relative_time = 2.3
     relative_memory = 1.0
-
-    @classmethod
-    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
-        """Refuse batches of one crop, which has nothing to be mixed with."""
-        if (config.unlabeled_batch_size or configuration["batch_size"]) > 1:
-            return None
-        return "it mixes pairs of unlabelled crops; give unlabeled_batch_size=2 or more"
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference over the voxels inside both images of a pair."""

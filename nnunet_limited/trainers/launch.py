@@ -109,8 +109,9 @@ def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], check
     fold = request.fold if request.fold == "all" else int(request.fold)
     config = trainer.resolve_config(plans)
     run = resolve_run(trainer.__name__, plans, request.configuration, fold, config.model_dump(mode="json"))
-    trainer.refuse_unsuitable(planned_configuration(plans, request.configuration), config)
-    if int(request.value_of("-num_gpus") or 1) > 1 and not trainer.runs_on_several_gpus:
+    planned, gpus = planned_configuration(plans, request.configuration), int(request.value_of("-num_gpus") or 1)
+    trainer.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
+    if gpus > 1 and not trainer.runs_on_several_gpus:
         raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
     remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
     require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)

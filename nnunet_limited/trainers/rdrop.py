@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from pydantic import Field
 
 from nnunet_limited.losses.consistency import divergence, masked_mean
-from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb, channel_dropout, perturbed
+from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
 from nnunet_limited.trainers.config import SemiSupervisedConfig
 
@@ -28,14 +27,10 @@ class LimitedRDropTrainer(LimitedTrainer):
     """
 
     Config = RDropConfig
+    perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
     relative_time = 2.9
     relative_memory = 1.8
-
-    @classmethod
-    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
-        """Refuse networks without encoder and decoder."""
-        return None if can_perturb(configuration) else NOT_PERTURBABLE
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean of both Kullback-Leibler divergences over the voxels inside the image."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from nnunet_limited.data.mixing import cutmix_boxes
+from nnunet_limited.data.mixing import cutmix
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.base import Crops, Unsupervised
 from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
@@ -17,12 +15,12 @@ class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
     student's run learns from it.
     """
 
+    mixes_crops = True
+
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss on crops with a box of the next crop in them, over the voxels with a sure pseudo-label."""
         target, sure = self.stored_label(crops)
-        box = cutmix_boxes(len(crops.strong), crops.strong.shape[2:], crops.strong.device)
-        image, mixed, sure, mask = (
-            torch.where(box, value.roll(1, 0), value) for value in (crops.strong, target, sure, crops.mask)
-        )
+        image, mixed, counted, mask = cutmix(crops.strong, target, sure, crops.mask)
         logits = self.full_resolution(self.network(image))
-        return Unsupervised(segmentation_loss(logits, mixed, sure, mask, self.regions), target)
+        loss = segmentation_loss(logits, mixed, counted, mask, self.regions)
+        return Unsupervised(loss, target, counted=sure)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed
 from pydantic import Field
 
 from nnunet_limited.data.label_grid import bring_to_network
@@ -65,8 +64,6 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         mine = set(self.run.fold.unlabeled)
         cases = [case for case in labels.most_stable(self.config.stable_share) if case in mine]
         self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {len(mine)} cases, {labels.folder}: {labels.origin}")
-        if self.is_ddp and self.local_rank > 0:
-            torch.distributed.barrier()  # the first process prepares
         folder = bring_to_network(
             labels,
             cases,
@@ -76,8 +73,6 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
             self.config.pseudo_label_confidence,
             self.unsure,
         )
-        if self.is_ddp and self.local_rank == 0:
-            torch.distributed.barrier()
         return UnlabeledDataset(str(self.run.unlabeled_folder), cases, str(folder))
 
     def stored_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,4 +88,4 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         """Return the loss over the voxels with a sure pseudo-label."""
         target, sure = self.stored_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.regions), target)
+        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.regions), target, counted=sure)

@@ -112,7 +112,11 @@ class SplitTrainer(nnUNetTrainer):
         if self.config.optimizer == "sgd":
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return self.with_decay(optimizer, self.initial_lr)
+
+    def with_decay(self, optimizer: torch.optim.Optimizer, rate: float) -> tuple[torch.optim.Optimizer, Any]:
+        """Return an optimizer with nnU-Net's polynomial decay of its learning rate from ``rate`` on."""
+        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Return labelled and validation cases of the fold."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from pydantic import Field
 
 from nnunet_limited.losses.consistency import entropy, mean_squared_difference, rampup
-from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb, channel_dropout, perturbed
+from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.base import Crops, Unsupervised
 from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -29,13 +28,9 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     """
 
     Config = UncertaintyAwareMeanTeacherConfig
+    perturbs_features = True
     relative_time = 5.1
     relative_memory = 1.0
-
-    @classmethod
-    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
-        """Refuse networks without encoder and decoder."""
-        return None if can_perturb(configuration) else NOT_PERTURBABLE
 
     def uncertainty(self, image: torch.Tensor) -> torch.Tensor:
         """Return the normalised entropy (u, 1, *spatial) of the mean of the stochastic teacher passes."""
@@ -50,6 +45,6 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference over the certain voxels inside the image."""
         target = self.teach(crops.weak)
-        certain = self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress)
+        certain = crops.mask & (self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress))
         prediction = self.probabilities(self.network(crops.strong))
-        return Unsupervised(mean_squared_difference(prediction, target, crops.mask & certain), target)
+        return Unsupervised(mean_squared_difference(prediction, target, certain), target, counted=certain)

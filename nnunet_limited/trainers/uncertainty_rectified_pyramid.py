@@ -46,11 +46,14 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
         """Refuse networks with a single head."""
         stages = configuration["architecture"]["arch_kwargs"].get("n_stages", 1)
-        return None if stages > 2 else "it needs deep supervision over two scales or more; plan a deeper U-Net"
+        if stages <= 3:
+            return "it needs two scales of deep supervision that learn from labels; plan a deeper U-Net"
+        return super().unsuitable(configuration, config)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the pyramid's disagreement over the voxels inside the image."""
-        heads = self.heads(self.network(crops.strong), self.config.pyramid_scales)
+        output = self.network(crops.strong)
+        heads = self.heads(output, min(self.config.pyramid_scales, len(output) - 1))  # labels never reach the coarsest
         size, mode = heads[0].shape[2:], "bilinear" if heads[0].ndim == 4 else "trilinear"
         resized = [heads[0], *(functional.interpolate(head.float(), size=size, mode=mode) for head in heads[1:])]
         scales = [probabilities(head, self.regions) for head in resized]
