@@ -290,14 +290,14 @@ def test_resistance_is_to_the_other_s_examples(start) -> None:
 
 def test_adversarial_examples_survive_half_precision(start) -> None:
     made, _ = start("LimitedDeepCoTrainingTrainer", adversarial_step=0.01)
-    image = torch.randn(1, 1, 1024, 1024)
+    image, network = torch.randn(1, 1, 2048, 2048), torch.nn.Conv2d(1, 3, 3, padding=1)
     moved = []
     for half in (False, True):
         leaf = image.clone().requires_grad_()
         with torch.autocast("cpu", torch.float16, enabled=half):
-            logits = made.full_resolution(made.network(leaf))
-            moved.append(made.adversarial(leaf, logits, torch.ones_like(image, dtype=torch.bool)) - image)
-    assert (torch.sign(moved[0]) == torch.sign(moved[1])).float().mean() > 0.8
+            moved.append(made.adversarial(leaf, network(leaf), torch.ones_like(image, dtype=torch.bool)) - image)
+    same = (torch.sign(moved[0]) == torch.sign(moved[1])).float().mean()
+    assert same > 0.93
 
 
 @pytest.mark.parametrize("variant", ["2d", "3d"])
