@@ -8,7 +8,9 @@ on where it stopped, and the results are written after every run.
         --work /tmp/work --out docs/results/hippocampus
 
 Writes runs.csv (a row a run), table.md and table.png. ``gap closed`` is the part of the distance between supervised
-training on the labelled cases and on all cases, where the latter (``--upper-bound``) was run too.
+training on the labelled cases and on all cases, where the latter (``--upper-bound``) was run too. Self-training is a
+supervised run and another one that learns from it; ``--longer-baseline`` shows what supervised training makes of as
+many iterations.
 """
 
 from __future__ import annotations
@@ -83,9 +85,11 @@ def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[st
     return {"train": train, "val": val, "unlabeled": [case for case in training if case not in set(train)]}
 
 
-def train(arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str) -> list[dict[str, Any]]:
+def train(
+    arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str, iterations: int
+) -> list[dict[str, Any]]:
     """Train the folds and return their rows; self-training starts with the supervised run, which is not repeated."""
-    epochs = max(1, arguments.iterations // arguments.iterations_per_epoch)
+    epochs = max(1, iterations // arguments.iterations_per_epoch)
     settings = [f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}"]
     # Validation batches during training tell nothing here.
     settings += ["num_val_iterations_per_epoch=1", *arguments.set]
@@ -102,7 +106,7 @@ def train(arguments: argparse.Namespace, plans: str, labeled: str, seed: int, tr
         dict(
             zip(
                 COLUMNS,
-                (labeled, seed, trainer, " ".join(arguments.set), arguments.iterations, fold, name, dice, minutes),
+                (labeled, seed, trainer, " ".join(arguments.set), iterations, fold, name, dice, minutes),
                 strict=True,
             )
         )
@@ -124,11 +128,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def run_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells the run of a row from other runs."""
-    return tuple(row[key] for key in ("labelled", "seed", "trainer", "settings", "iterations", "fold"))
+    return tuple(row[key] for key in ("labelled", "seed", "trainer", "iterations", "settings", "fold"))
 
 
-def write(folder: Path, rows: list[dict[str, Any]], command: str) -> None:
-    """Write the three files anew."""
+def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Write the three files anew; the table holds the runs that compare with one another."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "runs.csv.tmp"
     with temporary.open("w", newline="") as stream:
@@ -136,19 +140,29 @@ def write(folder: Path, rows: list[dict[str, Any]], command: str) -> None:
         writer.writeheader()
         writer.writerows({**row, "dice": f"{row['dice']:.5f}", "minutes": f"{row['minutes']:.1f}"} for row in rows)
     temporary.replace(folder / "runs.csv")
-    latest = (rows[-1]["iterations"], rows[-1]["settings"])
-    summaries = summarise([row for row in rows if (row["iterations"], row["settings"]) == latest])
+    command = " ".join(["python", "benchmarks/semi_supervised.py", *sys.argv[1:]])
+    settings, iterations = " ".join(arguments.set), arguments.iterations
+    shown = [
+        r for r in rows if r["settings"] == settings and (r["iterations"] == iterations or is_longer(r, iterations))
+    ]
+    summaries = summarise(shown, iterations)
     (folder / "table.md").write_text(table(summaries, command))
     plot(summaries, folder / "table.png")
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def is_longer(row: dict[str, Any], iterations: int) -> bool:
+    """Tell whether a row is of the supervised baseline with twice the iterations."""
+    return bool(row["trainer"] == SUPERVISED and row["iterations"] == 2 * iterations)
+
+
+def summarise(rows: list[dict[str, Any]], iterations: int) -> list[dict[str, Any]]:
     """Return a row for each labelled size and trainer: mean Dice over folds and seeds against supervised training."""
-    means: dict[tuple[str, str], dict[int, float]] = {}
+    folds: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row in rows:
         if row["class"] == "mean":
-            means.setdefault((row["labelled"], row["trainer"]), {}).setdefault(row["seed"], []).append(row["dice"])  # type: ignore[attr-defined,arg-type]
-    means = {key: {seed: float(np.mean(dice)) for seed, dice in seeds.items()} for key, seeds in means.items()}
+            name = row["trainer"] + (f", {row['iterations']} iterations" if is_longer(row, iterations) else "")
+            folds.setdefault((row["labelled"], name), {}).setdefault(row["seed"], []).append(row["dice"])
+    means = {key: {seed: float(np.mean(dice)) for seed, dice in seeds.items()} for key, seeds in folds.items()}
     upper = means.get(("100%", SUPERVISED), {})
     summaries = []
     for (labeled, trainer), dice in means.items():
@@ -176,6 +190,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(summaries: list[dict[str, Any]], command: str) -> str:
     lines = [
         "Mean foreground Dice of the validation cases, mean ± sd over seeds; made by", "", f"    {command}", "",
+        "A trainer of pseudo-labels goes on from a supervised run: by its end it has had twice the iterations.", "",
         "| labelled | trainer | seeds | Dice | against supervised | seeds better | gap closed |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -191,8 +206,8 @@ def table(summaries: list[dict[str, Any]], command: str) -> str:
 def plot(summaries: list[dict[str, Any]], file: Path) -> None:
     ordered = summaries[::-1]
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.32 * len(ordered)), layout="constrained")
-    names = [f"{s['trainer'].removeprefix('Limited').removesuffix('Trainer')} ({s['labelled']})" for s in ordered]
-    colours = ["tab:gray" if s["trainer"] == SUPERVISED else "tab:blue" for s in ordered]
+    names = [f"{s['trainer'].removeprefix('Limited').replace('Trainer', '')} ({s['labelled']})" for s in ordered]
+    colours = ["tab:gray" if s["trainer"].startswith(SUPERVISED) else "tab:blue" for s in ordered]
     for y, (summary, colour) in enumerate(zip(ordered, colours, strict=True)):
         axes.errorbar(summary["dice"], y, xerr=summary["sd"], fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(ordered)), names)
@@ -211,6 +226,7 @@ def main() -> None:
     parser.add_argument("--iterations-per-epoch", type=int, default=50)
     parser.add_argument("--trainers", nargs="+", default=trainer_names())
     parser.add_argument("--upper-bound", action="store_true", help="train supervised on all labels too")
+    parser.add_argument("--longer-baseline", action="store_true", help="train supervised for twice the iterations too")
     parser.add_argument("--set", nargs="+", default=[], help="settings of every run")
     parser.add_argument("--published", type=Path, help="JSON of a published split: its order decides who is labelled")
     parser.add_argument("--patch", help="patch size, e.g. 80x112x112; default: nnU-Net's choice")
@@ -230,20 +246,20 @@ def main() -> None:
         link.symlink_to(arguments.dataset.resolve())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
 
-    command = " ".join(["python", "benchmarks/semi_supervised.py", *sys.argv[1:]])
     rows = read_rows(arguments.out / "runs.csv")
     known = {run_of(row) for row in rows}
-    runs = [(labeled, seed, trainer) for trainer in [SUPERVISED, *(t for t in arguments.trainers if t != SUPERVISED)]
-            for labeled in arguments.labeled for seed in arguments.seeds]  # fmt: skip
+    trainers = [SUPERVISED, *(trainer for trainer in arguments.trainers if trainer != SUPERVISED)]
+    wanted = [(labeled, trainer, arguments.iterations) for trainer in trainers for labeled in arguments.labeled]
     if arguments.upper_bound:
-        runs[1:1] = [("100%", seed, SUPERVISED) for seed in arguments.seeds]
-    missing = [
-        run for run in runs
-        if any((*run, " ".join(arguments.set), arguments.iterations, fold) not in known for fold in arguments.folds)
-    ]  # fmt: skip
-    plans = {key: prepare(arguments, *key) for key in dict.fromkeys((labeled, seed) for labeled, seed, _ in missing)}
+        wanted.append(("100%", SUPERVISED, arguments.iterations))
+    if arguments.longer_baseline:
+        wanted += [(labeled, SUPERVISED, 2 * arguments.iterations) for labeled in arguments.labeled]
+    runs = [(labeled, seed, trainer, its) for labeled, trainer, its in wanted for seed in arguments.seeds]
+    settings = " ".join(arguments.set)
+    missing = [run for run in runs if any((*run, settings, fold) not in known for fold in arguments.folds)]
+    plans = {key: prepare(arguments, *key) for key in dict.fromkeys(run[:2] for run in missing)}
 
-    def one(run: tuple[str, int, str]) -> list[dict[str, Any]]:
+    def one(run: tuple[str, int, str, int]) -> list[dict[str, Any]]:
         return train(arguments, plans[run[:2]], *run)
 
     done = 0
@@ -253,11 +269,12 @@ def main() -> None:
             for found in pool.map(one, phase):
                 new = {run_of(row) for row in found}
                 rows = [row for row in rows if run_of(row) not in new] + found
-                write(arguments.out, rows, command)
+                write(arguments.out, rows, arguments)
                 done += 1
                 mean = np.mean([row["dice"] for row in found if row["class"] == "mean"])
-                print(f"{done}/{len(missing)} {found[0]['trainer']} {found[0]['labelled']} labelled, seed "
-                      f"{found[0]['seed']}: {mean:.4f} in {found[0]['minutes']:.1f} min", flush=True)  # fmt: skip
+                labeled, seed, trainer, iterations = run_of(found[0])[:4]
+                which = f"{done}/{len(missing)} {trainer}, {iterations} iterations, {labeled} labelled, seed {seed}"
+                print(f"{which}: {mean:.4f} in {found[0]['minutes']:.1f} min", flush=True)
 
 
 if __name__ == "__main__":
