@@ -23,7 +23,7 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """Two networks agree on unlabelled crops, and each resists the adversarial examples of the other.
 
     Agreement is the Jensen-Shannon divergence of their predictions; the adversarial examples (one step along the sign
-    of the gradient) keep the two networks different.
+    of the gradient) keep the two networks different. Published, for classification, with weights 10 and 0.5.
     """
 
     Config = DeepCoTrainingConfig

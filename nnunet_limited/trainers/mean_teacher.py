@@ -25,7 +25,8 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
 
     The teacher sees the crop after nnU-Net's spatial augmentation, the student the same crop after its intensity
     augmentation too; the loss is the mean squared difference of their probabilities. The teacher is what is validated,
-    saved as ``network_weights`` and predicted with.
+    saved as ``network_weights`` and predicted with. Elsewhere input noise stands for the strong view, and the weight is
+    often 0.1.
     """
 
     Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig
