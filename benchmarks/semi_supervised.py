@@ -267,8 +267,7 @@ def main() -> None:
     for phase in ([r for r in missing if r[2] == SUPERVISED], [r for r in missing if r[2] != SUPERVISED]):
         with ThreadPoolExecutor(arguments.jobs) as pool:
             for found in pool.map(one, phase):
-                new = {run_of(row) for row in found}
-                rows = [row for row in rows if run_of(row) not in new] + found
+                rows += [row for row in found if run_of(row) not in known]
                 write(arguments.out, rows, arguments)
                 done += 1
                 mean = np.mean([row["dice"] for row in found if row["class"] == "mean"])

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,8 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     settings = {"pseudo_labels": "second", "stable_share": 0.5, "pseudo_label_confidence": 0.6}
     student = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("student", **FROM_START, **settings))
     student.on_train_start()
-    workspace.trainer("LimitedSelfTrainingTrainer", student.plans_manager.plans_name).on_train_start()  # the same again
+    again = partial(workspace.trainer, "LimitedSelfTrainingTrainer", student.plans_manager.plans_name)
+    again().on_train_start()  # the same pseudo-labels
     used = student.unlabeled_loader.unlabeled._data.identifiers
     count = len(split.fold(0).unlabeled)
     assert sorted(used) == sorted(content["cases"])[count - round(count / 2) :]
@@ -165,10 +167,10 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     corrected = sitk.GetImageFromArray(np.ones_like(label, np.uint8))
     corrected.CopyInformation(image)
     sitk.WriteImage(corrected, str(second.files(used[0])[0]))
-    again = student.unlabeled_dataset().load_case(used[0])[2][:]
-    assert set(np.unique(again)) == {1, student.unsure}
+    seen = student.unlabeled_dataset().load_case(used[0])[2][:]
+    assert set(np.unique(seen)) == {1, student.unsure}
     with pytest.raises(LimitedError, match=r"fold_0 was trained on other pseudo labels .* delete that folder"):
-        workspace.trainer("LimitedSelfTrainingTrainer", student.plans_manager.plans_name).on_train_start()
+        again().on_train_start()
 
 
 def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:

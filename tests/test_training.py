@@ -12,6 +12,8 @@ from helpers import FROM_START, plan
 from nnunet_limited.data.views import Views
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.planners.configure import configure
+from nnunet_limited.trainers.config import parse_assignments
+from nnunet_limited.trainers.self_training import SelfTrainingConfig
 
 TEACHER = "LimitedMeanTeacherTrainer"
 
@@ -117,6 +119,17 @@ def test_host_plans_take_settings(workspaces) -> None:
     plans["plans_name"] = "nnUNetPlans"
     (workspace.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     assert configure(workspace.preprocessed, "nnUNetPlans", {"num_epochs": 3}) == "nnUNetPlans_num_epochs-3"
+
+
+def test_settings_are_numbers_only_where_no_name_is_lost() -> None:
+    given = ["a=0.3", "b=20", "c=none", "d=true", "e=007", "f=2024_01", "g=1e-3"]
+    found = parse_assignments(given)
+    assert found == {"a": 0.3, "b": 20, "c": None, "d": True, "e": "007", "f": "2024_01", "g": "1e-3"}
+    assert SelfTrainingConfig(initial_lr="1e-3", pseudo_labels=2024).model_dump() == {
+        **SelfTrainingConfig().model_dump(),
+        "initial_lr": 0.001,
+        "pseudo_labels": "2024",
+    }
 
 
 def test_both_views_are_blank_outside_a_masked_image() -> None:

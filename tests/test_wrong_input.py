@@ -16,6 +16,7 @@ import wrong_input_pseudo
 import wrong_input_train
 from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
 
+SMALL = TRAIN.replace(" 2d ", " 2d_small ")
 TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE, *wrong_input_pseudo.TABLE]
 
 
@@ -98,6 +99,9 @@ def test_one_line_and_nothing_written(
         (f"{TRAIN} --c", lambda w: w.checkpoint(TEACHER)),
         (f"{TRAIN} --val", lambda w: w.checkpoint(TEACHER, "final")),
         (f"{TRAIN} -pretrained_weights {{root}}/{SUPERVISED}.pth --epochs 2", nothing),
+        (f"{SMALL} -tr {SUPERVISED}", World.inherited),
+        (f"{SMALL} -tr LimitedUniMatchTrainer", World.inherited),
+        (f"{SMALL} -tr LimitedCrossTeachingTrainer", World.inherited),
     ],
 )
 def test_right_input_is_not_refused(

@@ -85,6 +85,10 @@ class World:
         """Add plans as the host makes them."""
         self.plans(lambda p: (p.pop("limited"), p.update(plans_name="nnUNetPlans"))[1], "nnUNetPlans")
 
+    def inherited(self) -> None:
+        """Add a configuration that says only what differs from another."""
+        self.plans(lambda p: p["configurations"].update({"2d_small": {"inherits_from": "2d", "batch_dice": False}}))
+
     def dataset_json(self, **changes: Any) -> None:
         self.edit(f"raw/{NAME}/dataset.json", lambda content: {**content, **changes})
 

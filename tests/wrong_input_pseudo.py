@@ -89,6 +89,12 @@ TABLE: list[Row] = [
         ("fold 0", "'few'", "LimitedRecipeTrainer"),
         lambda w: (w.fold(unlabeled=[]), w.bind()),
     ),
+    (
+        "one crop for each GPU to mix",
+        f"self-train 990 2d -p {PLANS} --folds 0 -num_gpus 99",
+        ("LimitedRecipeTrainer", "on each GPU", "unlabeled_batch_size=2"),
+        nothing,
+    ),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),

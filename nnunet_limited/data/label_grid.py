@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,24 @@ def bring_to_network(
     """
     name = f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}"
     folder = unlabeled_folder.with_name(name)
-    with one_at_a_time(folder):
-        tasks = [
-            (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure)
-            for case in cases
-            if not _is_current(folder / f"{case}.b2nd", labels.files(case))
-        ]
-        if tasks:
+    missing = partial(_missing, labels, cases, folder)
+    if missing():
+        with one_at_a_time(folder):
+            tasks = [
+                (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure) for case in missing()
+            ]
             run_all(_bring_case, tasks, default_processes(), "Preparing pseudo-labels")
     return folder
 
 
-def _is_current(made: Path, sources: tuple[Path, ...]) -> bool:
-    """Tell whether ``made`` is there and not older than its sources, which people may correct."""
-    return made.is_file() and all(source.stat().st_mtime <= made.stat().st_mtime for source in sources)
+def _missing(labels: PseudoLabels, cases: list[str], folder: Path) -> list[str]:
+    """Return the cases that ``folder`` does not have, or older than their pseudo-label, which people may correct."""
+    made = {case: folder / f"{case}.b2nd" for case in cases}
+    return [
+        case
+        for case, file in made.items()
+        if not file.is_file() or any(source.stat().st_mtime > file.stat().st_mtime for source in labels.files(case))
+    ]
 
 
 def _bring_case(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import read_object, write_json
+from nnunet_limited.host.files import one_at_a_time, read_object, write_json
 from nnunet_limited.trainers.launch import TrainRequest, prepare
 from nnunet_limited.trainers.run import RECORD, load_run_split
 
@@ -152,7 +152,7 @@ def accumulate(base: Path, folds: Sequence[int]) -> Path | None:
 
     merged = base / f"crossval_results_folds_{folds_tuple_to_string(tuple(folds))}"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with one_at_a_time(merged), contextlib.redirect_stdout(io.StringIO()):
             accumulate_cv_results(str(base), str(merged), list(folds))
     except RuntimeError:  # the host's word for a case that two folds predicted
         return None

@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one process at a time work on ``folder``; the others wait. The lock of a killed process is void."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o666)  # others of a group share the folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

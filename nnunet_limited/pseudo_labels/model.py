@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nnunet_limited.data.loader import UnlabeledDataset
-from nnunet_limited.data.preprocessing import data_folders
+from nnunet_limited.data.preprocessing import data_folders, require
 from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_folder
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import file_hash, one_at_a_time, read_object
@@ -21,12 +21,11 @@ from nnunet_limited.splits import Split
 from nnunet_limited.trainers.launch import TrainRequest
 from nnunet_limited.trainers.run import (
     RECORD,
-    check_unlabeled,
+    find_run,
     load_run_split,
     planned_configuration,
     plans_hash,
     preprocess_unlabeled,
-    resolve_run,
 )
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -102,23 +101,28 @@ class ModelSource:
 
         A second process waits for the first and goes on with what that has made.
         """
+        if not self._missing(labels):
+            return labels
         with one_at_a_time(labels.folder):
             return self._make(begin(labels.folder, labels.file_ending, labels.origin), device, track)
 
+    def _missing(self, labels: PseudoLabels) -> list[str]:
+        split = load_run_split(self.model.load_plans())
+        return sorted({c for fold in labels.origin["folds"] for c in split.fold(fold).unlabeled} - set(labels.cases))
+
     def _make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
         plans = self.model.load_plans()
-        split = load_run_split(plans)
-        folds = labels.origin["folds"]
-        cases = sorted({case for fold in folds for case in split.fold(fold).unlabeled} - set(labels.cases))
-        for fold in folds:
-            self._preprocess(plans, fold)
-        if not cases:
-            return labels
+        split, folds, cases = load_run_split(plans), labels.origin["folds"], self._missing(labels)
+        folder = data_folders(plans, self.model.configuration)[1]
+        for fold in folds:  # plans of the host leave it to the first run to preprocess them
+            run = find_run(self.model.trainer, plans, self.model.configuration, fold, {})
+            preprocess_unlabeled(run, plans, self.model.configuration, lambda line: None)
+        require(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
         predictor = Predictor(self.model.results, folds, device)
         previous = None
         if self.previous is not None:
             previous = find(self.model.folder, split, self.previous, "all" if self.ensemble else folds[0])
-        dataset = UnlabeledDataset(str(data_folders(plans, self.model.configuration)[1]), cases)
+        dataset = UnlabeledDataset(str(folder), cases)
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)
             label, confidence, members = predictor.predict(np.asarray(data[:]), properties)
@@ -130,13 +134,6 @@ class ModelSource:
             }
             labels = labels.add(case, label, confidence, properties, about, predictor.reader)
         return labels
-
-    def _preprocess(self, plans: dict[str, Any], fold: int | str) -> None:
-        """Have the unlabelled cases of a fold preprocessed, which plans of the host leave to the first run."""
-        settings = read_object(self.model.results / f"fold_{fold}" / RECORD, "run record", "train again")["settings"]
-        run = resolve_run(self.model.trainer, plans, self.model.configuration, fold, settings)
-        check_unlabeled(run, self.model.trainer, self.model.folder.name)
-        preprocess_unlabeled(run, plans, self.model.configuration, lambda line: None)
 
 
 def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:

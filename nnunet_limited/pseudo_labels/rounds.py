@@ -10,8 +10,8 @@ from typing import Any
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import BASELINE, crossvalidate
 from nnunet_limited.pseudo_labels.model import ModelSource
-from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer
-from nnunet_limited.trainers.run import check_unlabeled, planned_configuration, resolve_run
+from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer, refuse_unsuitable
+from nnunet_limited.trainers.run import check_unlabeled, resolve_run
 
 Track = Callable[..., Iterable[str]]
 
@@ -54,7 +54,7 @@ def _check_student(request: TrainRequest, trainer: Any, folds: Sequence[int]) ->
     """Refuse now what the trainer of the pseudo-labels would refuse after the supervised runs."""
     plans = request.load_plans()
     config = trainer.resolve_config(plans)
-    trainer.refuse_unsuitable(planned_configuration(plans, request.configuration), config)
+    refuse_unsuitable(request, trainer, plans, config)
     for fold in folds:
         run = resolve_run(request.trainer, plans, request.configuration, fold, config.model_dump(mode="json"))
         check_unlabeled(run, request.trainer, request.folder.name)

@@ -47,7 +47,7 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         discriminator = self.partners["discriminator"]
         frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
         unlabeled = self.probabilities(self.network(crops.strong))
-        # Outside the image both kinds of crop are background, or the discriminator would tell them by that.
+        # Background, as the network predicts in the padding of labelled crops, or the discriminator would tell by that.
         unlabeled = torch.where(crops.mask, unlabeled, background(unlabeled, self.regions))
         with torch.no_grad():
             labeled = self.probabilities(self.network(crops.image))

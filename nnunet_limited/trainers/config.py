@@ -79,7 +79,9 @@ def _number(text: str) -> Any:
         return text.lower() == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        if str(number) == text:  # or 007 would become 7 and 2024_01 would become 202401, which may be names
+            return number
     return text

@@ -16,7 +16,10 @@ class EntropyMinimizationConfig(SemiSupervisedConfig):
 
 
 class LimitedEntropyMinimizationTrainer(LimitedTrainer):
-    """The network must be sure of its prediction on unlabelled crops, whatever it is."""
+    """The network must be sure of its prediction on unlabelled crops, whatever it is.
+
+    Published weights are as small as 0.001.
+    """
 
     Config = EntropyMinimizationConfig
     relative_time = 2.1

@@ -109,16 +109,21 @@ def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], check
     fold = request.fold if request.fold == "all" else int(request.fold)
     config = trainer.resolve_config(plans)
     run = resolve_run(trainer.__name__, plans, request.configuration, fold, config.model_dump(mode="json"))
-    planned, gpus = planned_configuration(plans, request.configuration), int(request.value_of("-num_gpus") or 1)
-    trainer.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
-    if gpus > 1 and not trainer.runs_on_several_gpus:
-        raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
+    refuse_unsuitable(request, trainer, plans, config)
     remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
     require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
     if "--val" not in request.flags:
         trainer.check_unlabeled(run, config, request.folder.name)
     if checkpoint_file is not None:
         checkpoint.check(checkpoint_file, trainer.__name__, run.record)
+
+
+def refuse_unsuitable(request: TrainRequest, trainer: Any, plans: dict[str, Any], config: Any) -> None:
+    """Refuse a configuration that a trainer of ours cannot train on the GPUs asked for."""
+    planned, gpus = planned_configuration(plans, request.configuration), int(request.value_of("-num_gpus") or 1)
+    trainer.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
+    if gpus > 1 and not trainer.runs_on_several_gpus:
+        raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed
 
 from nnunet_limited.data.preprocessing import data_folders, is_bound, is_current, preprocess, require
@@ -40,7 +41,7 @@ class Run:
         """Record the hash of ``what`` this fold alone learns from; refuse a fold that has learnt from others."""
         self.record[what] = content
         file = self.results / RECORD
-        before = read_object(file, "run record", "delete its folder").get(what) if file.is_file() else content
+        before = read_object(file, "run record", "delete its folder").get(what, content) if file.is_file() else content
         if before != content:
             raise LimitedError(
                 f"{self.results} was trained on other {what.replace('_', ' ')} (hash {before}, now {content}); delete "
@@ -51,10 +52,16 @@ class Run:
 def resolve_run(
     trainer: str, plans: dict[str, Any], configuration: str, fold: int | str, settings: dict[str, Any]
 ) -> Run:
-    """Find and check the split and the results folder of a run; ``settings`` is the trainer's resolved configuration.
+    """Find a run as :func:`find_run` does; refuse a results folder that is read-only or holds one of other settings."""
+    run = find_run(trainer, plans, configuration, fold, settings)
+    check_results_folder(run.results.parent, run.record)
+    return run
 
-    Raises LimitedError when the split is missing, malformed, of another dataset or changed since planning, and when the
-    results folder holds a run with other settings.
+
+def find_run(trainer: str, plans: dict[str, Any], configuration: str, fold: int | str, settings: dict[str, Any]) -> Run:
+    """Find and check the split of a run; ``settings`` is the trainer's resolved configuration.
+
+    Raises LimitedError when the split is missing, malformed, of another dataset or changed since planning.
     """
     chosen = planned_configuration(plans, configuration)
     if "previous_stage" in chosen:
@@ -75,20 +82,18 @@ def resolve_run(
         "plans_hash": plans_hash(plans),
         "settings": settings,
     }
-    run = Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, is_bound(plans))
-    check_results_folder(base, record)
-    return run
+    return Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, is_bound(plans))
 
 
 def planned_configuration(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """Return what ``plans`` say of a configuration, which they must have."""
-    chosen: dict[str, Any] | None = plans["configurations"].get(configuration)
-    if chosen is None:
+    """Return what ``plans`` say of a configuration, which they must have, with all that it inherits."""
+    if configuration not in plans["configurations"]:
         raise LimitedError(
             f"configuration {configuration!r} is not in plans {plans['plans_name']}; use one of "
             f"{', '.join(plans['configurations'])}"
         )
-    return chosen
+    resolved: dict[str, Any] = PlansManager(plans).get_configuration(configuration).configuration
+    return resolved
 
 
 def load_run_split(plans: dict[str, Any]) -> Split:

@@ -36,7 +36,10 @@ def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, regions:
 
 
 class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
-    """nnU-Net's deep-supervision heads must agree with one another on unlabelled crops."""
+    """nnU-Net's deep-supervision heads must agree with one another on unlabelled crops.
+
+    The coarsest, which nnU-Net does not train, is left out. Published with weight 0.1.
+    """
 
     Config = UncertaintyRectifiedPyramidConfig
     relative_time = 2.1
