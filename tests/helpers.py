@@ -57,7 +57,7 @@ class Variant:
 
 VARIANTS = {
     "2d": Variant(),
-    "3d": Variant("3d_fullres", (16, 16, 16)),
+    "3d": Variant("3d_fullres", (8, 32, 32)),
     "two_channels": Variant(channels=2),
     "regions": Variant(labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1, 2]),
     "ignore": Variant(labels={**LABELS, "ignore": 3}),

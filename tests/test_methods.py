@@ -17,7 +17,10 @@ from nnunet_limited.losses.components import largest_components
 from nnunet_limited.losses.consistency import divergence, entropy
 from nnunet_limited.losses.pseudo_label import confidence, dice_loss, harden, label_probabilities, segmentation_loss
 from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
-from nnunet_limited.trainers.uncertainty_rectified_pyramid import pyramid_consistency
+from nnunet_limited.trainers.uncertainty_rectified_pyramid import (
+    LimitedUncertaintyRectifiedPyramidTrainer,
+    pyramid_consistency,
+)
 
 
 @pytest.fixture
@@ -435,6 +438,9 @@ def test_what_a_method_cannot_do_is_refused(workspaces, monkeypatch) -> None:
     monkeypatch.setattr(nnUNetTrainer, "_set_batch_size_and_oversample", lambda self: setattr(self, "batch_size", 1))
     with pytest.raises(LimitedError, match="on each GPU"):
         made.initialize()
+    shallow = {"architecture": {"arch_kwargs": {"n_stages": 3}}}
+    with pytest.raises(LimitedError, match="plan a deeper U-Net"):
+        LimitedUncertaintyRectifiedPyramidTrainer.refuse_unsuitable(shallow, made.config)
     monkeypatch.setattr("nnunet_limited.trainers.cross_teaching.find_spec", lambda name: None)
     with pytest.raises(LimitedError, match="nnunet-limited\\[transformer\\]"):
         workspace.trainer("LimitedCrossTeachingTrainer", single)
