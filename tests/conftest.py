@@ -11,6 +11,7 @@ os.environ["nnUNet_n_proc_DA"] = "0"
 os.environ["nnUNet_def_n_proc"] = "1"
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 from helpers import VARIANTS, Workspace, make_workspace
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
+from nnunet_limited.host.files import one_at_a_time
 from nnunet_limited.trainers.logger import LimitedLogger
 
 torch.set_num_threads(1)
@@ -33,12 +35,20 @@ multiprocessing.get_context = lambda method=None: _get_context("forkserver" if m
 
 @pytest.fixture(scope="session")
 def workspaces(tmp_path_factory: pytest.TempPathFactory):
-    """Return a function that makes each variant's workspace once."""
+    """Return a function that gives each variant's workspace; it is planned once and copied for each test process."""
     made: dict[str, Workspace] = {}
+    mine = tmp_path_factory.getbasetemp()
+    shared = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "planned"
 
     def get(variant: str) -> Workspace:
         if variant not in made:
-            made[variant] = make_workspace(tmp_path_factory.mktemp(variant), VARIANTS[variant])
+            with one_at_a_time(shared / variant):
+                if not (shared / variant / "done").is_file():
+                    (shared / variant).mkdir()
+                    planned = make_workspace(shared / variant, VARIANTS[variant])
+                    (shared / variant / "done").write_text(planned.plans)
+            shutil.copytree(shared / variant, mine / variant)
+            made[variant] = Workspace(mine / variant, VARIANTS[variant], (mine / variant / "done").read_text())
         return made[variant].activate()
 
     return get

@@ -126,7 +126,7 @@ def plan(variant: Variant, split: str = "few") -> str:
     configuration = plans["configurations"][variant.configuration]
     features = configuration["architecture"]["arch_kwargs"]["features_per_stage"]
     configuration["architecture"]["arch_kwargs"]["features_per_stage"] = [4 * 2**n for n in range(len(features))]
-    configuration["batch_size"] = 4
+    configuration["batch_size"] = 4 if variant.configuration == "2d" else 2
     file.write_text(json.dumps(plans))
     write_pseudo_labels(load_split(file.parent, split))
     return name

@@ -79,7 +79,7 @@ def train_together(rank: int, root: str, variant: str, plans: str, variables: di
         made.device, made.grad_scaler = torch.device("cpu"), None
         made.disable_checkpointing = True
         made.on_train_start()
-        assert made.batch_size == 2  # half of what is planned
+        assert made.batch_size == made.configuration_manager.batch_size // 2
         made.on_train_epoch_start()
         torch.manual_seed(rank)
         for _ in range(rank):  # other data on each rank
