@@ -105,6 +105,7 @@ def test_pretrained_weights_reach_the_teacher(workspaces) -> None:
 
 def test_planning_again_reads_no_image(workspaces, monkeypatch) -> None:
     workspace = workspaces("2d")
+    plan(workspace.variant)  # what is copied from elsewhere is inspected once
     monkeypatch.setattr("nnunet_limited.planners.fingerprint.inspect_case", None)
     assert plan(workspace.variant) == workspace.plans
 
