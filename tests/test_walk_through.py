@@ -49,7 +49,8 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
 
     settings = ["--epochs", "1", "--iterations", "2", "--set", "num_val_iterations_per_epoch=1", "--npz"]
     if unlabeled_folder:
-        done = json.loads(call("nnunet-limited", "self-train", "990", "2d", "-p", plans, *settings, "--json"))
+        recipe = ("nnunet-limited", "self-train", "990", "2d", "-p", plans, "--folds", "0")
+        done = json.loads(call(*recipe, *settings, "--json"))
         assert [result["trainer"] for result in done] == [SUPERVISED, "LimitedRecipeTrainer"]
         result = done[-1]
     else:
