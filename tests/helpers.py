@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.nn import functional
 
 from nnunet_limited.data.pseudo_labels import begin, set_folder
 from nnunet_limited.data.random_state import seed_everything
@@ -276,3 +277,17 @@ def spoil(workspace: Workspace, cases: list[str], how: str) -> None:
             noise = sitk.GetImageFromArray(array)
             noise.CopyInformation(image)
             sitk.WriteImage(noise, str(file))
+
+
+def segmentation_reference(logits, target, weight: torch.Tensor, inside: int, regions: bool = False) -> torch.Tensor:
+    """Weighted CE divided by the voxels inside, plus 1 - mean Dice of weighted sums, the background's left out."""
+    p, weight = (torch.sigmoid(logits) if regions else torch.softmax(logits, 1)), weight.float()
+    if regions:
+        ce = -torch.distributions.Bernoulli(p).log_prob(target).mean(1, keepdim=True)
+    else:
+        ce = functional.cross_entropy(logits, target.argmax(1), reduction="none")[:, None]
+    dices = []
+    for c in range(0 if regions else 1, logits.shape[1]):
+        a, b, w = p[:, c], target[:, c], weight[:, 0]
+        dices.append((2 * (w * a * b).sum() + 1e-5) / ((w * a).sum() + (w * b).sum() + 1e-5))
+    return (weight * ce).sum() / inside + 1 - torch.stack(dices).mean()

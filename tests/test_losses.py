@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from helpers import segmentation_reference
 from torch import nn
+from torch.nn import functional
 
+from nnunet_limited.losses.components import largest_components
 from nnunet_limited.losses.consistency import (
     class_shares,
+    divergence,
+    entropy,
     masked_mean,
     mean_squared_difference,
     probabilities,
     rampup,
 )
+from nnunet_limited.losses.pseudo_label import confidence, harden, label_probabilities, segmentation_loss
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
+from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -80,3 +88,83 @@ def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:
 
 def test_decay() -> None:
     assert [ema_decay(t, 0.6) for t in range(4)] == [0, 0.5, 0.6, 0.6]
+
+
+def test_entropy_and_divergence_are_over_the_class_axis() -> None:
+    p, q = (torch.softmax(torch.randn(2, 3, 4, 5), 1) for _ in range(2))
+    for b, y, x in np.ndindex(2, 4, 5):
+        a, c = p[b, :, y, x], q[b, :, y, x]
+        categorical = torch.distributions.Categorical(a)
+        other = torch.distributions.Categorical(c)
+        torch.testing.assert_close(entropy(p, False)[b, 0, y, x], categorical.entropy() / math.log(3))
+        expected = torch.distributions.kl_divergence(categorical, other)
+        torch.testing.assert_close(divergence(p, q, False)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
+        binary, others = torch.distributions.Bernoulli(a), torch.distributions.Bernoulli(c)
+        torch.testing.assert_close(entropy(p, True)[b, 0, y, x], binary.entropy().mean() / math.log(2))
+        expected = torch.distributions.kl_divergence(binary, others).sum()
+        torch.testing.assert_close(divergence(p, q, True)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_entropy_of_a_saturated_softmax_has_a_finite_gradient() -> None:
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    entropy(torch.softmax(logits, 1), False).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_voxels_that_do_not_count_are_in_no_sum_of_the_loss(regions: bool) -> None:
+    logits, target = torch.randn(2, 3, 6, 6), harden(torch.rand(2, 3, 6, 6), regions)
+    mask = torch.rand(2, 1, 6, 6) > 0.2
+    counted = mask & (torch.rand(2, 1, 6, 6) > 0.5)
+    got = segmentation_loss(logits, target, counted, mask, regions)
+    torch.testing.assert_close(got, segmentation_reference(logits, target, counted, int(mask.sum()), regions))
+    spoiled = torch.where(counted, logits, 1e4 * torch.randn(logits.shape))
+    assert segmentation_loss(spoiled, target, counted, mask, regions) == got
+    assert segmentation_loss(logits, target, torch.zeros_like(counted), mask, regions) == 0
+    weight = counted * torch.rand(2, 1, 6, 6)
+    expected = segmentation_reference(logits, target, weight, int(mask.sum()), regions)
+    torch.testing.assert_close(segmentation_loss(logits, target, weight, mask, regions), expected)
+    torch.testing.assert_close(
+        segmentation_loss(logits, target, weight.expand_as(logits), mask, True),
+        segmentation_reference(logits, target, weight, int(mask.sum()), True),
+    )
+
+
+def test_confidence_is_that_of_the_hard_label() -> None:
+    p = torch.tensor([[0.1, 0.7, 0.2]])[..., None]
+    assert confidence(p, False).flatten().tolist() == pytest.approx([0.7])
+    assert confidence(p, True).flatten().tolist() == pytest.approx([0.9, 0.7, 0.8])
+
+
+def test_labels_become_probabilities() -> None:
+    label = torch.tensor([[[0.0, 2, 1, 3]]])
+    encoded, kept = label_probabilities(label, 3, 3, False)
+    assert encoded.argmax(1).tolist() == [[0, 2, 1, 0]]
+    assert kept.tolist() == [[[True, True, True, False]]]
+    regions = torch.tensor([[[0.0, 1, 1], [0, 0, 1], [1, 0, 0]]])
+    encoded, kept = label_probabilities(regions, 2, 3, True)
+    assert torch.equal(encoded, regions[:, :2])
+    assert kept.tolist() == [[[False, True, True]]]
+
+
+def test_largest_components() -> None:
+    row = torch.tensor([1, 1, 0, 1, 2, 2, 0, 2])
+    label = functional.one_hot(row, 3).T[None].float()
+    assert largest_components(label, False).argmax(1).tolist() == [[1, 1, 0, 0, 2, 2, 0, 0]]
+    assert largest_components(label[:, 1:], True)[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_perturbations() -> None:
+    features = [torch.rand(4, 50, 6, 6) + 0.5, torch.rand(4, 50, 3, 3) + 0.5]
+    for before, after in zip(features, channel_dropout(features, 0.5), strict=True):
+        kept = (after / before).flatten(2)
+        assert ((kept == 0).all(2) | ((kept - 2).abs() < 1e-4).all(2)).all()
+        assert 0.3 < (kept[..., 0] == 0).float().mean() < 0.7
+    for before, after in zip(features, feature_noise(features), strict=True):
+        assert 0.25 < (after / before - 1).abs().max() <= 0.3001
+    for before, after in zip(features, feature_drop(features), strict=True):
+        gone = (after == 0).all(1)
+        assert gone.any()
+        assert not gone.all()
+        assert before.mean(1)[gone].min() > before.mean(1)[~gone].median()

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, FROM_START, VARIANTS, Workspace
+from helpers import DATASET, FROM_START, VARIANTS, Workspace, segmentation_reference
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from test_methods import segmentation_reference
 
 from nnunet_limited.cli.main import main
 from nnunet_limited.data.label_grid import to_network

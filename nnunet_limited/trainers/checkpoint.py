@@ -105,7 +105,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
         )
     before = content[KEY]["record"]
     for key, value in record.items():
-        if before.get(key, value) != value:
+        if before.get(key) != value:
             raise LimitedError(
                 f"checkpoint {file} was trained with {key} {before.get(key)}, this run has {value}; restore the plans "
                 "and the split it was trained with"
