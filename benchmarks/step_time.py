@@ -111,8 +111,8 @@ class Bench:
         trainer.network = self.remembering[""]
         trainer.partners = {name: self.remembering[name] for name in self.partners}
         with trainer._autocast(cache=False):
-            loss, _, partner_loss = trainer.unsupervised_loss(self.crops)
-        trainer._backward(loss if partner_loss is None else loss + partner_loss)
+            found = trainer.unsupervised_loss(self.crops)
+        trainer._backward(found.loss if found.partner_loss is None else found.loss + found.partner_loss)
         trainer.network, trainer.partners = self.student, self.partners
 
     def update(self) -> None:

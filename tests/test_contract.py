@@ -183,6 +183,7 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
     crops = made.crops(next(made.dataloader_train))
     mask = torch.ones_like(crops.mask)
     mask[..., : mask.shape[-1] // 2] = False
+    label = torch.where(mask, crops.full_label, -1)  # nor is it annotated, where labelled crops are pasted
     recorded = []
 
     def spoil_outputs(module, inputs, output):
@@ -203,7 +204,7 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
         recorded.clear()
         made.optimizer.zero_grad(set_to_none=True)
         with RandomStream((0,)).active():
-            loss = made.unsupervised_loss(crops._replace(mask=mask)).loss
+            loss = made.unsupervised_loss(crops._replace(mask=mask, label=label)).loss
         loss.backward()
         values.append(loss.item())
         for output in recorded:

@@ -13,6 +13,7 @@ from nnunet_limited.trainers import LimitedTrainer
 from nnunet_limited.trainers.catalogue import trainer_names
 
 SEMI_SUPERVISED = [name for name in trainer_names() if name != "LimitedSupervisedTrainer"]
+COMPILE = torch.compile
 COMPILED = [
     "LimitedMeanTeacherTrainer",
     "LimitedCrossPseudoSupervisionTrainer",
@@ -47,6 +48,20 @@ def test_mixed_precision_does_the_same_step(workspaces, monkeypatch: pytest.Monk
     one, other = (torch.cat([change.flatten() for change in changes]) for changes in (exact_change, mixed_change))
     assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.8
     assert other.norm() == pytest.approx(one.norm().item(), rel=0.2)
+
+
+@pytest.mark.parametrize("trainer", ["LimitedMeanTeacherTrainer", "LimitedDeepCoTrainingTrainer"])
+def test_gradients_of_compiled_networks(workspaces, monkeypatch: pytest.MonkeyPatch, trainer: str) -> None:
+    """More unlabelled crops than labelled ones, for which the network is compiled anew."""
+    workspace = workspaces("2d")
+    made = []
+    for compiled in (False, True):
+        monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self, compiled=compiled: compiled)
+        monkeypatch.setattr(torch, "compile", functools.partial(COMPILE, backend="aot_eager"))
+        plans = workspace.configure("aot", **FROM_START, unlabeled_batch_size=7)
+        made.append(workspace.activate(f"aot_{compiled}").trainer(trainer, plans))
+        made[-1].run_training()
+    assert losses(made[1])["train_losses"] == pytest.approx(losses(made[0])["train_losses"], rel=1e-3)
 
 
 @pytest.mark.parametrize("trainer", COMPILED)

@@ -163,8 +163,8 @@ def test_perturbations() -> None:
         assert 0.3 < (kept[..., 0] == 0).float().mean() < 0.7
     for before, after in zip(features, feature_noise(features), strict=True):
         assert 0.25 < (after / before - 1).abs().max() <= 0.3001
+    features = [torch.rand(4, 3, 20, 20) ** 20 + 0.5, torch.rand(4, 3, 6, 6, 6) + 0.5]  # few voxels far above the rest
     for before, after in zip(features, feature_drop(features), strict=True):
-        gone = (after == 0).all(1)
-        assert gone.any()
-        assert not gone.all()
-        assert before.mean(1)[gone].min() > before.mean(1)[~gone].median()
+        for sample, gone in zip(before.mean(1), (after == 0).all(1), strict=True):
+            assert 0.09 < gone.float().mean() < 0.31
+            assert sample[gone].min() > sample[~gone].max()

@@ -20,12 +20,12 @@ from nnunet_limited.cli.main import main
 from nnunet_limited.data.label_grid import to_network
 from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.preprocessing import preprocess_case
-from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find
+from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_folder
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
 from nnunet_limited.losses.pseudo_label import region_channels
 from nnunet_limited.pseudo_labels.model import dice
-from nnunet_limited.splits import load_split
+from nnunet_limited.splits import Fold, Split, load_split
 
 
 def command(*arguments: str) -> int:
@@ -189,6 +189,22 @@ def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
     assert command(*again) == 0
     second = find(workspace.preprocessed, split, "next", "all")
     assert {about["stability"] for about in second.cases.values()} == {1.0}
+
+
+def test_a_case_that_is_trained_and_validated_on_leaks_nothing(tmp_path: Path) -> None:
+    split = Split("one", DATASET, (Fold(("a",), ("a",), ("u",)), Fold(("b",), ("a",), ("u",))), {})
+    for folder, members in (("fold_0", [0]), ("ensemble", [0, 1])):
+        labels = begin(
+            set_folder(tmp_path, split, "model") / folder, ".nii.gz", {"split_hash": split.hash, "folds": members}
+        )
+        labels.folder.mkdir(parents=True)
+        for file in labels.files("u"):
+            file.touch()
+        content = {**labels.origin, "file_ending": ".nii.gz", "cases": {"u": {}}}
+        (labels.folder / "pseudo_labels.json").write_text(json.dumps(content))
+    assert find(tmp_path, split, "model", 0).folder.name == "fold_0"
+    with pytest.raises(LimitedError, match="learnt the label of 'a', which fold 1 validates on"):
+        find(tmp_path, split, "model", 1)
 
 
 def test_most_stable_cases(tmp_path: Path) -> None:

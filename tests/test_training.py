@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FROM_START, plan
+from helpers import DATASET, FROM_START, plan
 
 from nnunet_limited.data.views import Views
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.evaluation.crossval import missing_step
 from nnunet_limited.planners.configure import configure
 from nnunet_limited.trainers.config import parse_assignments
+from nnunet_limited.trainers.launch import TrainRequest, prepare
 from nnunet_limited.trainers.self_training import SelfTrainingConfig
 
 TEACHER = "LimitedMeanTeacherTrainer"
@@ -120,6 +122,46 @@ def test_host_plans_take_settings(workspaces) -> None:
     plans["plans_name"] = "nnUNetPlans"
     (workspace.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     assert configure(workspace.preprocessed, "nnUNetPlans", {"num_epochs": 3}) == "nnUNetPlans_num_epochs-3"
+
+
+MINE = """
+from pydantic import Field
+from nnunet_limited.trainers import LimitedMeanTeacherTrainer, LimitedTrainer
+from nnunet_limited.trainers.mean_teacher import MeanTeacherConfig
+
+class MineConfig(MeanTeacherConfig):
+    own_threshold: float = Field(0.1, ge=0, description="mine")
+
+class LimitedMineTrainer(LimitedMeanTeacherTrainer):
+    Config = MineConfig
+
+class LimitedUnfinishedTrainer(LimitedTrainer):
+    pass
+"""
+
+
+def test_a_trainer_of_the_users_own(workspaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    workspace = workspaces("2d")
+    request = TrainRequest(DATASET, "2d", "0", "LimitedMineTrainer", workspace.plans)
+    ready = prepare(request.with_settings(["own_threshold=0.5"], None, None))
+    ready.write_plans()
+    assert workspace.trainer(ready.trainer, ready.plans).config.own_threshold == 0.5
+    with pytest.raises(LimitedError, match="LimitedUnfinishedTrainer: it has no unsupervised_loss"):
+        workspace.trainer("LimitedUnfinishedTrainer", workspace.plans)
+
+
+def test_a_fold_is_complete_with_the_probabilities_asked_for(tmp_path: Path) -> None:
+    assert missing_step(tmp_path, True) == ("training", ())
+    (tmp_path / "checkpoint_final.pth").touch()
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "validation" / "summary.json").write_text('{"metric_per_case": [{}, {}]}')
+    assert missing_step(tmp_path, False) is None
+    for name in ("a", "b"):
+        assert missing_step(tmp_path, True) == ("validating", ("--val",))
+        (tmp_path / "validation" / f"{name}.npz").touch()
+    assert missing_step(tmp_path, True) is None
 
 
 def test_settings_are_numbers_only_where_no_name_is_lost() -> None:

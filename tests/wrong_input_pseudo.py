@@ -95,6 +95,12 @@ TABLE: list[Row] = [
         ("LimitedRecipeTrainer", "on each GPU", "unlabeled_batch_size=2"),
         nothing,
     ),
+    (
+        "weights to self-train from are missing",
+        f"self-train 990 2d -p {PLANS} -pretrained_weights no.pth",
+        ("-pretrained_weights no.pth",),
+        nothing,
+    ),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),

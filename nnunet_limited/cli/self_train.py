@@ -18,6 +18,7 @@ from nnunet_limited.cli.train import (
     EpochsOption,
     GpusOption,
     IterationsOption,
+    WeightsOption,
     host_flags,
 )
 
@@ -40,6 +41,7 @@ def self_train(
     iterations: IterationsOption = None,
     device: DeviceOption = None,
     num_gpus: GpusOption = None,
+    pretrained_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train supervised, let each fold label its unlabelled cases, and train on them: the recommended recipe.
@@ -55,7 +57,8 @@ def self_train(
     settings += [f"num_epochs={epochs}"] if epochs else []
     settings += [f"num_iterations_per_epoch={iterations}"] if iterations else []
     chosen = chosen_folds(context, folds)
-    request = TrainRequest(dataset, configuration, "0", trainer, plans, host_flags(context, device, num_gpus, None))
+    flags = host_flags(context, device, num_gpus, pretrained_weights)
+    request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
     numbers = chosen or default_folds(request)
     results = run(request, settings, numbers, rounds, lambda line: print(line, file=sys.stderr), progress)
     if as_json:

@@ -113,14 +113,15 @@ def find(preprocessed: Path, split: Split, name: str, fold: int | str) -> Pseudo
             f"{folder} was made for another split {split.name!r} (hash {found.origin.get('split_hash')}, now "
             f"{split.hash}); delete it and {MAKE} --name {name}"
         )
-    members = found.origin.get("folds", [])
-    leaked = sorted({case for k in members for case in split.fold(k).train} & set(split.fold(fold).val))
+    members, mine = found.origin.get("folds", []), split.fold(fold)
+    # A label that the fold trains on itself tells it nothing new.
+    leaked = sorted({case for k in members for case in split.fold(k).train} & set(mine.val) - set(mine.train))
     if leaked and fold != "all":
         raise LimitedError(
             f"{folder} was made by models that learnt the label of {leaked[0]!r}, which fold {fold} validates on; "
             "train fold all, or make pseudo-labels without --ensemble"
         )
-    for case in split.fold(fold).unlabeled:
+    for case in mine.unlabeled:
         if case not in found.cases or not all(file.is_file() for file in found.files(case)):
             raise LimitedError(
                 f"{folder} has no pseudo-label of {case!r}; run 'nnunet-limited pseudo-label' to its end"

@@ -45,12 +45,17 @@ def default_folds(request: TrainRequest) -> list[int]:
     return list(range(len(load_run_split(request.load_plans()).folds)))
 
 
-def missing_step(folder: Path) -> tuple[str, tuple[str, ...]] | None:
-    """Return what is still to be done for the fold in ``folder``, with the flags for it; None when it is complete."""
+def missing_step(folder: Path, probabilities: bool) -> tuple[str, tuple[str, ...]] | None:
+    """Return what is still to be done for the fold in ``folder``, with the flags for it; None when it is complete.
+
+    ``probabilities`` (``--npz``) of every validation case belong to it if they are asked for.
+    """
     final, summary = folder / "checkpoint_final.pth", folder / "validation" / "summary.json"
     if final.is_file():
         if summary.is_file() and summary.stat().st_mtime >= final.stat().st_mtime:
-            return None
+            cases = read_object(summary, "validation result", "delete it")["metric_per_case"]
+            if not probabilities or len(list(summary.parent.glob("*.npz"))) >= len(cases):
+                return None
         return "validating", ("--val",)
     if any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         return "resuming", ("--c",)
@@ -66,7 +71,7 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
         if flag in request.flags:
             raise LimitedError(f"crossval: {flag} is chosen for each fold by what is there; leave it out")
     base = request.results
-    steps = {fold: missing_step(base / f"fold_{fold}") for fold in folds}
+    steps = {fold: missing_step(base / f"fold_{fold}", "--npz" in request.flags) for fold in folds}
     for fold, step in steps.items():
         prepare(replace(request, fold=str(fold), flags=_flags(request, step)))
     request.write_plans()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 EXT_TRAINER = "nnUNet_extTrainer"
+GIVEN = os.environ.get(EXT_TRAINER, "")  # before this process adds to it
 
 
 def extension_folder() -> Path:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunet_limited.host.discovery import EXT_TRAINER, GIVEN
+
 PROBE = """
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
 from nnunet_limited.trainers import LimitedMeanTeacherTrainer
@@ -39,15 +41,8 @@ def examine() -> list[Finding]:
     if findings[0].ok and not metadata.version("nnunetv2").startswith("2.8."):
         findings[0] = Finding("nnunetv2", False, findings[0].found, "pip install 'nnunetv2>=2.8,<2.9'")
     findings.append(_runs("torchvision", "import torchvision", TORCHVISION))
-    clean = {key: value for key, value in os.environ.items() if key != "nnUNet_extTrainer"}
-    findings.append(
-        _runs(
-            "trainers are found without any variable set",
-            PROBE,
-            "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(nnunet-limited path)",
-            clean,
-        )
-    )
+    remedy = "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
+    findings.append(_runs("nnU-Net finds the trainers", PROBE, remedy, {**os.environ, EXT_TRAINER: GIVEN}))
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         findings.append(_folder(variable))
     return findings

@@ -49,10 +49,13 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         unlabeled = self.probabilities(self.network(crops.strong))
         # Background, as the network predicts in the padding of labelled crops, or the discriminator would tell by that.
         unlabeled = torch.where(crops.mask, unlabeled, background(unlabeled, self.regions))
+        # Without the crops forced onto foreground, which the unlabelled ones do not have, for the same reason.
+        drawn_alike = max(1, round(len(crops.image) * (1 - self.oversample_foreground_percent)))
+        image = crops.image[:drawn_alike]
         with torch.no_grad():
-            labeled = self.probabilities(self.network(crops.image))
+            labeled = self.probabilities(self.network(image))
         told = functional_call(unwrap(discriminator), frozen, (crops.strong, unlabeled))
-        fake, real = discriminator(crops.strong, unlabeled.detach()), discriminator(crops.image, labeled)
+        fake, real = discriminator(crops.strong, unlabeled.detach()), discriminator(image, labeled)
         bce = functional.binary_cross_entropy_with_logits
         learning = (bce(fake, torch.zeros_like(fake)) + bce(real, torch.ones_like(real))) / 2
         return Unsupervised(bce(told, torch.ones_like(told)), unlabeled.detach(), learning)

@@ -118,7 +118,9 @@ class LimitedTrainer(SplitTrainer):
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
-        """Refuse networks whose features cannot be perturbed, and batches of one crop where crops are mixed."""
+        """Refuse networks whose features cannot be perturbed, batches too small to mix, and a method without a loss."""
+        if cls.unsupervised_loss is LimitedTrainer.unsupervised_loss:
+            return "it has no unsupervised_loss; choose another -tr, or define it in your trainer"
         if cls.perturbs_features and not can_perturb(configuration):
             return NOT_PERTURBABLE
         if cls.mixes_crops and (config.unlabeled_batch_size or configuration["batch_size"]) < 2:

@@ -46,7 +46,7 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
         for is_labeled in (box, ~box):
             mixed = torch.where(is_labeled, image, crops.strong)
             target = torch.where(is_labeled, label, pseudo)
-            weight = torch.where(is_labeled, known.float(), self.config.pseudo_label_weight) * crops.mask
+            weight = torch.where(is_labeled, known.float(), self.config.pseudo_label_weight * crops.mask)
             logits = self.full_resolution(self.network(mixed))
-            loss = loss + segmentation_loss(logits, target, weight, crops.mask, self.regions)
+            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.mask, self.regions)
         return Unsupervised(loss / 2, probability)

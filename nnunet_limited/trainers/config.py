@@ -38,7 +38,9 @@ class SemiSupervisedConfig(TrainerConfig):
     unlabeled_batch_size: int | None = Field(
         None, ge=1, description="unlabelled crops per step and GPU; default as labelled"
     )
-    log_pseudo_label_dice: bool = Field(False, description="log the pseudo-labels' Dice where hidden labels exist")
+    log_pseudo_label_dice: bool = Field(
+        False, description="log the predicting network's Dice on unlabelled cases where hidden labels exist"
+    )
 
 
 Config = TypeVar("Config", bound=TrainerConfig)

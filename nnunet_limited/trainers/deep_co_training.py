@@ -7,6 +7,7 @@ from pydantic import Field
 
 from nnunet_limited.losses.consistency import divergence, masked_mean, probabilities
 from nnunet_limited.losses.pseudo_label import cross_entropy, harden
+from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.trainers.base import Crops, Unsupervised
 from nnunet_limited.trainers.config import SemiSupervisedConfig
 from nnunet_limited.trainers.cross_pseudo_supervision import LimitedCrossPseudoSupervisionTrainer
@@ -43,7 +44,8 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
         """Return divergence and resistance over the voxels inside the image."""
         networks = (self.network, self.partners["second"])
         image, mask = crops.strong.clone().requires_grad_(), crops.mask
-        logits = [self.full_resolution(network(image)) for network in networks]
+        # Not compiled, because two passes back through one graph are refused of a compiled network.
+        logits = [self.full_resolution(unwrap(network)(image)) for network in networks]
         first, second = (probabilities(z, self.regions) for z in logits)
         mean = (first + second) / 2
         between = (divergence(first, mean, self.regions) + divergence(second, mean, self.regions)) / 2

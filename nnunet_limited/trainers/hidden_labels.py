@@ -1,4 +1,4 @@
-"""How good are the pseudo-labels? Logged where hidden labels exist, and never used."""
+"""How good is the network on the unlabelled cases? Logged where hidden labels exist, and never used."""
 
 from __future__ import annotations
 

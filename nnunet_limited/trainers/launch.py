@@ -60,6 +60,7 @@ class TrainRequest:
                 settings[key] = value
         if not settings:
             return self
+        find_trainer(self.trainer)  # a trainer of the user's own brings settings of its own
         variant = make_variant(self.folder, self.plans, settings)
         return replace(self, plans=variant.name, variant=variant)
 
