@@ -190,7 +190,7 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
         heads = output if isinstance(output, (list, tuple)) else [output]
         if heads[0].shape[2:] != mask.shape[2:]:
             return output  # a discriminator's
-        noise = torch.where(mask, 0.0, 50.0 * torch.randn(heads[0].shape, generator=generator))
+        noise = torch.where(mask[: len(heads[0])], 0.0, 50.0 * torch.randn(heads[0].shape, generator=generator))
         spoiled = heads[0] + noise
         spoiled.retain_grad() if spoiled.requires_grad else None
         recorded.append(spoiled)
