@@ -190,7 +190,7 @@ def summarise(rows: list[dict[str, Any]], iterations: int) -> list[dict[str, Any
 def table(summaries: list[dict[str, Any]], command: str) -> str:
     lines = [
         "Mean foreground Dice of the validation cases, mean ± sd over seeds; made by", "", f"    {command}", "",
-        "A trainer of pseudo-labels goes on from a supervised run: by its end it has had twice the iterations.", "",
+        "A trainer of pseudo-labels learns those of a supervised run: by its end two runs lie behind it.", "",
         "| labelled | trainer | seeds | Dice | against supervised | seeds better | gap closed |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
