@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,6 @@ def test_published_orders_become_folds() -> None:
     plain = published_fold({"train_order": order}, "3")
     assert (plain["train"], plain["val"], len(plain["unlabeled"])) == (order[:3], order[-4:], 13)
     patients = {"train_order": order, "val": order[:2], "labelled_patients": {"2": ["p01", "p05"]}}
-    fold = published_fold(json.loads(json.dumps(patients)), "2")
+    fold = published_fold(patients, "2")
     assert fold["train"] == ["p01_a", "p01_b", "p05_a", "p05_b"]
     assert published_fold(patients, "100%")["train"] == order[2:]

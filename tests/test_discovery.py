@@ -79,6 +79,18 @@ def test_spawned_processes_find_them_too(tmp_path: Path) -> None:
     run_python(sys.executable, str(script))
 
 
+def test_doctor_takes_the_variable_where_pth_files_are_not_read(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    found = {name: str(tmp_path) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    found["PYTHONPATH"] = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+    with pytest.raises(AssertionError):
+        run_python(python, "-m", "nnunet_limited", "doctor", **found)
+    folder = run_python(python, "-m", "nnunet_limited", "path", **found).strip()
+    out = run_python(python, "-m", "nnunet_limited", "doctor", nnUNet_extTrainer=folder, **found)
+    assert "nnU-Net finds the trainers: works" in out
+
+
 def test_path_prints_the_folder() -> None:
     folder = Path(run_python(sys.executable, "-m", "nnunet_limited", "path").strip())
     assert (folder / "limited_trainers.py").is_file()

@@ -52,11 +52,11 @@ def missing_step(folder: Path, probabilities: bool) -> tuple[str, tuple[str, ...
     """
     final, summary = folder / "checkpoint_final.pth", folder / "validation" / "summary.json"
     if final.is_file():
-        if summary.is_file() and summary.stat().st_mtime >= final.stat().st_mtime:
+        validated = summary.is_file() and summary.stat().st_mtime >= final.stat().st_mtime
+        if validated and probabilities:
             cases = read_object(summary, "validation result", "delete it")["metric_per_case"]
-            if not probabilities or len(list(summary.parent.glob("*.npz"))) >= len(cases):
-                return None
-        return "validating", ("--val",)
+            validated = len(list(summary.parent.glob("*.npz"))) >= len(cases)
+        return None if validated else ("validating", ("--val",))
     if any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         return "resuming", ("--c",)
     return "training", ()
