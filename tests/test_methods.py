@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.pseudo_label import dice_loss, harden
+from nnunet_limited.trainers.base import Crops
 from nnunet_limited.trainers.uncertainty_rectified_pyramid import (
     LimitedUncertaintyRectifiedPyramidTrainer,
     pyramid_consistency,
@@ -212,15 +214,25 @@ def test_transformer_and_network_teach_each_other_by_dice(start, variant: str) -
     assert type(made.partner_optimizers["second"][0]).__name__ == "AdamW"
 
 
-def test_fixmatch_ignores_what_it_is_not_sure_of(start) -> None:
+def mixed_by(monkeypatch: pytest.MonkeyPatch, crops: Crops) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """Fix the box of CutMix, and return the mixing of values with the next crop's as a reference."""
+    box = torch.zeros(crops.mask.shape, dtype=torch.bool)
+    box[..., 5:20, 5:20] = True
+    monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
+    order = [len(box) - 1, *range(len(box) - 1)]
+    return lambda *values: tuple(torch.where(box, value[order], value) for value in values)
+
+
+def test_fixmatch_ignores_what_it_is_not_sure_of(start, monkeypatch) -> None:
     made, crops = start("LimitedFixMatchTrainer", confidence_threshold=0.4)
+    mixed = mixed_by(monkeypatch, crops)
     p = softmax(made.network(crops.weak)).detach()
     sure = (p.amax(1, keepdim=True) >= 0.4) & crops.mask
     assert sure.any()
     assert (~sure & crops.mask).any()
-    logits = made.network(crops.strong)[0]
     label = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float()
-    expected = segmentation_reference(logits, label, sure, int(crops.mask.sum()))
+    image, target, counted, mask = mixed(crops.strong, label, sure, crops.mask)
+    expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
     made.config = made.config.model_copy(update={"confidence_threshold": 0.9999})
     assert made.unsupervised_loss(crops).loss == 0
@@ -230,31 +242,25 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     made, crops = start("LimitedUniMatchTrainer", confidence_threshold=0.3)
     assert len(crops.views) == 2
     assert not torch.equal(*crops.views)
-    box = torch.zeros(crops.mask.shape, dtype=torch.bool)
-    box[..., 5:20, 5:20] = True
+    mixed = mixed_by(monkeypatch, crops)
     module = "nnunet_limited.trainers.unimatch"
-    monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
     monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
     p = softmax(made.network(crops.weak)).detach()
     label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.mask
-    order = [len(p) - 1, *range(len(p) - 1)]
     halved = made.network.decoder([0.5 * f for f in made.network.encoder(crops.weak)])[0]
     expected = 0.5 * segmentation_reference(halved, label, inside, int(inside.sum()))
     for view in crops.views:
-        image, target, mask = (torch.where(box, v[order], v) for v in (view, label, inside))
+        image, target, mask = mixed(view, label, inside)
         expected = expected + 0.25 * segmentation_reference(made.network(image)[0], target, mask, int(mask.sum()))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
 
 
 def test_recipe_mixes_images_pseudo_labels_and_masks_alike(start, monkeypatch) -> None:
     made, crops = start("LimitedRecipeTrainer")
-    box = torch.zeros(crops.mask.shape, dtype=torch.bool)
-    box[..., 5:20, 5:20] = True
-    monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
+    mixed = mixed_by(monkeypatch, crops)
     sure = (crops.stored >= 0) & (crops.stored < 3) & crops.mask
     label = functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
-    order = [len(label) - 1, *range(len(label) - 1)]
-    image, target, counted, mask = (torch.where(box, v[order], v) for v in (crops.strong, label, sure, crops.mask))
+    image, target, counted, mask = mixed(crops.strong, label, sure, crops.mask)
     expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
 
@@ -329,7 +335,8 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
 def test_what_a_method_cannot_do_is_refused(workspaces, monkeypatch) -> None:
     workspace = workspaces("2d")
     single = workspace.configure("single", **FROM_START, unlabeled_batch_size=1)
-    for name in ("LimitedInterpolationConsistencyTrainer", "LimitedUniMatchTrainer", "LimitedRecipeTrainer"):
+    mixing = ("InterpolationConsistency", "FixMatch", "UniMatch", "Recipe")
+    for name in (f"Limited{method}Trainer" for method in mixing):
         with pytest.raises(LimitedError, match="unlabeled_batch_size=2"):
             workspace.trainer(name, single)
     made = workspace.trainer("LimitedUniMatchTrainer", workspace.configure("share", **FROM_START))

@@ -23,7 +23,7 @@ class LimitedRDropTrainer(LimitedTrainer):
     """Two passes of the same crop with different dropout must agree.
 
     nnU-Net's networks have no dropout, so channels are dropped between encoder and decoder, in these passes only. The
-    divergence is over the class axis.
+    divergence is over the class axis. With 4 labelled cases of Hippocampus it did not beat supervised training.
     """
 
     Config = RDropConfig
