@@ -88,13 +88,13 @@ def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[st
 def train(
     arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str, iterations: int
 ) -> list[dict[str, Any]]:
-    """Train the folds and return their rows; self-training starts with the supervised run, which is not repeated."""
+    """Train the folds and return their rows; self-training starts with its teacher's run, which is not repeated."""
     epochs = max(1, iterations // arguments.iterations_per_epoch)
     settings = [f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}"]
     # Validation batches during training tell nothing here.
     settings += ["num_val_iterations_per_epoch=1", *arguments.set]
     options = [option for setting in settings for option in ("--set", setting)]
-    rounds = "pseudo_labels" in describe(trainer)["settings"]
+    rounds = learns_pseudo_labels(trainer)
     started = time.time()
     printed = nnunet_limited(
         "self-train" if rounds else "crossval", arguments.dataset.name, arguments.configuration, "-p", plans,
@@ -113,6 +113,10 @@ def train(
         for name, values in result["dice_per_fold"].items()
         for fold, dice in zip(result["folds"], values, strict=True)
     ]
+
+
+def learns_pseudo_labels(trainer: str) -> bool:
+    return "pseudo_labels" in describe(trainer)["settings"]
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -190,7 +194,7 @@ def summarise(rows: list[dict[str, Any]], iterations: int) -> list[dict[str, Any
 def table(summaries: list[dict[str, Any]], command: str) -> str:
     lines = [
         "Mean foreground Dice of the validation cases, mean ± sd over seeds; made by", "", f"    {command}", "",
-        "A trainer of pseudo-labels learns those of a supervised run: by its end two runs lie behind it.", "",
+        "A trainer of pseudo-labels learns those of a run before it: by its end two runs lie behind it.", "",
         "| labelled | trainer | seeds | Dice | against supervised | seeds better | gap closed |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -263,8 +267,11 @@ def main() -> None:
         return train(arguments, plans[run[:2]], *run)
 
     done = 0
-    # Self-training goes on from the supervised runs, which two jobs must not make at once.
-    for phase in ([r for r in missing if r[2] == SUPERVISED], [r for r in missing if r[2] != SUPERVISED]):
+    # Self-training goes on from the runs of a teacher, which two jobs must not make at once.
+    for phase in (
+        [r for r in missing if not learns_pseudo_labels(r[2])],
+        [r for r in missing if learns_pseudo_labels(r[2])],
+    ):
         with ThreadPoolExecutor(arguments.jobs) as pool:
             for found in pool.map(one, phase):
                 rows += [row for row in found if run_of(row) not in known]

@@ -101,6 +101,12 @@ TABLE: list[Row] = [
         ("-pretrained_weights no.pth",),
         nothing,
     ),
+    (
+        "teacher does not exist",
+        f"self-train 990 2d -p {PLANS} --teacher LimitedNopeTrainer",
+        ("LimitedNopeTrainer: no such trainer", "LimitedSupervisedTrainer"),
+        nothing,
+    ),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),

@@ -33,6 +33,10 @@ def self_train(
     dataset: DatasetArgument,
     configuration: ConfigurationArgument,
     trainer: Annotated[str, typer.Option("-tr", help="Trainer that learns pseudo-labels.")] = "LimitedRecipeTrainer",
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="Trainer of the models that label first; default: the one that -tr names."),
+    ] = None,
     plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of pseudo-labelling and training.")] = 1,
     folds: FoldsOption = None,
@@ -44,7 +48,7 @@ def self_train(
     pretrained_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train supervised, let each fold label its unlabelled cases, and train on them: the recommended recipe.
+    """Train a teacher, let each fold label its unlabelled cases, and train on them: the recommended recipe.
 
     What is done already is not done again. Every other flag of nnUNetv2_train is passed on. Example:
     nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8
@@ -60,7 +64,7 @@ def self_train(
     flags = host_flags(context, device, num_gpus, pretrained_weights)
     request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
     numbers = chosen or default_folds(request)
-    results = run(request, settings, numbers, rounds, lambda line: print(line, file=sys.stderr), progress)
+    results = run(request, teacher, settings, numbers, rounds, lambda line: print(line, file=sys.stderr), progress)
     if as_json:
         show_json(results)
         return

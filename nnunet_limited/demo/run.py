@@ -21,7 +21,7 @@ from nnunet_limited.planners.plan import PlanRequest, make_plans
 from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.splits import SplitRequest, make_split, write_split
 from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.trainers.launch import TrainRequest
+from nnunet_limited.trainers.launch import TrainRequest, find_trainer
 
 DATASET, SPLIT, CONFIGURATION, FOLD = "Dataset990_Phantom", "l3", "2d", 0
 TRAINERS = {"supervised": "LimitedSupervisedTrainer", "recipe": "LimitedRecipeTrainer"}
@@ -63,7 +63,9 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
         extra = ""
         if label == "recipe":
             extra = f" and {len(fold.unlabeled)} pseudo-labelled"
-            pseudo_label(plans)
+            teacher = find_trainer(trainer).teacher
+            say(f"{number}/4 training {teacher}, which labels {len(fold.unlabeled)} cases")
+            pseudo_label(teacher, plans)
         say(f"{number}/4 training {trainer} on {len(fold.train)} labelled{extra} cases, predicting the held-out ones")
         predictions[label] = out / "predictions" / trainer
         with contextlib.redirect_stdout(io.StringIO()):
@@ -111,10 +113,11 @@ def train(trainer_name: str, plans: str) -> Path:
     return results
 
 
-def pseudo_label(plans: str) -> None:
-    """Let the supervised model label the unlabelled cases of the fold."""
-    source = ModelSource(TrainRequest(DATASET, CONFIGURATION, str(FOLD), TRAINERS["supervised"], plans), "model")
+def pseudo_label(teacher: str, plans: str) -> None:
+    """Train the teacher, and let it label the unlabelled cases of the fold."""
+    source = ModelSource(TrainRequest(DATASET, CONFIGURATION, str(FOLD), teacher, plans), "model")
     with contextlib.redirect_stdout(io.StringIO()):
+        train(teacher, plans)
         for labels in source.check([FOLD]):
             source.make(labels, "cpu", iter)
 

@@ -1,4 +1,4 @@
-"""Self-training from end to end: supervised, then rounds of pseudo-labelling and training."""
+"""Self-training from end to end: a teacher, then rounds of pseudo-labelling and training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.crossval import BASELINE, crossvalidate
+from nnunet_limited.evaluation.crossval import crossvalidate
 from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer, refuse_unsuitable
 from nnunet_limited.trainers.run import check_unlabeled, resolve_run
@@ -18,13 +18,16 @@ Track = Callable[..., Iterable[str]]
 
 def self_train(
     request: TrainRequest,
+    teacher: str | None,
     settings: Sequence[str],
     folds: Sequence[int],
     rounds: int,
     log: Callable[[str], None],
     track: Track,
 ) -> list[dict[str, Any]]:
-    """Bring every round to its end and return its cross-validation, the supervised one first.
+    """Bring every round to its end and return its cross-validation, that of the teacher first.
+
+    ``teacher`` is the trainer whose models make the first pseudo-labels; None for the one that the student names.
 
     What is done is not done again. A round's pseudo-labels are called after the model that made them.
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
@@ -34,8 +37,8 @@ def self_train(
     if config is None or "pseudo_labels" not in config.model_fields:
         raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
     device = choose_device(request.value_of("-device"))
-    _check_student(request.with_settings(list(settings), None, None), trainer, folds)
-    model = replace(request, trainer=BASELINE).with_settings(list(settings), None, None)
+    model = replace(request, trainer=teacher or trainer.teacher).with_settings(list(settings), None, None)
+    _check_student(replace(model, trainer=request.trainer), trainer, folds)
     results = [crossvalidate(model, folds, log)]
     previous = None
     for _ in range(rounds):
@@ -51,7 +54,7 @@ def self_train(
 
 
 def _check_student(request: TrainRequest, trainer: Any, folds: Sequence[int]) -> None:
-    """Refuse now what the trainer of the pseudo-labels would refuse after the supervised runs."""
+    """Refuse now what the trainer of the pseudo-labels would refuse after the teacher's runs."""
     plans = request.load_plans()
     config = trainer.resolve_config(plans)
     refuse_unsuitable(request, trainer, plans, config)

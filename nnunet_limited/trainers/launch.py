@@ -149,7 +149,7 @@ def find_trainer(name: str) -> Any:
     names = trainer_names()
     if name in [*names, *ours.ALIASES]:
         return getattr(ours, name)
-    unknown = LimitedError(f"-tr {name}: no such trainer; ours are {', '.join(names)}")
+    unknown = LimitedError(f"{name}: no such trainer; ours are {', '.join(names)}")
     if name in ours.__all__:
         raise unknown
     try:

@@ -9,12 +9,13 @@ from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
 
 
 class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
-    """The recommendation: self-training on strong views mixed by CutMix.
+    """The recommendation: self-training on strong views mixed by CutMix, after bidirectional copy-paste.
 
-    Its teacher is a supervised run that has come to its end, not one that learns beside the student, and all of the
-    student's run learns from it.
+    Its teacher is a run of copy-paste that has come to its end, not one that learns beside the student, and all of the
+    student's run learns from it. ``nnunet-limited self-train`` does both.
     """
 
+    teacher = "LimitedBidirectionalCopyPasteTrainer"
     mixes_crops = True
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:

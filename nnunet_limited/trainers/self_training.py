@@ -5,7 +5,7 @@ Cases are chosen by stability as in Huang et al., FLARE22 challenge, 2022.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -37,6 +37,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     """
 
     Config = SelfTrainingConfig
+    teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # the first, where 'self-train' is told of no other
     relative_time = 2.1
     relative_memory = 1.0
 
