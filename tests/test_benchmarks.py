@@ -48,12 +48,16 @@ def test_the_gap_is_that_of_the_seeds_both_have() -> None:
     assert [s["dice"] for s in found.values() if s["labelled"] == "4"] == pytest.approx([0.735, 0.73, 0.71])
 
 
-def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(tmp_path: Path) -> None:
+def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["semi_supervised.py", "--size", "", "--group-by", r"patient\d+"])
     other = {**row("4", 1, "LimitedRecipeTrainer", 0.5), "settings": "consistency_weight=0.3"}
     rows = [*ROWS, row("4", 0, "LimitedRecipeTrainer", 0.5, iterations=500), other]
     write(tmp_path, rows, Namespace(set=[], iterations=1000))
     assert_same(read_rows(tmp_path / "runs.csv"), rows)
     table = (tmp_path / "table.md").read_text()
+    assert r"--size '' --group-by 'patient\d+'" in table
     assert "| 4 | LimitedRecipeTrainer | 2 | 0.7350 ± 0.0354 | +0.0250 | 1 of 2 | 25 % |" in table
     assert (tmp_path / "table.png").stat().st_size > 1000
 
