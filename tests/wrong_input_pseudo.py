@@ -104,7 +104,7 @@ TABLE: list[Row] = [
     (
         "teacher does not exist",
         f"self-train 990 2d -p {PLANS} --teacher LimitedNopeTrainer",
-        ("LimitedNopeTrainer: no such trainer", "LimitedSupervisedTrainer"),
+        ("--teacher LimitedNopeTrainer", "LimitedSupervisedTrainer"),
         nothing,
     ),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),

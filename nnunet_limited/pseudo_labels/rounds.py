@@ -37,7 +37,9 @@ def self_train(
     if config is None or "pseudo_labels" not in config.model_fields:
         raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
     device = choose_device(request.value_of("-device"))
-    model = replace(request, trainer=teacher or trainer.teacher).with_settings(list(settings), None, None)
+    teacher = teacher or trainer.teacher
+    find_trainer(teacher, "--teacher")
+    model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
     _check_student(replace(model, trainer=request.trainer), trainer, folds)
     results = [crossvalidate(model, folds, log)]
     previous = None

@@ -139,8 +139,8 @@ def _checkpoint_file(request: TrainRequest) -> Path | None:
     return next((file for file in found if file.is_file()), None) if "--c" in request.flags else None
 
 
-def find_trainer(name: str) -> Any:
-    """Return the trainer class ``name`` as the host finds it."""
+def find_trainer(name: str, flag: str = "-tr") -> Any:
+    """Return the trainer class ``name``, which ``flag`` gave, as the host finds it."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     import nnunet_limited.trainers as ours
@@ -149,7 +149,7 @@ def find_trainer(name: str) -> Any:
     names = trainer_names()
     if name in [*names, *ours.ALIASES]:
         return getattr(ours, name)
-    unknown = LimitedError(f"{name}: no such trainer; ours are {', '.join(names)}")
+    unknown = LimitedError(f"{flag} {name}: no such trainer; ours are {', '.join(names)}")
     if name in ours.__all__:
         raise unknown
     try:
