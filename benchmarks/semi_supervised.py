@@ -9,8 +9,8 @@ on where it stopped, and the results are written after every run.
 
 Writes runs.csv (a row a run), table.md and table.png. ``gap closed`` is the part of the distance between supervised
 training on the labelled cases and on all cases, where the latter (``--upper-bound``) was run too. Self-training is a
-supervised run and another one that learns from it; ``--longer-baseline`` shows what supervised training makes of as
-many iterations.
+teacher's run and another one that learns from it; ``--longer-baseline 2 4`` shows what supervised training makes of
+twice and four times the iterations.
 """
 
 from __future__ import annotations
@@ -156,8 +156,9 @@ def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespac
 
 
 def is_longer(row: dict[str, Any], iterations: int) -> bool:
-    """Tell whether a row is of the supervised baseline with twice the iterations."""
-    return bool(row["trainer"] == SUPERVISED and row["iterations"] == 2 * iterations)
+    """Tell whether a row is of the supervised baseline with a multiple of the iterations."""
+    its = row["iterations"]
+    return bool(row["trainer"] == SUPERVISED and its > iterations and its % iterations == 0)
 
 
 def summarise(rows: list[dict[str, Any]], iterations: int) -> list[dict[str, Any]]:
@@ -231,7 +232,10 @@ def main() -> None:
     parser.add_argument("--iterations-per-epoch", type=int, default=50)
     parser.add_argument("--trainers", nargs="+", default=trainer_names())
     parser.add_argument("--upper-bound", action="store_true", help="train supervised on all labels too")
-    parser.add_argument("--longer-baseline", action="store_true", help="train supervised for twice the iterations too")
+    parser.add_argument(
+        "--longer-baseline", nargs="+", type=int, default=[], metavar="FACTOR",
+        help="train supervised for so many times the iterations too, e.g. 2 4",
+    )  # fmt: skip
     parser.add_argument("--set", nargs="+", default=[], help="settings of every run")
     parser.add_argument("--published", type=Path, help="JSON of a published split: its order decides who is labelled")
     parser.add_argument("--patch", help="patch size, e.g. 80x112x112; default: nnU-Net's choice")
@@ -257,8 +261,8 @@ def main() -> None:
     wanted = [(labeled, trainer, arguments.iterations) for trainer in trainers for labeled in arguments.labeled]
     if arguments.upper_bound:
         wanted.append(("100%", SUPERVISED, arguments.iterations))
-    if arguments.longer_baseline:
-        wanted += [(labeled, SUPERVISED, 2 * arguments.iterations) for labeled in arguments.labeled]
+    for factor in arguments.longer_baseline:
+        wanted += [(labeled, SUPERVISED, factor * arguments.iterations) for labeled in arguments.labeled]
     runs = [(labeled, seed, trainer, its) for labeled, trainer, its in wanted for seed in arguments.seeds]
     settings = " ".join(arguments.set)
     missing = [run for run in runs if any((*run, settings, fold) not in known for fold in arguments.folds)]
