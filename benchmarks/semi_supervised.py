@@ -271,6 +271,8 @@ def main() -> None:
     def one(run: tuple[str, int, str, int]) -> list[dict[str, Any]]:
         return train(arguments, plans[run[:2]], *run)
 
+    if rows and not missing:
+        write(arguments.out, rows, arguments)
     done = 0
     # Self-training goes on from the runs of a teacher, which two jobs must not make at once.
     for phase in (
