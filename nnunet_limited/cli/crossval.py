@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
+from nnunet_limited.cli.output import JsonOption, SetOption, show_json, show_next, show_table
 from nnunet_limited.cli.train import (
     PASS_THROUGH,
     ConfigurationArgument,
@@ -64,13 +64,7 @@ def crossval(
         show_json(result)
         return
     show_result(result)
-    fold_list = " ".join(map(str, numbers))
-    show_next(
-        f"nnUNetv2_find_best_configuration {result['dataset']} -p {result['plans']} -c {configuration} -tr {trainer}"
-        f" -f {fold_list} --disable_ensembling",
-        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {result['dataset']} -p {result['plans']} -c {configuration}"
-        f" -tr {trainer} -f {fold_list}",
-    )
+    show_host_commands(result)
 
 
 def chosen_folds(context: typer.Context, folds: str | None) -> list[int]:
@@ -98,4 +92,17 @@ def show_result(result: dict[str, Any]) -> None:
         rows.append(row)
     show_table(f"Dice, mean ± sd over {len(result['folds'])} folds", columns, rows)
     if baseline is None and result["trainer"] != "LimitedSupervisedTrainer":
-        console.print("No supervised baseline yet: run the same command with -tr LimitedSupervisedTrainer.")
+        show_next(
+            f"nnunet-limited crossval {result['dataset']} {result['configuration']} -tr LimitedSupervisedTrainer "
+            f"-p {result['plans']}  # the baseline, which is missing"
+        )
+
+
+def show_host_commands(result: dict[str, Any]) -> None:
+    """Print the host's commands for the models of a result."""
+    folds = " ".join(map(str, result["folds"]))
+    models = f"-p {result['plans']} -c {result['configuration']} -tr {result['trainer']} -f {folds}"
+    show_next(
+        f"nnUNetv2_find_best_configuration {result['dataset']} {models} --disable_ensembling",
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {result['dataset']} {models}",
+    )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_result
+from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_host_commands, show_result
 from nnunet_limited.cli.output import JsonOption, SetOption, show_json
 from nnunet_limited.cli.pseudo_label import progress
 from nnunet_limited.cli.train import (
@@ -70,3 +70,4 @@ def self_train(
         return
     for result in results[1:]:
         show_result(result)
+    show_host_commands(results[-1])
