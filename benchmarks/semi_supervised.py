@@ -90,7 +90,7 @@ def train(
     arguments: argparse.Namespace, plans: str, labeled: str, seed: int, trainer: str, iterations: int
 ) -> list[dict[str, Any]]:
     """Train the folds and return their rows; self-training starts with its teacher's run, which is not repeated."""
-    epochs = max(1, iterations // arguments.iterations_per_epoch)
+    epochs = iterations // arguments.iterations_per_epoch
     settings = [f"seed={seed}", f"num_epochs={epochs}", f"num_iterations_per_epoch={arguments.iterations_per_epoch}"]
     # Validation batches during training tell nothing here.
     settings += ["num_val_iterations_per_epoch=1", *arguments.set]
@@ -129,6 +129,18 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
              "dice": float(row["dice"]), "minutes": float(row["minutes"])}
             for row in csv.DictReader(stream)
         ]  # fmt: skip
+
+
+def check_setup(arguments: argparse.Namespace) -> None:
+    """Refuse a folder with results of other data, splits or networks: its rows do not compare."""
+    file = arguments.out / "setup.json"
+    keys = ("configuration", "size", "patch", "group_by", "iterations_per_epoch")
+    setup = {"dataset": arguments.dataset.name, "published": bool(arguments.published)}
+    setup |= {key: getattr(arguments, key) for key in keys}
+    if file.is_file() and (found := json.loads(file.read_text())) != setup:
+        raise SystemExit(f"{arguments.out} holds results of {found}, not {setup}; give another --out")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(setup, indent=1) + "\n")
 
 
 def run_of(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -247,6 +259,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for preprocessed data and models")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     arguments = parser.parse_args()
+    if arguments.iterations % arguments.iterations_per_epoch:
+        parser.error(f"--iterations {arguments.iterations} is no multiple of {arguments.iterations_per_epoch} an epoch")
+    if any(factor < 2 for factor in arguments.longer_baseline):
+        parser.error(f"--longer-baseline {arguments.longer_baseline}: factors are 2 or more")
+    check_setup(arguments)
     for name in ("raw", "preprocessed", "results"):
         (arguments.work / name).mkdir(parents=True, exist_ok=True)
         os.environ[f"nnUNet_{name}"] = str((arguments.work / name).resolve())
@@ -263,7 +280,7 @@ def main() -> None:
         wanted.append(("100%", SUPERVISED, arguments.iterations))
     for factor in arguments.longer_baseline:
         wanted += [(labeled, SUPERVISED, factor * arguments.iterations) for labeled in arguments.labeled]
-    runs = [(labeled, seed, trainer, its) for labeled, trainer, its in wanted for seed in arguments.seeds]
+    runs = list(dict.fromkeys((labeled, seed, *run) for labeled, *run in wanted for seed in arguments.seeds))
     settings = " ".join(arguments.set)
     missing = [run for run in runs if any((*run, settings, fold) not in known for fold in arguments.folds)]
     plans = {key: prepare(arguments, *key) for key in dict.fromkeys(run[:2] for run in missing)}

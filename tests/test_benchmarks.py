@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers import DATASET, FROM_START, assert_same
-from semi_supervised import COLUMNS, SUPERVISED, published_fold, read_rows, summarise, write
+from semi_supervised import COLUMNS, SUPERVISED, check_setup, published_fold, read_rows, summarise, write
 from step_time import Bench
 
 from nnunet_limited.trainers.catalogue import trainer_names
@@ -72,3 +72,15 @@ def test_published_orders_become_folds() -> None:
     fold = published_fold(patients, "2")
     assert fold["train"] == ["p01_a", "p01_b", "p05_a", "p05_b"]
     assert published_fold(patients, "100%")["train"] == order[2:]
+
+
+def test_a_folder_holds_results_of_one_setup(tmp_path: Path) -> None:
+    setup = {"configuration": "2d", "patch": None, "group_by": None, "iterations_per_epoch": 50}
+    tiny, full = (
+        Namespace(dataset=tmp_path / DATASET, published=None, out=tmp_path / "out", size=size, **setup)
+        for size in ("tiny", "")
+    )
+    for _ in range(2):
+        check_setup(tiny)
+    with pytest.raises(SystemExit, match="another --out"):
+        check_setup(full)

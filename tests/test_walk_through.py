@@ -14,6 +14,7 @@ from helpers import DATASET, VARIANTS, Variant, write_case, write_dataset
 
 BIN = Path(sys.executable).parent
 SUPERVISED, TEACHER = "LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"
+COPY_PASTE, RECIPE = "LimitedBidirectionalCopyPasteTrainer", "LimitedRecipeTrainer"
 
 
 def call(*arguments: str) -> str:
@@ -50,11 +51,15 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     settings = ["--epochs", "1", "--iterations", "2", "--set", "num_val_iterations_per_epoch=1", "--npz"]
     if unlabeled_folder:
         recipe = ("nnunet-limited", "self-train", "990", "2d", "-p", plans, "--folds", "0")
-        done = json.loads(call(*recipe, *settings, "--json"))
-        assert [result["trainer"] for result in done] == [
-            "LimitedBidirectionalCopyPasteTrainer",
-            "LimitedRecipeTrainer",
-        ]
+        done = json.loads(call(*recipe, *settings, "--rounds", "2", "--json"))
+        assert [result["trainer"] for result in done] == [COPY_PASTE, RECIPE, RECIPE]
+        assert len({result["plans"] for result in done}) == 3
+        assert done[-1]["baseline"] is None
+        printed = call(*recipe, *settings)  # all of it is there
+        for shown in (COPY_PASTE, f"crossval {DATASET} 2d -tr {SUPERVISED} -p {done[0]['plans']} --folds 0"):
+            assert shown in " ".join(printed.split())
+        for shown in ("nnUNetv2_find_best_configuration", f"nnUNetv2_predict -i INPUT -o OUTPUT -d {DATASET}"):
+            assert f"{shown} " in " ".join(printed.split())
         result = done[-1]
     else:
         for trainer in (SUPERVISED, TEACHER):

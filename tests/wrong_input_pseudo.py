@@ -107,6 +107,18 @@ TABLE: list[Row] = [
         ("--teacher LimitedNopeTrainer", "LimitedSupervisedTrainer"),
         nothing,
     ),
+    (
+        "teacher is the host's",
+        f"self-train 990 2d -p {PLANS} --teacher nnUNetTrainer",
+        ("--teacher nnUNetTrainer", "no record", "LimitedSupervisedTrainer"),
+        nothing,
+    ),
+    (
+        "pseudo-labels of another name",
+        f"self-train 990 2d -p {PLANS} --set pseudo_labels=r1",
+        ("pseudo_labels", "each round"),
+        nothing,
+    ),
     ("no rounds", f"self-train 990 2d -p {PLANS} --rounds 0", ("--rounds", "0"), nothing),
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),

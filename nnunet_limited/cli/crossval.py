@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, SetOption, show_json, show_next, show_table
+from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
 from nnunet_limited.cli.train import (
     PASS_THROUGH,
     ConfigurationArgument,
@@ -64,7 +64,7 @@ def crossval(
         show_json(result)
         return
     show_result(result)
-    show_host_commands(result)
+    show_what_next(result, result["plans"])
 
 
 def chosen_folds(context: typer.Context, folds: str | None) -> list[int]:
@@ -91,18 +91,20 @@ def show_result(result: dict[str, Any]) -> None:
             row += [f"{other['mean']:.4f} ± {other['sd']:.4f}", f"{result['difference'][name]:+.4f}"]
         rows.append(row)
     show_table(f"Dice, mean ± sd over {len(result['folds'])} folds", columns, rows)
-    if baseline is None and result["trainer"] != "LimitedSupervisedTrainer":
-        show_next(
-            f"nnunet-limited crossval {result['dataset']} {result['configuration']} -tr LimitedSupervisedTrainer "
-            f"-p {result['plans']}  # the baseline, which is missing"
-        )
 
 
-def show_host_commands(result: dict[str, Any]) -> None:
-    """Print the host's commands for the models of a result."""
+def show_what_next(result: dict[str, Any], plans: str) -> None:
+    """Print the host's commands for the models of a result, and one for its baseline if it has none."""
     folds = " ".join(map(str, result["folds"]))
     models = f"-p {result['plans']} -c {result['configuration']} -tr {result['trainer']} -f {folds}"
-    show_next(
-        f"nnUNetv2_find_best_configuration {result['dataset']} {models} --disable_ensembling",
-        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {result['dataset']} {models}",
-    )
+    commands = [f"nnUNetv2_predict -i INPUT -o OUTPUT -d {result['dataset']} {models}"]
+    if result["merged"]:  # or folds share validation cases, and the host refuses
+        commands.insert(0, f"nnUNetv2_find_best_configuration {result['dataset']} {models} --disable_ensembling")
+    if result["baseline"] is None and result["trainer"] != "LimitedSupervisedTrainer":
+        console.print("No supervised baseline yet; the first command trains it.")
+        commands.insert(
+            0,
+            f"nnunet-limited crossval {result['dataset']} {result['configuration']} -tr LimitedSupervisedTrainer "
+            f"-p {plans} --folds {folds}",
+        )
+    show_next(*commands)

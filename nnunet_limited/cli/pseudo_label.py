@@ -50,7 +50,8 @@ def pseudo_label(
     """Predict the unlabelled cases: a label and a confidence image each, for LimitedRecipeTrainer.
 
     Each fold uses its own model, so that cross-validation stays honest. What is done already is not done again.
-    Example: nnunet-limited pseudo-label 4 3d_fullres -tr LimitedSupervisedTrainer -p nnUNetPlans_l8
+    Example: nnunet-limited pseudo-label 4 3d_fullres -tr LimitedBidirectionalCopyPasteTrainer
+    -p nnUNetPlans_l8
     """
     from nnunet_limited.evaluation.crossval import default_folds
     from nnunet_limited.pseudo_labels.model import ModelSource

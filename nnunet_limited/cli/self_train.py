@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_host_commands, show_result
+from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_result, show_what_next
 from nnunet_limited.cli.output import JsonOption, SetOption, show_json
 from nnunet_limited.cli.pseudo_label import progress
 from nnunet_limited.cli.train import (
@@ -50,7 +50,8 @@ def self_train(
 ) -> None:
     """Train a teacher, let each fold label its unlabelled cases, and train on them: the recommended recipe.
 
-    What is done already is not done again. Every other flag of nnUNetv2_train is passed on. Example:
+    Settings are given to both runs. What is done already is not done again. Every other flag of nnUNetv2_train is
+    passed on. Example:
     nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8
     """
     from nnunet_limited.evaluation.crossval import default_folds
@@ -68,6 +69,6 @@ def self_train(
     if as_json:
         show_json(results)
         return
-    for result in results[1:]:
+    for result in results:
         show_result(result)
-    show_host_commands(results[-1])
+    show_what_next(results[-1], results[0]["plans"])

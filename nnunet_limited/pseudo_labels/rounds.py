@@ -10,6 +10,7 @@ from typing import Any
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import crossvalidate
 from nnunet_limited.pseudo_labels.model import ModelSource
+from nnunet_limited.trainers.config import parse_assignments
 from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer, refuse_unsuitable
 from nnunet_limited.trainers.run import check_unlabeled, resolve_run
 
@@ -28,6 +29,7 @@ def self_train(
     """Bring every round to its end and return its cross-validation, that of the teacher first.
 
     ``teacher`` is the trainer whose models make the first pseudo-labels; None for the one that the student names.
+    ``settings`` are those of both.
 
     What is done is not done again. A round's pseudo-labels are called after the model that made them.
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
@@ -36,9 +38,15 @@ def self_train(
     config = getattr(trainer, "Config", None)
     if config is None or "pseudo_labels" not in config.model_fields:
         raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
+    if "pseudo_labels" in parse_assignments(list(settings)):
+        raise LimitedError("--set pseudo_labels is chosen for each round; leave it out, or train with crossval")
     device = choose_device(request.value_of("-device"))
     teacher = teacher or trainer.teacher
-    find_trainer(teacher, "--teacher")
+    if not hasattr(find_trainer(teacher, "--teacher"), "resolve_config"):
+        raise LimitedError(
+            f"--teacher {teacher} keeps no record of the labels that it learns; use a trainer of nnunet-limited, "
+            "e.g. LimitedSupervisedTrainer"
+        )
     model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
     _check_student(replace(model, trainer=request.trainer), trainer, folds)
     results = [crossvalidate(model, folds, log)]
