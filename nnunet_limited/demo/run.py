@@ -43,7 +43,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
         os.environ[f"nnUNet_{name}"] = str(folder)
     os.environ.setdefault("nnUNet_n_proc_DA", "0")
 
-    say(f"1/4 writing the phantom dataset and a split with 3 labelled cases (seed {seed})")
+    say(f"1/5 writing the phantom dataset and a split with 3 labelled cases (seed {seed})")
     raw = nnunet_folder("nnUNet_raw")
     if not (raw / DATASET / "dataset.json").is_file():
         write_phantom_dataset(raw, DATASET, seed=seed, shape=SHAPE)
@@ -52,21 +52,21 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
     split, partition = make_split(dataset, folder, SplitRequest(SPLIT, "3", seed=seed), class_reader(dataset))
     write_split(folder, split, partition)
 
-    say("2/4 planning for the split and preprocessing")
+    say("2/5 planning for the split and preprocessing")
     plans = make_plans(PlanRequest(DATASET, SPLIT, (CONFIGURATION,), size="tiny", processes=default_processes())).plans
     plans = configure(folder, plans, {**SETTINGS, "seed": seed}, "demo")
 
     scores: dict[str, dict[str, list[float]]] = {}
     predictions = {}
-    for number, (label, trainer) in enumerate(TRAINERS.items(), start=3):
+    for label, trainer in TRAINERS.items():
         fold = split.folds[FOLD]
-        extra = ""
+        number, extra = 3, ""
         if label == "recipe":
-            extra = f" and {len(fold.unlabeled)} pseudo-labelled"
+            number, extra = 5, f" and {len(fold.unlabeled)} pseudo-labelled"
             teacher = find_trainer(trainer).teacher
-            say(f"{number}/4 training {teacher}, which labels {len(fold.unlabeled)} cases")
+            say(f"4/5 training {teacher}, which labels {len(fold.unlabeled)} cases")
             pseudo_label(teacher, plans)
-        say(f"{number}/4 training {trainer} on {len(fold.train)} labelled{extra} cases, predicting the held-out ones")
+        say(f"{number}/5 training {trainer} on {len(fold.train)} labelled{extra} cases, predicting the held-out ones")
         predictions[label] = out / "predictions" / trainer
         with contextlib.redirect_stdout(io.StringIO()):
             predict(train(trainer, plans), raw / DATASET / "imagesTs", predictions[label])
