@@ -29,7 +29,7 @@ class LimitedAdversarialTrainer(LimitedTrainer):
 
     Config = AdversarialConfig
     runs_on_several_gpus = False  # the discriminator is used frozen and learning in one step
-    relative_time = 2.7
+    relative_time = 2.5
     relative_memory = 1.2
 
     def make_partners(self) -> dict[str, nn.Module]:

@@ -31,7 +31,7 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """
 
     Config = CrossTeachingConfig
-    relative_time = 6.9
+    relative_time = 5.5
     relative_memory = 3.0
 
     @classmethod

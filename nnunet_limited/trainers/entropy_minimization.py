@@ -22,7 +22,7 @@ class LimitedEntropyMinimizationTrainer(LimitedTrainer):
     """
 
     Config = EntropyMinimizationConfig
-    relative_time = 2.1
+    relative_time = 2.0
     relative_memory = 1.0
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:

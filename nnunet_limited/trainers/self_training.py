@@ -38,7 +38,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
 
     Config = SelfTrainingConfig
     teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # the first, where 'self-train' is told of no other
-    relative_time = 2.1
+    relative_time = 2.0
     relative_memory = 1.0
 
     @classmethod
