@@ -73,7 +73,7 @@ def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[st
 
     Where no validation cases are published, they are the last fifth of the order, which no table labels.
     """
-    order = published["train_order"]
+    order = published.get("train") or published["train_order"]  # the order may have names of its own for the cases
     val = published.get("val") or order[-(len(order) // 5) :]
     training = [case for case in order if case not in set(val)]
     patients = published.get("labelled_patients", {}).get(labeled)

@@ -68,7 +68,8 @@ def test_published_orders_become_folds() -> None:
     order = [f"p{i:02d}_{frame}" for i in range(10) for frame in "ab"]
     plain = published_fold({"train_order": order}, "3")
     assert (plain["train"], plain["val"], len(plain["unlabeled"])) == (order[:3], order[-4:], 13)
-    patients = {"train_order": order, "val": order[:2], "labelled_patients": {"2": ["p01", "p05"]}}
+    listed = {"train_order": [f"{case}_other" for case in order], "train": order}
+    patients = {**listed, "val": order[:2], "labelled_patients": {"2": ["p01", "p05"]}}
     fold = published_fold(patients, "2")
     assert fold["train"] == ["p01_a", "p01_b", "p05_a", "p05_b"]
     assert published_fold(patients, "100%")["train"] == order[2:]
