@@ -59,6 +59,8 @@ def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(
     write(tmp_path, rows, Namespace(set=[], iterations=1000))
     assert_same(read_rows(tmp_path / "runs.csv"), rows)
     table = (tmp_path / "table.md").read_text()
+    assert "2000 iterations" in table
+    assert "1500 iterations" not in table
     assert r"--size '' --group-by 'patient\d+'" in table
     assert "| 4 | LimitedRecipeTrainer | 2 | 0.7350 ± 0.0354 | +0.0250 | 1 of 2 | 25 % |" in table
     assert (tmp_path / "table.png").stat().st_size > 1000
