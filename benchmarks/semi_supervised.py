@@ -33,6 +33,7 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 
+from nnunet_limited.host.files import write_json
 from nnunet_limited.trainers.catalogue import describe, trainer_names
 
 SUPERVISED = "LimitedSupervisedTrainer"
@@ -137,10 +138,11 @@ def check_setup(arguments: argparse.Namespace) -> None:
     keys = ("configuration", "size", "patch", "group_by", "iterations_per_epoch")
     setup = {"dataset": arguments.dataset.name, "published": bool(arguments.published)}
     setup |= {key: getattr(arguments, key) for key in keys}
-    if file.is_file() and (found := json.loads(file.read_text())) != setup:
+    if not file.is_file():
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_json(file, setup)
+    elif (found := json.loads(file.read_text())) != setup:
         raise SystemExit(f"{arguments.out} holds results of {found}, not {setup}; give another --out")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(setup, indent=1) + "\n")
 
 
 def run_of(row: dict[str, Any]) -> tuple[Any, ...]:
