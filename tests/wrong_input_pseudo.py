@@ -114,7 +114,7 @@ TABLE: list[Row] = [
         nothing,
     ),
     (
-        "pseudo-labels of another name",
+        "self-train with pseudo-labels of its own choice",
         f"self-train 990 2d -p {PLANS} --set pseudo_labels=r1",
         ("pseudo_labels", "each round"),
         nothing,
