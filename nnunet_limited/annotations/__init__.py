@@ -1,0 +1,1 @@
+"""Sparse labels: simulated from dense ones, or brought in from people. Nothing here needs nnU-Net."""

@@ -1,0 +1,55 @@
+"""What an annotator leaves behind, and what it costs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Box(NamedTuple):
+    """A box around one object of class ``value``: voxels from ``start`` up to but not including ``stop``."""
+
+    value: int
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        """Return the index of the voxels inside."""
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+
+class Annotation(NamedTuple):
+    """A sparse label and the work behind it.
+
+    ``label`` is the dense label where it was annotated and the ignore value elsewhere. ``marks`` counts the strokes,
+    contours, boxes or points drawn, ``slices`` the slices on which someone drew.
+    """
+
+    label: np.ndarray
+    marks: int
+    slices: int
+    boxes: tuple[Box, ...] = ()
+
+    def cost(self, ignore: int, seconds_per_mark: float) -> dict[str, float]:
+        """Return what was annotated and the minutes it takes at ``seconds_per_mark``."""
+        annotated = self.label != ignore
+        return {
+            "voxels": int(annotated.sum()),
+            "foreground_voxels": int((annotated & (self.label != 0)).sum()),
+            "annotated_share": float(annotated.mean()),
+            "marks": self.marks,
+            "slices": self.slices,
+            "minutes": self.marks * seconds_per_mark / 60,
+        }
+
+
+def classes(label: np.ndarray, ignore: int) -> list[int]:
+    """Return the values of ``label`` besides ``ignore``, in order."""
+    return [int(value) for value in np.unique(label) if value != ignore]
+
+
+def only(label: np.ndarray, annotated: np.ndarray, ignore: int) -> np.ndarray:
+    """Return ``label`` where ``annotated`` and ``ignore`` elsewhere."""
+    return np.where(annotated, label, np.asarray(ignore, label.dtype))

@@ -1,0 +1,128 @@
+"""Boxes, points and patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from nnunet_limited.annotations.annotation import Annotation, Box, classes, only
+
+
+def boxes(label: np.ndarray, ignore: int, rng: np.random.Generator, margin: float = 0.0) -> Annotation:
+    """Put a box around every foreground object of ``label`` (2D or 3D, integers), classes apart.
+
+    Outside all boxes is background for certain; nothing is known inside. Each face lies up to ``margin`` times the
+    object's length outside of it, never inside, so that no voxel is wrong.
+    """
+    found = []
+    for value, _, inside in _objects(label, ignore):
+        start, stop = [], []
+        for place, size in zip(inside, label.shape, strict=True):
+            low, high = np.rint(rng.uniform(0, margin, 2) * (place.stop - place.start)).astype(int)
+            start.append(max(place.start - int(low), 0))
+            stop.append(min(place.stop + int(high), size))
+        found.append(Box(value, tuple(start), tuple(stop)))
+    return from_boxes(label, ignore, found)
+
+
+def from_boxes(label: np.ndarray, ignore: int, found: Sequence[Box]) -> Annotation:
+    """Return the annotation that ``found`` amounts to on the grid of ``label``, whose ignored voxels stay so."""
+    annotated = label != ignore
+    for box in found:
+        annotated[box.inside] = False
+    background = np.where(annotated, 0, ignore).astype(label.dtype)
+    faces = {index for box in found for index in (box.start[0], box.stop[0] - 1)}
+    return Annotation(background, len(found), len(faces), tuple(found))
+
+
+def points(
+    label: np.ndarray,
+    ignore: int,
+    rng: np.random.Generator,
+    spacing: Sequence[float] | None = None,
+    per_object: int = 1,
+    placement: Literal["centre", "random"] = "centre",
+    background: int = 10,
+    radius: float = 2.0,
+) -> Annotation:
+    """Click ``per_object`` points into every foreground object of ``label`` (2D or 3D, integers), then some outside.
+
+    A point is a ball of ``radius`` times the smallest ``spacing``, cut off at the object's border: a disc in one slice
+    where slices are far apart. ``centre``: first the voxel farthest from the border, of several the one nearest to the
+    object's middle; all others at random.
+    ``background`` points lie outside the boxes around the objects where there is room.
+    """
+    spacing = np.ones(label.ndim) if spacing is None else np.asarray(spacing, float)
+    annotated = np.zeros(label.shape, bool)
+    middles: list[np.ndarray] = []
+    for _, mask, inside in _objects(label, ignore):
+        corner = np.array([place.start for place in inside])
+        chosen = rng.permutation(np.argwhere(mask))[:per_object]
+        if placement == "centre":
+            depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)
+            deepest = np.argwhere(depth == depth.max()) - 1
+            distance = np.linalg.norm((deepest - np.argwhere(mask).mean(0)) * spacing, axis=1)
+            chosen[0] = deepest[distance.argmin()]
+        for middle in chosen:
+            _ball(annotated[inside], mask, middle, radius * spacing.min(), spacing)
+        middles.extend(chosen + corner)
+    outside = label == 0
+    clear = outside.copy()
+    for _, _, inside in _objects(label, ignore):
+        clear[inside] = False
+    for middle in rng.permutation(np.argwhere(clear if clear.any() else outside))[:background]:
+        _ball(annotated, outside, middle, radius * spacing.min(), spacing)
+        middles.append(middle)
+    touched = {int(middle[int(np.argmax(spacing))]) for middle in middles}
+    return Annotation(only(label, annotated, ignore), len(middles), len(touched))
+
+
+def patches(
+    label: np.ndarray, ignore: int, rng: np.random.Generator, size: Sequence[int], count: int = 1
+) -> Annotation:
+    """Annotate ``count`` patches of ``size`` of ``label`` (2D or 3D, integers) in full.
+
+    Their centres are random voxels of each class in turn, foreground first. A mark is the outline of one object in one
+    slice.
+    """
+    annotated = np.zeros(label.shape, bool)
+    present = classes(label, ignore)
+    turns = [value for value in present if value] + [value for value in present if not value]
+    for number in range(count if turns else 0):
+        candidates = np.argwhere(label == turns[number % len(turns)])
+        middle = candidates[rng.integers(len(candidates))]
+        start = [max(0, min(m - s // 2, n - s)) for m, s, n in zip(middle, size, label.shape, strict=True)]
+        inside = tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))
+        annotated[inside] = True
+    annotated &= label != ignore
+    planes = [(one, mask) for one, mask in zip(*_planes(label, annotated), strict=True) if mask.any()]
+    marks = sum(
+        ndimage.label((one == value) & mask)[1] for one, mask in planes for value in classes(one[mask], ignore) if value
+    )
+    return Annotation(only(label, annotated, ignore), max(marks, len(planes)), len(planes))
+
+
+def _planes(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(array[None] if array.ndim == 2 else array for array in arrays)
+
+
+def _objects(label: np.ndarray, ignore: int) -> Iterator[tuple[int, np.ndarray, tuple[slice, ...]]]:
+    """Yield class, mask within its box, and box of every connected foreground object (diagonals connect)."""
+    for value in classes(label, ignore):
+        if value:
+            parts, _ = ndimage.label(label == value, np.ones((3,) * label.ndim))
+            for number, inside in enumerate(ndimage.find_objects(parts), 1):
+                yield value, parts[inside] == number, inside
+
+
+def _ball(annotated: np.ndarray, allowed: np.ndarray, middle: np.ndarray, radius: float, spacing: np.ndarray) -> None:
+    """Mark the voxels of ``allowed`` within ``radius`` of the voxel ``middle``."""
+    reach = np.floor(radius / spacing).astype(int)
+    window = tuple(slice(max(m - r, 0), m + r + 1) for m, r in zip(middle, reach, strict=True))
+    grid = np.indices(annotated[window].shape)
+    offset = [(g + w.start - m) * s for g, w, m, s in zip(grid, window, middle, spacing, strict=True)]
+    near = sum(o**2 for o in offset) <= radius**2
+    annotated[window] |= near & allowed[window]
