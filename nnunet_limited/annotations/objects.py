@@ -55,28 +55,28 @@ def points(
     object's middle; all others at random.
     ``background`` points lie outside the boxes around the objects where there is room.
     """
-    spacing = np.ones(label.ndim) if spacing is None else np.asarray(spacing, float)
+    steps = np.ones(label.ndim) if spacing is None else np.asarray(spacing, float)
     annotated = np.zeros(label.shape, bool)
     middles: list[np.ndarray] = []
     for _, mask, inside in _objects(label, ignore):
         corner = np.array([place.start for place in inside])
         chosen = rng.permutation(np.argwhere(mask))[:per_object]
         if placement == "centre":
-            depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)
+            depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=steps)
             deepest = np.argwhere(depth == depth.max()) - 1
-            distance = np.linalg.norm((deepest - np.argwhere(mask).mean(0)) * spacing, axis=1)
+            distance = np.linalg.norm((deepest - np.argwhere(mask).mean(0)) * steps, axis=1)
             chosen[0] = deepest[distance.argmin()]
         for middle in chosen:
-            _ball(annotated[inside], mask, middle, radius * spacing.min(), spacing)
+            ball(annotated[inside], mask, middle, radius * steps.min(), steps)
         middles.extend(chosen + corner)
     outside = label == 0
     clear = outside.copy()
     for _, _, inside in _objects(label, ignore):
         clear[inside] = False
     for middle in rng.permutation(np.argwhere(clear if clear.any() else outside))[:background]:
-        _ball(annotated, outside, middle, radius * spacing.min(), spacing)
+        ball(annotated, outside, middle, radius * steps.min(), steps)
         middles.append(middle)
-    touched = {int(middle[int(np.argmax(spacing))]) for middle in middles}
+    touched = {int(middle[int(np.argmax(steps))]) for middle in middles}
     return Annotation(only(label, annotated, ignore), len(middles), len(touched))
 
 
@@ -118,7 +118,7 @@ def _objects(label: np.ndarray, ignore: int) -> Iterator[tuple[int, np.ndarray, 
                 yield value, parts[inside] == number, inside
 
 
-def _ball(annotated: np.ndarray, allowed: np.ndarray, middle: np.ndarray, radius: float, spacing: np.ndarray) -> None:
+def ball(annotated: np.ndarray, allowed: np.ndarray, middle: np.ndarray, radius: float, spacing: np.ndarray) -> None:
     """Mark the voxels of ``allowed`` within ``radius`` of the voxel ``middle``."""
     reach = np.floor(radius / spacing).astype(int)
     window = tuple(slice(max(m - r, 0), m + r + 1) for m, r in zip(middle, reach, strict=True))

@@ -11,7 +11,19 @@ from typing import Any
 import typer
 
 from nnunet_limited import __version__
-from nnunet_limited.cli import crossval, demo, doctor, plan, pseudo_label, self_train, split, train, trainers
+from nnunet_limited.cli import (
+    crossval,
+    demo,
+    doctor,
+    import_labels,
+    plan,
+    pseudo_label,
+    self_train,
+    sparsify,
+    split,
+    train,
+    trainers,
+)
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.discovery import export_extension_folder
 from nnunet_limited.host.parallel import default_processes
@@ -22,7 +34,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     help="Train nnU-Net v2 well when labels are scarce.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for module in (demo, split, plan, trainers, train, crossval, pseudo_label, self_train, doctor):
+for module in (demo, sparsify, import_labels, split, plan, trainers, train, crossval, pseudo_label, self_train, doctor):
     module.register(app)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.data.ignored import background_outside, ignore_value
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder
 from nnunet_limited.host.files import content_hash, replacing
@@ -100,14 +101,20 @@ def preprocess_case(
 
     manager = PlansManager(plans)
     chosen = manager.get_configuration(configuration)
-    label = str(case.label) if use_label else None
+    label = case.label if use_label else None
     images = [str(image) for image in case.images]
     scratch = scratch_folder(folder)
     for needed in (folder, scratch):
         needed.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         made = Path(temporary) / case.identifier
-        chosen.preprocessor_class(verbose=False).run_case_save(str(made), images, label, manager, chosen, dataset_json)
+        ignore = ignore_value(dataset_json)
+        if label is not None and ignore is not None and any(chosen.use_mask_for_norm):
+            copy = Path(temporary) / f"label{dataset_json['file_ending']}"
+            label = background_outside(case, manager.image_reader_writer_class, ignore, copy)
+        label_file = str(label) if label else None
+        preprocessor = chosen.preprocessor_class(verbose=False)
+        preprocessor.run_case_save(str(made), images, label_file, manager, chosen, dataset_json)
         (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
         for ending in (".b2nd", "_seg.b2nd", ".pkl"):
             os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")
@@ -121,11 +128,12 @@ def scratch_folder(folder: Path) -> Path:
 def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: str) -> None:
     """Copy validation labels to ``gt_segmentations``, where the host's validation looks for them."""
     for case in cases:
-        assert case.label is not None
+        truth = case.truth or case.label
+        assert truth is not None
         target = preprocessed / "gt_segmentations" / f"{case.identifier}{file_ending}"
-        if not target.is_file() or target.stat().st_mtime < case.label.stat().st_mtime:
+        if not target.is_file() or target.stat().st_mtime < truth.stat().st_mtime:
             with replacing(target) as temporary:
-                shutil.copy2(case.label, temporary)
+                shutil.copy2(truth, temporary)
 
 
 def require(folder: Path, cases: Iterable[str], what: str, remedy: str) -> None:

@@ -14,6 +14,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import read_object
 
 UNLABELED_FOLDER = "imagesUn"
+TRUTH_FOLDER = "labelsVal"
 FORMAT = "write it as nnU-Net's dataset format asks"
 
 
@@ -47,11 +48,15 @@ def dataset_name(dataset: str) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: a file per channel, and its label file if there is one."""
+    """One scan: a file per channel, and its label file if there is one.
+
+    ``truth`` is the label to validate on where it is another, as it is where the label to learn from is sparse.
+    """
 
     identifier: str
     images: tuple[Path, ...]
     label: Path | None
+    truth: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,11 @@ class RawDataset:
 
     @classmethod
     def load(cls, dataset: str) -> RawDataset:
-        """Find the dataset in ``nnUNet_raw`` and list its cases; ``imagesUn/`` holds images without labels."""
+        """Find the dataset in ``nnUNet_raw`` and list its cases.
+
+        Images without label are in ``imagesUn/`` or under the key ``unlabeled`` of dataset.json; ``labelsVal/`` holds
+        labels to validate on in place of those to learn from.
+        """
         from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
         raw = nnunet_folder("nnUNet_raw")
@@ -129,9 +138,21 @@ class RawDataset:
             listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
         for identifier, files in listed.items():
             label = Path(files["label"])
-            cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), label if label.is_file() else None)
+            truth = folder / TRUTH_FOLDER / f"{identifier}{ending}"
+            cases[identifier] = Case(
+                identifier,
+                tuple(map(Path, files["images"])),
+                label if label.is_file() else None,
+                truth if truth.is_file() else None,
+            )
         unlabeled = folder / UNLABELED_FOLDER
-        for identifier, found in images_by_case(unlabeled, ending).items() if unlabeled.is_dir() else ():
+        without = {
+            identifier: [folder / os.path.expandvars(image) for image in entry["images"]]
+            for identifier, entry in dataset_json.get("unlabeled", {}).items()
+        }
+        if unlabeled.is_dir():
+            without |= images_by_case(unlabeled, ending)
+        for identifier, found in without.items():
             if identifier in cases:
                 raise LimitedError(
                     f"case {identifier} is both in {folder / 'imagesTr'} and in {unlabeled}; remove one of the two"
@@ -154,12 +175,21 @@ def check_description(content: dict[str, Any], file: Path) -> None:
             raise LimitedError(f"{file} has no key {key!r}; {FORMAT}")
     if not content.get("channel_names") and not content.get("modality"):
         raise LimitedError(f"{file} has no key 'channel_names', or names no channel there; {FORMAT}")
-    for key, kind in (("labels", dict), ("file_ending", str), ("channel_names", dict), ("dataset", dict)):
+    for key, kind in (
+        ("labels", dict),
+        ("file_ending", str),
+        ("channel_names", dict),
+        ("dataset", dict),
+        ("unlabeled", dict),
+    ):
         if not isinstance(content.get(key, kind()), kind):
             raise LimitedError(f"{file}: {key!r} cannot be {content[key]!r:.60}; {FORMAT}")
     for case, entry in content.get("dataset", {}).items():
         if not isinstance(entry, dict) or not {"images", "label"} <= set(entry):
             raise LimitedError(f"{file}: case {case!r} of 'dataset' needs 'images' and 'label'; {FORMAT}")
+    for case, entry in content.get("unlabeled", {}).items():
+        if not isinstance(entry, dict) or "images" not in entry:
+            raise LimitedError(f"{file}: case {case!r} of 'unlabeled' needs 'images', a list of files")
 
     labels, example = content["labels"], "write labels like {'background': 0, 'tumour': 1}"
     for name, value in labels.items():

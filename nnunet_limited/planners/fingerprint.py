@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from nnunet_limited.data.ignored import ignore_value, without_ignored
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
 from nnunet_limited.host.files import content_hash, read_json, read_object, write_json
@@ -62,7 +63,9 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
         raise LimitedError(f"the image of case {case.identifier} ({files}) is 0 everywhere; remove the case")
     problem = None
     if use_label:
-        problem = check_label(case, reader, image, properties["spacing"], values)
+        files_with_label = [case.label] if case.truth is None else [case.label, case.truth]
+        found = [check_label(case, file, reader, image, properties["spacing"], values) for file in files_with_label]
+        problem = next((reason for reason in found if reason), None)
     cropped, _, _ = crop_to_nonzero(image)
     return Inspection(
         [float(s) for s in properties["spacing"]],
@@ -72,23 +75,25 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
     )
 
 
-def check_label(case: Case, reader: Any, image: np.ndarray, spacing: Any, values: Sequence[int]) -> str | None:
-    """Return why the label of ``case`` cannot be used with its image and the declared ``values``, or None."""
-    if case.label is None:
+def check_label(
+    case: Case, file: Path | None, reader: Any, image: np.ndarray, spacing: Any, values: Sequence[int]
+) -> str | None:
+    """Return why the label ``file`` cannot be used with the image of ``case`` and the declared ``values``, or None."""
+    if file is None:
         return f"case {case.identifier} has no label file"
     try:
-        label, properties = reader.read_seg(str(case.label))
+        label, properties = reader.read_seg(str(file))
     except Exception:
-        return f"{case.label} cannot be read"
+        return f"{file} cannot be read"
     if label.shape[1:] != image.shape[1:] or not np.allclose(properties["spacing"], spacing, rtol=1e-3):
         return (
-            f"{case.label} has shape {label.shape[1:]} and spacing {np.round(properties['spacing'], 4).tolist()}, its "
+            f"{file} has shape {label.shape[1:]} and spacing {np.round(properties['spacing'], 4).tolist()}, its "
             f"image {image.shape[1:]} and {np.round(spacing, 4).tolist()}"
         )
     unexpected = sorted(set(np.unique(label).tolist()) - set(values))
     if unexpected:
         return (
-            f"{case.label} has the value {unexpected[0]:g}, which dataset.json does not declare (it has "
+            f"{file} has the value {unexpected[0]:g}, which dataset.json does not declare (it has "
             f"{', '.join(map(str, sorted(values)))})"
         )
     return None
@@ -133,7 +138,7 @@ def inspect_dataset(
 
 def inspection_key(case: Case, use_label: bool, values: Sequence[int]) -> str:
     """Identify what an inspection depends on: the files as they are now, and what their label may hold."""
-    files = [*case.images, *([case.label] if use_label and case.label else [])]
+    files = [*case.images, *([file for file in (case.label, case.truth) if file] if use_label else [])]
     stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return content_hash([case.identifier, stats, use_label, list(values)])
 
@@ -152,6 +157,25 @@ def scratch_preprocessed() -> Iterator[Path]:
         finally:
             del os.environ["nnUNet_preprocessed"]
             os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) -> dict[str, Path]:
+    """Return the label files to measure foreground intensities by; call it inside :func:`scratch_preprocessed`.
+
+    Ignored voxels are none of the foreground, unless nothing else could be, as where boxes are all there is.
+    """
+    own = {case: Path(str(dataset.cases[case].label)) for case in visible}
+    ignore = ignore_value(dataset.dataset_json)
+    if ignore is None:
+        return own
+    folder = Path(os.environ["nnUNet_preprocessed"]) / "labels"
+    folder.mkdir()
+    ending = dataset.dataset_json["file_ending"]
+    tasks = [(dataset.cases[case], dataset.reader(), ignore, folder / f"{case}{ending}") for case in visible]
+    found = run_all(without_ignored, tasks, processes, "Reading annotations")
+    if not any(foreground for _, foreground in found):
+        return own
+    return {case: label for case, (label, _) in zip(visible, found, strict=True)}
 
 
 def extract_fingerprint(
@@ -173,12 +197,10 @@ def extract_fingerprint(
     extractor.num_foreground_voxels_for_intensitystats = min(
         extractor.num_foreground_voxels_for_intensitystats, VOXELS_PER_CASE * len(visible)
     )
+    labels = visible_labels(dataset, visible, processes)
     extractor.dataset = {
-        case: {
-            "images": [str(i) for i in dataset.cases[case].images],
-            "label": str(dataset.cases[case].label),
-        }
-        for case in visible
+        case: {"images": [str(i) for i in dataset.cases[case].images], "label": str(label)}
+        for case, label in labels.items()
     }
     no_foreground = LimitedError(
         f"the labels of {', '.join(visible[:3])}… contain no foreground at all; label at least one case that does"

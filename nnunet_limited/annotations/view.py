@@ -1,0 +1,107 @@
+"""A raw nnU-Net dataset that shows the images of another one with sparse labels; the other is left as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.annotations.annotation import Box
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import TRUTH_FOLDER, RawDataset, nnunet_folder
+from nnunet_limited.host.files import unwritable, write_json
+from nnunet_limited.host.parallel import run_all
+
+SPARSE_FOLDER = "labelsSparse"
+RECORD = "annotations.json"
+
+
+def ignore_of(dataset: RawDataset) -> int:
+    """Return the value of the ignore label in a view of ``dataset``: its own or, as nnU-Net asks, the next number."""
+    declared = dataset.dataset_json["labels"].get("ignore")
+    return max(dataset.label_values) + 1 if declared is None else int(declared)
+
+
+def view_folder(name: str) -> Path:
+    """Return where the view ``name`` is to be made; refuse a name that nnU-Net cannot use or that is taken."""
+    match = re.fullmatch(r"Dataset(\d{3})_[A-Za-z0-9_-]+", name)
+    if not match:
+        raise LimitedError(f"--out {name}: a dataset is named like Dataset601_Heart; give such a name")
+    raw = nnunet_folder("nnUNet_raw")
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        folder = nnunet_folder(variable)
+        for other in sorted(folder.glob(f"Dataset{match[1]}_*")) if folder.is_dir() else ():
+            if variable == "nnUNet_raw" or other.name != name:
+                raise LimitedError(f"--out {name}: {other} is there already; choose another number or remove it")
+    return raw / name
+
+
+def write_view(
+    dataset: RawDataset,
+    name: str,
+    arguments: dict[str, tuple[Any, ...]],
+    annotate: Callable[..., dict[str, Any]],
+    origin: dict[str, Any],
+    processes: int,
+    check: Callable[[dict[str, dict[str, Any]]], None] | None = None,
+) -> dict[str, Any]:
+    """Make the raw dataset ``name``: cases with sparse labels, all others without; return its record.
+
+    ``annotate(case, target, reader_class, ignore, *arguments[case])`` writes the sparse label of a case to ``target``
+    and returns what is to be recorded of it; ``check`` may refuse what is recorded of all. Dense labels are copied to
+    ``labelsVal/`` to validate on. The folder appears when it is complete.
+    """
+    folder = view_folder(name)
+    cases = list(arguments)
+    ignore, ending = ignore_of(dataset), dataset.dataset_json["file_ending"]
+    scratch = folder.with_name(f".{name}.tmp")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for sub in (SPARSE_FOLDER, TRUTH_FOLDER):
+            (scratch / sub).mkdir(parents=True)
+        reader = dataset.reader()
+        tasks = [
+            (dataset.cases[case], scratch / SPARSE_FOLDER / f"{case}{ending}", reader, ignore, *more)
+            for case, more in arguments.items()
+        ]
+        about = dict(zip(cases, run_all(annotate, tasks, processes, "Annotating"), strict=True))
+        if check is not None:
+            check(about)
+        for case in cases:
+            dense = dataset.cases[case].truth or dataset.cases[case].label
+            if dense is not None:
+                shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
+        record = {**origin, "dataset": dataset.name, "ignore": ignore, "cases": about}
+        write_json(scratch / RECORD, record)
+        write_json(scratch / "dataset.json", _description(dataset, folder, cases, ignore))
+        scratch.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _description(dataset: RawDataset, folder: Path, cases: Sequence[str], ignore: int) -> dict[str, Any]:
+    """Return the view's dataset.json, whose paths stay right if all raw datasets move together."""
+    ending = dataset.dataset_json["file_ending"]
+
+    def images(case: str) -> list[str]:
+        return [Path(os.path.relpath(file, folder)).as_posix() for file in dataset.cases[case].images]
+
+    kept = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
+    return {
+        **kept,
+        "labels": {**dataset.dataset_json["labels"], "ignore": ignore},
+        "numTraining": len(cases),
+        "dataset": {case: {"images": images(case), "label": f"{SPARSE_FOLDER}/{case}{ending}"} for case in cases},
+        "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in set(cases)},
+    }
+
+
+def recorded_boxes(about: dict[str, Any]) -> list[Box]:
+    """Return the boxes in the record of a case."""
+    return [Box(value, tuple(start), tuple(stop)) for value, start, stop in about.get("boxes", [])]
