@@ -54,6 +54,7 @@ class Variant:
     labeled: str = "3"
     protocol: str = "benchmark"
     channel_name: str = "MRI"
+    ignored: float = 0.3  # part of the voxels, where there is an ignore label
 
 
 VARIANTS = {
@@ -62,6 +63,10 @@ VARIANTS = {
     "two_channels": Variant(channels=2),
     "regions": Variant(labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1, 2]),
     "ignore": Variant(labels={**LABELS, "ignore": 3}),
+    "all_annotated": Variant(labels={**LABELS, "ignore": 3}, ignored=0.0),
+    "ignore_regions": Variant(
+        labels={"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, regions_class_order=[1, 2]
+    ),
     "anisotropic": Variant("3d_fullres", (8, 32, 32), (1.0, 1.0, 5.0)),
     "one_labeled": Variant(labeled="1"),
     "deployment": Variant(protocol="deployment", channel_name="CT"),
@@ -80,7 +85,7 @@ def write_case(folder: Path, name: str, variant: Variant, seed: int, images: str
         image = 100 + 80 * label + rng.normal(0, 20, variant.shape)
         _write(folder / images / f"{name}_{channel:04d}.nii.gz", image.astype(np.float32), variant)
     if "ignore" in variant.labels:
-        label[rng.uniform(size=label.shape) < 0.3] = variant.labels["ignore"]
+        label[rng.uniform(size=label.shape) < variant.ignored] = variant.labels["ignore"]
     if images == "imagesTr":
         _write(folder / "labelsTr" / f"{name}.nii.gz", label.astype(np.uint8), variant)
 

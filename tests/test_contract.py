@@ -21,7 +21,8 @@ from nnunet_limited.trainers.catalogue import trainer_names
 from nnunet_limited.trainers.checkpoint import KEY
 
 TRAINERS = trainer_names()
-SEMI_SUPERVISED = [name for name in TRAINERS if name != "LimitedSupervisedTrainer"]
+SEMI_SUPERVISED = [name for name in TRAINERS if getattr(trainers, name).uses_unlabeled]
+SPARSE = [name for name in TRAINERS if getattr(trainers, name).Config().sparse_labels]
 TRAINERS_OF_THE_BASE = ["LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"]
 TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name == "teacher"]
 
@@ -97,7 +98,7 @@ def stock_run(variant: str, ours) -> tuple[dict, list[torch.Tensor]]:
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_weight_zero_equals_stock(workspaces, trainer: str, variant: str) -> None:
     workspace = workspaces(variant)
-    zero = {"consistency_weight": 0.0, "optimizer": "sgd", "initial_lr": 0.01}
+    zero = {"consistency_weight": 0.0, "optimizer": "sgd", "initial_lr": 0.01, "sparse_labels": False}
     ours = run(workspace, trainer, "zero", **zero)
     theirs, stock_weights = stock_run(variant, ours)
     mine = losses(ours)
@@ -106,6 +107,15 @@ def test_weight_zero_equals_stock(workspaces, trainer: str, variant: str) -> Non
         assert torch.equal(a, b)
     if trainer not in TEACHERS:  # those validate the teacher
         assert mine == theirs
+
+
+@pytest.mark.parametrize("trainer", [*SPARSE, "LimitedMeanTeacherTrainer"])
+def test_sparse_labels_that_annotate_everything_equal_stock(workspaces, trainer: str) -> None:
+    ours = run(workspaces("all_annotated"), trainer, "whole", sparse_labels=True, consistency_weight=0.0)
+    theirs, stock_weights = stock_run("all_annotated", ours)
+    assert losses(ours)["train_losses"] == theirs["train_losses"]
+    for a, b in zip(weights(ours.network), stock_weights, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("trainer", SEMI_SUPERVISED)

@@ -13,11 +13,12 @@ import pytest
 import torch
 import wrong_input_data
 import wrong_input_pseudo
+import wrong_input_sparse
 import wrong_input_train
 from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
 
 SMALL = TRAIN.replace(" 2d ", " 2d_small ")
-TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE, *wrong_input_pseudo.TABLE]
+TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE, *wrong_input_pseudo.TABLE, *wrong_input_sparse.TABLE]
 
 
 @pytest.fixture(scope="module")

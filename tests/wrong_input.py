@@ -46,7 +46,7 @@ class World:
         self.results = self.root / "results" / NAME
 
     def listing(self) -> dict[str, str]:
-        files = [f for name in ("preprocessed", "results") for f in (self.root / name).rglob("*")]
+        files = [f for name in ("raw", "preprocessed", "results") for f in (self.root / name).rglob("*")]
         return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else "" for f in files}
 
     def run(self, command: str) -> int:

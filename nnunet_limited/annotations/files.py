@@ -70,8 +70,8 @@ def _offset(drawn: Any, image: Any, file: Path) -> tuple[int, ...]:
     end = start + drawn.GetSize()
     if np.abs(place - start).max() > 0.05 or (start < 0).any() or (end > image.GetSize()).any():
         raise LimitedError(
-            f"label {file} begins at voxel {np.round(place, 2).tolist()} and has {list(drawn.GetSize())}, its image has "
-            f"{list(image.GetSize())}; {remedy}"
+            f"label {file} begins at voxel {np.round(place, 2).tolist()} and has {list(drawn.GetSize())}, its image "
+            f"has {list(image.GetSize())}; {remedy}"
         )
     return tuple(int(a) for a in start[::-1])
 

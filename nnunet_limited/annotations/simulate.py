@@ -79,7 +79,9 @@ def simulate(
             options["per_object"] = options.pop("count")
     elif kind == "patches" and len(options["size"]) != shown.ndim:
         size = "x".join(map(str, options["size"]))
-        raise LimitedError(f"--size {size} has {len(options['size'])} numbers, case {case} {shown.ndim} axes")
+        raise LimitedError(
+            f"--size {size} has {len(options['size'])} numbers, case {case} {shown.ndim} axes; give one for each"
+        )
     rng = np.random.default_rng([seed, zlib.crc32(case.encode())])
     made = KINDS[kind].simulator(shown, ignore, rng, **options)
     return made._replace(label=made.label[None]) if flat else made

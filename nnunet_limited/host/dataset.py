@@ -189,7 +189,7 @@ def check_description(content: dict[str, Any], file: Path) -> None:
             raise LimitedError(f"{file}: case {case!r} of 'dataset' needs 'images' and 'label'; {FORMAT}")
     for case, entry in content.get("unlabeled", {}).items():
         if not isinstance(entry, dict) or "images" not in entry:
-            raise LimitedError(f"{file}: case {case!r} of 'unlabeled' needs 'images', a list of files")
+            raise LimitedError(f"{file}: case {case!r} of 'unlabeled' needs 'images'; list its files there")
 
     labels, example = content["labels"], "write labels like {'background': 0, 'tumour': 1}"
     for name, value in labels.items():

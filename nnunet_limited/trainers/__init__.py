@@ -25,6 +25,7 @@ from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer
 from nnunet_limited.trainers.rdrop import LimitedRDropTrainer
 from nnunet_limited.trainers.recipe import LimitedRecipeTrainer
 from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
+from nnunet_limited.trainers.sparse import LimitedSparseMeanTeacherTrainer, LimitedSparseTrainer
 from nnunet_limited.trainers.split_trainer import trainer_classes
 from nnunet_limited.trainers.supervised import LimitedSupervisedTrainer
 from nnunet_limited.trainers.uncertainty_aware_mean_teacher import LimitedUncertaintyAwareMeanTeacherTrainer
@@ -52,6 +53,8 @@ __all__ = [
     "LimitedRDropTrainer",
     "LimitedRecipeTrainer",
     "LimitedSelfTrainingTrainer",
+    "LimitedSparseMeanTeacherTrainer",
+    "LimitedSparseTrainer",
     "LimitedSupervisedTrainer",
     "LimitedTrainer",
     "LimitedUAMTTrainer",

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_limited.data.loader import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
 from nnunet_limited.data.random_state import RandomStream
+from nnunet_limited.data.sparse import UnannotatedDataset
 from nnunet_limited.data.views import Views, without_benchmark
 from nnunet_limited.losses.consistency import class_shares, masked_mean, probabilities, rampup
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
@@ -29,8 +30,9 @@ class Crops(NamedTuple):
 
     ``image`` (b, c, *spatial): labelled crops, with ``label`` as the host makes it (a list over the heads with deep
     supervision). ``weak`` and each of ``views`` (u, c, *spatial): the same unlabelled crops under different intensity
-    augmentation. ``mask`` (u, 1, *spatial): True inside the unlabelled image. ``stored`` (u, 0 or 1, *spatial): the
-    labels that the unlabelled dataset brings with its cases, -1 outside the image.
+    augmentation. ``mask`` (u, 1, *spatial): True inside the unlabelled image, or where a sparsely labelled one is not
+    annotated. ``stored`` (u, 0 or 1, *spatial): the labels that the unlabelled dataset brings with its cases, -1
+    outside the image.
     """
 
     image: torch.Tensor
@@ -203,13 +205,21 @@ class LimitedTrainer(SplitTrainer):
         return UnlabeledLoader(dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=views)
 
     def unlabeled_dataset(self) -> UnlabeledDataset:
-        """Return the unlabelled cases of the fold."""
-        return UnlabeledDataset(str(self.run.unlabeled_folder), list(self.run.fold.unlabeled))
+        """Return the unlabelled cases of the fold and, for sparse labels, the sparsely labelled ones."""
+        run = self.run
+        folder, cases = str(run.unlabeled_folder), list(run.fold.unlabeled)
+        if self.sparse_ignore is None:
+            return UnlabeledDataset(folder, cases)
+        return UnannotatedDataset(folder, cases, str(run.labeled_folder), run.fold.train, self.sparse_ignore)
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
-        """Refuse a fold without unlabelled cases, or whose unlabelled cases cannot be loaded."""
-        check_unlabeled(run, cls.__name__, dataset_name)
+        """Refuse a fold without unlabelled cases, or whose unlabelled cases cannot be loaded.
+
+        Where labels are sparse, they may be all there is.
+        """
+        if run.fold.unlabeled or not config.sparse_labels:
+            check_unlabeled(run, cls.__name__, dataset_name)
 
     def on_train_start(self) -> None:
         """Check the unlabelled cases, then start."""
@@ -278,7 +288,7 @@ class LimitedTrainer(SplitTrainer):
         views = self._to_device(batch["unlabeled"]["data"]).chunk(1 + self.strong_views, dim=1)
         weak, *strong = (view.contiguous() for view in views)
         label, unlabeled = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
-        mask, stored = unlabeled[:, :1] >= 0, unlabeled[:, 1:]
+        mask, stored = unlabeled[:, :1] == 0, unlabeled[:, 1:]
         return Crops(self._to_device(batch["data"]), label, weak, tuple(strong), mask, stored)
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:

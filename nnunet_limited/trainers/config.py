@@ -26,6 +26,9 @@ class TrainerConfig(BaseModel):
     initial_lr: float = Field(1e-2, gt=0, le=1, description="learning rate of the first epoch")
     weight_decay: float = Field(3e-5, ge=0, le=1, description="weight decay of the optimizer")
     oversample_foreground_percent: float = Field(0.33, ge=0, le=1, description="labelled crops forced onto foreground")
+    sparse_labels: bool = Field(
+        False, description="labelled images are annotated in part: learn from the rest without label too"
+    )
     seed: int | None = Field(None, ge=0, lt=2**32, description="repeatable to the bit with nnUNet_n_proc_DA=0")
 
 

@@ -13,8 +13,10 @@ from torch import distributed, nn
 
 from nnunet_limited.data.preprocessing import fingerprint_folder, require
 from nnunet_limited.data.random_state import RandomStream, seed_everything
+from nnunet_limited.data.sparse import BordersUnknown, SparseDataset
 from nnunet_limited.data.views import without_benchmark
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.trainers import checkpoint
 from nnunet_limited.trainers.config import TrainerConfig, resolve
@@ -117,6 +119,39 @@ class SplitTrainer(nnUNetTrainer):
     def with_decay(self, optimizer: torch.optim.Optimizer, rate: float) -> tuple[torch.optim.Optimizer, Any]:
         """Return an optimizer with nnU-Net's polynomial decay of its learning rate from ``rate`` on."""
         return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+
+    @property
+    def sparse_ignore(self) -> int | None:
+        """Return the value of the ignore label if labels are to be taken for sparse and there is one."""
+        value = self.label_manager.ignore_label
+        return int(value) if self.config.sparse_labels and value is not None else None
+
+    def _build_loss(self) -> Any:
+        """Return the host's loss; for sparse labels, over the samples that have an annotated voxel."""
+        loss: Any = super()._build_loss()
+        if self.sparse_ignore is None or self.configuration_manager.batch_dice:  # which is not a mean over samples
+            return loss
+        regions = bool(self.label_manager.has_regions)
+        if not self.enable_deep_supervision:
+            return AnnotatedSamples(loss, self.sparse_ignore, regions)
+        loss.loss = AnnotatedSamples(loss.loss, self.sparse_ignore, regions)
+        return loss
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the host's transforms; for sparse labels, with unknown borders of sparse cases."""
+        pipeline: Any = super().get_training_transforms(*args, **kwargs)
+        if self.sparse_ignore is not None and kwargs.get("ignore_label") is not None:
+            names = [type(transform).__name__ for transform in pipeline.transforms]
+            self.borders = BordersUnknown(self.sparse_ignore)
+            pipeline.transforms.insert(names.index("RemoveLabelTransform"), self.borders)
+        return pipeline
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Return the host's datasets; for sparse labels, the training one tells its sparse cases."""
+        train, val = super().get_tr_and_val_datasets()
+        if self.sparse_ignore is not None:
+            train = SparseDataset(train.source_folder, train.identifiers, self.borders)
+        return train, val
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Return labelled and validation cases of the fold."""

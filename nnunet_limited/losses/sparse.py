@@ -1,0 +1,140 @@
+"""Losses for labels of which only some voxels are annotated.
+
+Shapes: probabilities ``(b, c, *spatial)``, images ``(b, channels, *spatial)``. The channels of
+overlapping ``regions`` are independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of probabilities and image
+
+
+class AnnotatedSamples(nn.Module):
+    """A segmentation loss over the samples that have an annotated voxel.
+
+    In nnU-Net's own, a sample without one counts as perfectly segmented, which dilutes the others. 0 without gradient
+    if no sample has any.
+    """
+
+    def __init__(self, loss: nn.Module, ignore: int, regions: bool) -> None:
+        """Wrap the host's ``loss``; ``ignore`` is the value of the ignore label."""
+        super().__init__()
+        self.loss, self.ignore, self.regions = loss, ignore, regions
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits and the host's target."""
+        annotated = ~target[:, -1].bool() if self.regions else target[:, 0] != self.ignore
+        kept = annotated.flatten(1).any(1)
+        if kept.all():
+            return self.loss(output, target)
+        return self.loss(output[kept], target[kept]) if kept.any() else 0.0 * output.sum()
+
+
+class WithTerms(nn.Module):
+    """A segmentation loss plus further terms of the full-resolution probabilities and the image.
+
+    ``image`` is set for a training step, and None in validation, which has no further terms.
+    """
+
+    image: torch.Tensor | None = None
+
+    def __init__(self, wrapped: nn.Module, terms: list[tuple[float, Term]], regions: bool) -> None:
+        """Add to the loss ``wrapped`` each of ``terms`` with its weight."""
+        super().__init__()
+        self.wrapped, self.terms, self.regions = wrapped, terms, regions
+
+    @property
+    def loss(self) -> Any:
+        """The loss of one head, as in the host's wrapper for deep supervision."""
+        return getattr(self.wrapped, "loss", self.wrapped)
+
+    def forward(self, output: Any, target: Any) -> torch.Tensor:
+        """Return the sum of all terms."""
+        total: torch.Tensor = self.wrapped(output, target)
+        if self.image is None or not self.terms:
+            return total
+        logits = (output[0] if isinstance(output, (list, tuple)) else output).float()
+        probability = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
+        image = self.image.to(logits.device, non_blocking=True)
+        for weight, term in self.terms:
+            total = total + weight * term(probability, image)
+        return total
+
+
+def total_variation(probability: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return the mean length of the contours of the foreground: what a closing by 3 voxels adds to an erosion.
+
+    Luo et al., WSL4MIS, 2022 (github.com/HiLab-git/WSL4MIS); there, the first sample is left out by mistake.
+    """
+    foreground = probability if regions else probability[:, 1:]
+    pool: Any = functional.max_pool3d if foreground.ndim == 5 else functional.max_pool2d
+    eroded = -pool(-foreground, 3, 1, 1)
+    return functional.relu(pool(eroded, 3, 1, 1) - eroded).mean()
+
+
+def mumford_shah(probability: torch.Tensor, image: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return how much the image varies within the classes, plus the total variation of the probabilities.
+
+    Kim & Ye, IEEE TIP 2020, arXiv 1904.02872; a mean over voxels, with the image scaled to [0, 1].
+    """
+    scaled = unit_range(image)
+    spatial = tuple(range(2, image.ndim))
+    shares = torch.cat([probability, 1 - probability], 1) if regions else probability
+    variance = torch.zeros((), device=image.device)
+    for channel in scaled.split(1, 1):
+        mean = (channel * shares).sum(spatial, keepdim=True) / shares.sum(spatial, keepdim=True).clamp(min=1e-6)
+        variance = variance + ((channel - mean) ** 2 * shares).sum(1).mean() / scaled.shape[1]
+    length = torch.zeros((), device=image.device)
+    for axis in spatial:
+        length = length + probability.diff(dim=axis).abs().sum(1).mean()
+    return variance + length
+
+
+def gated_crf(
+    probability: torch.Tensor,
+    image: torch.Tensor,
+    regions: bool,
+    radius: int = 5,
+    sigma_place: float = 6.0,
+    sigma_image: float = 0.1,
+) -> torch.Tensor:
+    """Return how much neighbours of like intensity differ in class, summed over a window in the last two axes.
+
+    Obukhov et al., Gated CRF loss, 2019, arXiv 1906.04651. A pair of voxels at most ``radius`` apart along each axis
+    weighs ``exp(-d² / (2 sigma_place²) - Δ² / (2 sigma_image²))``, Δ² being the mean over channels of the squared
+    difference of the image scaled to [0, 1]. The mean over voxels; pairs that reach beyond the crop do not count.
+    """
+    scaled = unit_range(image)
+    total = torch.zeros((), device=image.device)
+    for mine, theirs, distance in _pairs(radius, probability.ndim):
+        a, b = probability[mine], probability[theirs]
+        differ = (a * (1 - b) + b * (1 - a)).mean(1) if regions else 1 - (a * b).sum(1)
+        apart = ((scaled[mine] - scaled[theirs]) ** 2).mean(1)
+        kernel = torch.exp(-distance / (2 * sigma_place**2) - apart / (2 * sigma_image**2))
+        total = total + 2 * (kernel * differ).sum()  # each pair from both its ends
+    return total / probability[:, 0].numel()
+
+
+def _pairs(radius: int, dimensions: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], int]]:
+    """Yield each offset in the last two axes once, as the index of both ends, with its squared length."""
+    for y, x in product(range(radius + 1), range(-radius, radius + 1)):
+        if y or x > 0:
+            rows = (slice(None, -y or None), slice(y, None))
+            columns = (slice(None, -x or None), slice(x, None)) if x >= 0 else (slice(-x, None), slice(None, x))
+            before = (slice(None),) * (dimensions - 2)
+            yield (*before, rows[0], columns[0]), (*before, rows[1], columns[1]), y * y + x * x
+
+
+def unit_range(image: torch.Tensor) -> torch.Tensor:
+    """Return each channel of each image scaled to [0, 1]; 0 where it is constant."""
+    spatial = tuple(range(2, image.ndim))
+    low, high = image.amin(spatial, keepdim=True), image.amax(spatial, keepdim=True)
+    return (image - low) / (high - low).clamp(min=1e-6)

@@ -1,0 +1,285 @@
+"""Datasets with sparse labels, from the view to the loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from helpers import (
+    DATASET,
+    FROM_START,
+    Stock,
+    Variant,
+    Workspace,
+    losses,
+    make_named_split,
+    plan,
+    write_dataset,
+)
+
+from nnunet_limited.annotations.sparsify import SparsifyRequest, sparsify
+from nnunet_limited.data.ignored import background_outside
+from nnunet_limited.data.sparse import OUTSIDE, AnnotatedCases, BordersUnknown, SparseDataset, UnannotatedDataset
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import Case, RawDataset
+from nnunet_limited.trainers.catalogue import trainer_names
+
+IGNORE = 3
+SPARSE = Variant(labels={"background": 0, "disc": 1, "core": 2, "ignore": IGNORE}, ignored=0.0)
+
+
+def started(workspace: Workspace, trainer: str, name: str, **settings):
+    made = workspace.trainer(trainer, workspace.configure(name, **{**FROM_START, "sparse_labels": True, **settings}))
+    made.on_train_start()
+    made.on_train_epoch_start()
+    return made
+
+
+# ---- borders ---------------------------------------------------------------------------------------------------------
+
+
+def store(folder: Path, case: str, label: np.ndarray) -> None:
+    """Write a preprocessed case as the host does."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    folder.mkdir(exist_ok=True)
+    image = np.ones(label.shape, np.float32)
+    nnUNetDatasetBlosc2.save_case(image, label.astype(np.int8), {"class_locations": {1: []}}, str(folder / case))
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A sparse case and a dense one, both with a voxel outside of the image's nonzero mask."""
+    sparse, dense = np.full((1, 1, 4, 4), IGNORE), np.zeros((1, 1, 4, 4))
+    sparse[..., 0, 0], sparse[..., 0, 1], sparse[..., 2, 2] = -1, 0, 1
+    dense[..., 0, 0], dense[..., 2, 2] = -1, 1
+    store(tmp_path / "cases", "sparse", sparse)
+    store(tmp_path / "cases", "dense", dense)
+    return tmp_path / "cases"
+
+
+def test_beyond_the_border_of_a_sparse_case_nothing_is_known(mixed: Path) -> None:
+    borders = BordersUnknown(IGNORE)
+    dataset = SparseDataset(str(mixed), ["dense", "sparse"], borders)
+    for case, beyond in (("sparse", IGNORE), ("dense", -1), ("sparse", IGNORE)):
+        label = dataset.load_case(case)[1][:, :, :3]
+        padded = np.pad(label, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-1)
+        seen = borders(image=torch.ones(1), segmentation=torch.from_numpy(padded.astype(np.int16)))["segmentation"]
+        assert (seen[..., 0, :] == beyond).all()
+        assert (seen[..., -1] == beyond).all()
+        inside = seen[0, 0, 1:-1, 1:-1]
+        assert inside[0, 0] == (0 if case == "sparse" else -1), "the empty part of the image is background"
+        assert inside[2, 2] == 1
+    assert (dataset.load_case("sparse")[1][...] == OUTSIDE).sum() == 1
+
+
+def test_crops_are_the_hosts_but_for_their_borders(workspaces) -> None:
+    ours = started(workspaces("ignore"), "LimitedSparseTrainer", "borders")
+    stock = Stock.like(ours)
+    stock.on_train_start()
+    differing = 0
+    for trained in (ours, stock):
+        torch.manual_seed(3)
+        np.random.seed(3)
+        trained.seen = [next(trained.dataloader_train) for _ in range(6)]
+    for mine, theirs in zip(ours.seen, stock.seen, strict=True):
+        assert torch.equal(mine["data"], theirs["data"])
+        for a, b in zip(mine["target"], theirs["target"], strict=True):
+            assert ((a == b) | ((a == IGNORE) & (b == 0))).all()
+            differing += int((a != b).sum())
+    assert differing > 0
+
+
+def test_the_mask_is_what_is_not_annotated(mixed: Path, tmp_path: Path) -> None:
+    store(tmp_path / "other", "unlabelled", np.zeros((1, 1, 4, 4)))
+    dataset = UnannotatedDataset(str(tmp_path / "other"), ["unlabelled"], str(mixed), ["dense", "sparse"], IGNORE)
+    assert list(dataset.identifiers) == ["sparse", "unlabelled"], "a dense case has nothing to offer"
+    mask, label = (
+        dataset.load_case("sparse")[1][...],
+        AnnotatedCases(str(mixed), ["sparse"], IGNORE).load_case("sparse")[1][:],
+    )
+    assert ((mask == 0) == (label == IGNORE)).all()
+    assert ((mask == -1) == (label == -1)).all()
+    assert ((mask == 1) == ((label == 0) | (label == 1))).all()
+    assert not dataset.load_case("unlabelled")[1][...].any()
+    with pytest.raises(LimitedError, match="LimitedSparseTrainer"):
+        UnannotatedDataset(str(tmp_path / "other"), [], str(mixed), ["dense"], IGNORE)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["ignore", "ignore_regions"])
+@pytest.mark.parametrize(
+    "trainer", [n for n in trainer_names() if n not in ("LimitedRecipeTrainer", "LimitedSelfTrainingTrainer")]
+)
+def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: str, variant: str) -> None:
+    made = started(workspaces(variant), trainer, "sparse", num_epochs=1)
+    made.train_step(next(made.dataloader_train))
+    if made.uses_unlabeled:
+        used = set(made.unlabeled_loader.unlabeled._data.identifiers)
+        assert used == {*made.run.fold.unlabeled, *made.run.fold.train}
+        crops = made.crops(next(made.dataloader_train))
+        assert crops.mask.any()
+        assert not crops.mask.all()
+
+
+def test_terms_change_the_step_and_validation_has_none(workspaces) -> None:
+    workspace = workspaces("ignore")
+    curves = {}
+    for term in ("none", "entropy_weight", "crf_weight", "contour_weight", "mumford_shah_weight"):
+        settings = {} if term == "none" else {term: 0.5}
+        made = workspace.trainer("LimitedSparseTrainer", workspace.configure(f"term-{term}", **settings, num_epochs=1))
+        made.run_training()
+        assert made.loss.image is None
+        curves[term] = losses(made)["train_losses"]
+    assert len(set(map(tuple, curves.values()))) == len(curves)
+
+
+@pytest.fixture
+def view(folders: Path) -> Workspace:
+    """Return a view with scribbles of a dense dataset, split and planned with every label."""
+    write_dataset(folders / "raw", Variant())
+    (folders / "raw" / DATASET).rename(folders / "raw" / "Dataset991_Dense")
+    sparsify(SparsifyRequest("991", "scribbles", DATASET, seed=1), 1)
+    make_named_split("few", folds=3)
+    workspace = Workspace(folders, SPARSE)
+    workspace.plans = plan(SPARSE)
+    return workspace
+
+
+def outcome(view: Workspace) -> tuple:
+    """Return losses, preprocessed data, fingerprint and plans of a run."""
+    made = view.trainer("LimitedSparseMeanTeacherTrainer", view.configure("dense", **FROM_START, num_epochs=1))
+    made.run_training()
+    files = sorted(view.preprocessed.glob("nnUNetLimited_*/*.b2nd"))
+    data = {file.name: blosc2.open(str(file))[:].tobytes() for file in files}
+    fingerprint = view.preprocessed / "fingerprints" / view.plans / "dataset_fingerprint.json"
+    return losses(made), data, fingerprint.read_bytes(), (view.preprocessed / f"{view.plans}.json").read_bytes()
+
+
+def test_dense_labels_outside_the_annotation_change_nothing(view: Workspace, tmp_path: Path) -> None:
+    """Neither plans nor data nor losses depend on what a dense label says where nothing was drawn."""
+    before = outcome(view)
+    spoiled = view.copy(tmp_path / "spoiled")
+    folder = spoiled.root / "raw" / DATASET
+    for file in (folder / "labelsVal").iterdir():
+        dense = sitk.ReadImage(str(file))
+        drawn = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsSparse" / file.name)))
+        values = sitk.GetArrayFromImage(dense)
+        noise = np.random.RandomState(0).randint(0, 3, values.shape).astype(values.dtype)
+        changed = sitk.GetImageFromArray(np.where(drawn == IGNORE, noise, values))
+        changed.CopyInformation(dense)
+        sitk.WriteImage(changed, str(file))
+    spoiled.plans = plan(SPARSE)
+    after = outcome(spoiled)
+    assert before[1]
+    assert before == after
+
+
+def test_a_view_validates_on_dense_labels_and_leaves_the_dataset_alone(view: Workspace) -> None:
+    folder, dense = view.root / "raw" / DATASET, view.root / "raw" / "Dataset991_Dense"
+    assert sorted(file.name for file in dense.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
+    content = json.loads((folder / "dataset.json").read_text())
+    assert content["labels"]["ignore"] == IGNORE
+    assert content["dataset"]["case_00"]["images"] == ["../Dataset991_Dense/imagesTr/case_00_0000.nii.gz"]
+    record = json.loads((folder / "annotations.json").read_text())
+    assert record["kind"] == "scribbles"
+    for case in RawDataset.load(DATASET).cases.values():
+        sparse, truth, own = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+            for file in (
+                case.label,
+                view.preprocessed / "gt_segmentations" / f"{case.identifier}.nii.gz",
+                dense / "labelsTr" / f"{case.identifier}.nii.gz",
+            )
+        )
+        assert np.array_equal(truth, own)
+        assert np.array_equal(sparse[sparse != IGNORE], own[sparse != IGNORE])
+        assert record["cases"][case.identifier]["voxels"] == (sparse != IGNORE).sum() > 0
+    made = view.trainer("LimitedSparseTrainer", view.configure("validate", num_epochs=1))
+    made.run_training()
+    made.perform_actual_validation()
+    summary = json.loads((Path(made.output_folder) / "validation" / "summary.json").read_text())
+    metric = summary["metric_per_case"][0]["metrics"]["1"]
+    assert (
+        metric["n_ref"]
+        == (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(dense / "labelsTr" / f"{made.run.fold.val[0]}.nii.gz"))) == 1
+        ).sum()
+    )
+
+
+# ---- what the host gets wrong ----------------------------------------------------------------------------------------
+
+
+def test_intensities_are_those_of_the_annotated_foreground(view: Workspace) -> None:
+    fingerprint = json.loads(next(view.preprocessed.glob("fingerprints/*/dataset_fingerprint.json")).read_text())
+    values = []
+    for case in RawDataset.load(DATASET).cases.values():
+        image, label = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (case.images[0], case.label))
+        values.append(image[(label > 0) & (label != IGNORE)])
+    measured = fingerprint["foreground_intensity_properties_per_channel"]["0"]
+    assert measured["mean"] == pytest.approx(np.concatenate(values).mean(), rel=0.01)
+    assert measured["min"] == np.concatenate(values).min()
+
+
+def test_boxes_alone_can_be_planned(folders: Path) -> None:
+    """Where no foreground is annotated the insides of the boxes stand for it."""
+    write_dataset(folders / "raw", Variant())
+    record = sparsify(SparsifyRequest("990", "boxes", "Dataset992_Boxes"), 1)
+    assert record["cases"]["case_00"]["boxes"]
+    (folders / "raw" / DATASET).rename(folders / "raw" / "elsewhere")
+    (folders / "raw" / "Dataset992_Boxes").rename(folders / "raw" / DATASET)
+    content = json.loads((folders / "raw" / DATASET / "dataset.json").read_text().replace(DATASET, "elsewhere"))
+    (folders / "raw" / DATASET / "dataset.json").write_text(json.dumps(content))
+    make_named_split("few", folds=3, labeled="3")
+    workspace = Workspace(folders, SPARSE)
+    workspace.plans = plan(SPARSE)
+    made = workspace.trainer("LimitedSparseTrainer", workspace.configure("boxes", num_epochs=1))
+    made.run_training()
+
+
+def test_what_is_empty_is_background_where_images_are_normalised_within_their_mask(tmp_path: Path) -> None:
+    """Otherwise a sparse image would be normalised over its empty margin, unlike the same image in prediction."""
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    image, label = np.zeros((6, 6, 6), np.float32), np.full((6, 6, 6), IGNORE, np.uint8)
+    image[2:4, 1:5, 1:5], label[2, 2, 2] = 7, 1
+    for name, array in (("image", image), ("label", label)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
+    case = Case("a", (tmp_path / "image.nii.gz",), tmp_path / "label.nii.gz")
+    made = background_outside(case, SimpleITKIO, IGNORE, tmp_path / "made.nii.gz")
+    values = sitk.GetArrayFromImage(sitk.ReadImage(str(made)))
+    assert np.array_equal(values, np.where(image == 0, 0, label))
+    case = Case("a", case.images, made)
+    assert background_outside(case, SimpleITKIO, IGNORE, tmp_path / "again.nii.gz") == made
+
+
+def test_a_masked_sparse_image_is_normalised_as_in_prediction(folders: Path) -> None:
+    variant = Variant(configuration="3d_fullres", shape=(16, 32, 32), labels=SPARSE.labels, ignored=0.5)
+    folder = write_dataset(folders / "raw", variant)
+    for file in (folder / "imagesTr").iterdir():  # an empty frame, as around a stripped brain
+        image = sitk.ReadImage(str(file))
+        array = sitk.GetArrayFromImage(image)
+        inside = np.zeros(array.shape, bool)
+        inside[4:12, 6:26, 6:26] = True
+        inside[4:8, 6:10] = False
+        framed = sitk.GetImageFromArray(np.where(inside, array, 0))
+        framed.CopyInformation(image)
+        sitk.WriteImage(framed, str(file))
+    make_named_split("few", folds=3, labeled="3")
+    workspace = Workspace(folders, variant, plan(variant))
+    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text())
+    assert plans["configurations"]["3d_fullres"]["use_mask_for_norm"] == [True]
+    for file in workspace.preprocessed.glob("nnUNetLimited_*_3d_fullres/case_??.b2nd"):
+        data, label = blosc2.open(str(file))[:], blosc2.open(str(file.with_name(f"{file.stem}_seg.b2nd")))[:]
+        outside = label == -1
+        assert outside.any()
+        assert not data[outside].any()
+        assert data[~outside].std() == pytest.approx(1, abs=1e-3)
