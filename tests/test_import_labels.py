@@ -90,12 +90,12 @@ def test_background_drawn_as_a_label_of_its_own(raw: Path, folders: Path) -> Non
 @pytest.mark.parametrize("layers", [1, 2])
 def test_segments_of_3d_slicer(raw: Path, folders: Path, layers: int) -> None:
     """A file that covers a part of the image, with segments known by their names, in one layer or several."""
-    part = drawn_label()[1:4, 1:9, 1:6]
+    part = drawn_label()[1:4, 2:9, :6]
     numbers = {"Background": (0, 4, 0), "Tumour": (2, 1, 0), "liver": (1, 1, 1) if layers == 2 else (1, 3, 0)}
     array = np.zeros((*part.shape, layers), np.uint8)
     for value, number, layer in numbers.values():
         array[..., layer][part == value] = number
-    image = on_grid(array if layers == 2 else array[..., 0], (1, 1, 1))
+    image = on_grid(array if layers == 2 else array[..., 0], (1, 2, 0))
     for n, (name, (_, number, layer)) in enumerate(numbers.items()):
         image.SetMetaData(f"Segment{n}_Name", name)
         image.SetMetaData(f"Segment{n}_LabelValue", str(number))
