@@ -13,6 +13,7 @@ from helpers import FROM_START, segmentation_reference
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
+from nnunet_limited.data.random_state import RandomStream
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.pseudo_label import dice_loss, harden
 from nnunet_limited.trainers.base import Crops
@@ -330,6 +331,42 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
                     hard = (p > 0.5) if variant == "regions" else functional.one_hot(p.argmax(1), 3).movedim(-1, 1)
                     assert torch.equal(target[b, :, y, x], hard[b, :, y, x].float())
             assert weight[b, 0, y, x] == counts
+
+
+@pytest.mark.parametrize("variant", ["2d", "regions"])
+def test_dual_branch_learns_a_mixture(start, monkeypatch, variant: str) -> None:
+    made, crops = start("LimitedDualBranchTrainer", variant)
+    regions = variant == "regions"
+    monkeypatch.setattr("nnunet_limited.trainers.dual_branch.np.random.uniform", lambda: 0.8)
+    made.network.eval()
+    with RandomStream((0,)).active():
+        first, second = made.branches(crops.strong)
+    with RandomStream((0,)).active():
+        found = made.unsupervised_loss(crops)
+    act = torch.sigmoid if regions else softmax
+    mixed = 0.8 * act(first) + 0.2 * act(second)
+    torch.testing.assert_close(found.target, mixed)
+    target = (mixed > 0.5).float() if regions else functional.one_hot(mixed.argmax(1), 3).movedim(-1, 1).float()
+    losses = []
+    for p in (act(first), act(second)):
+        dices = []
+        for c in range(0 if regions else 1, p.shape[1]):
+            a, b = p[:, c][crops.mask[:, 0]], target[:, c][crops.mask[:, 0]]
+            dices.append((2 * (a * b).sum() + 1e-5) / (a.sum() + b.sum() + 1e-5))
+        losses.append(1 - torch.stack(dices).mean())
+    torch.testing.assert_close(found.loss, sum(losses) / 2)
+    assert not torch.equal(first, second)
+    found.loss.backward(retain_graph=True)
+    assert all(p.grad is not None for p in made.network.decoder.stages.parameters())
+    decoder = made.partners["auxiliary"]
+    before = [None if p.grad is None else p.grad.clone() for p in decoder.parameters()]
+    found.partner_loss.backward()
+    changed = [
+        a is None or not torch.equal(a, p.grad)
+        for a, p in zip(before, decoder.parameters(), strict=True)
+        if p.grad is not None
+    ]
+    assert any(changed), "the second branch learns from the labels too"
 
 
 def test_what_a_method_cannot_do_is_refused(workspaces, monkeypatch) -> None:

@@ -18,6 +18,7 @@ from nnunet_limited.trainers.cross_consistency import LimitedCrossConsistencyTra
 from nnunet_limited.trainers.cross_pseudo_supervision import LimitedCrossPseudoSupervisionTrainer
 from nnunet_limited.trainers.cross_teaching import LimitedCrossTeachingTrainer
 from nnunet_limited.trainers.deep_co_training import LimitedDeepCoTrainingTrainer
+from nnunet_limited.trainers.dual_branch import LimitedDualBranchTrainer
 from nnunet_limited.trainers.entropy_minimization import LimitedEntropyMinimizationTrainer
 from nnunet_limited.trainers.fixmatch import LimitedFixMatchTrainer
 from nnunet_limited.trainers.interpolation_consistency import LimitedInterpolationConsistencyTrainer
@@ -45,6 +46,7 @@ __all__ = [
     "LimitedDANTrainer",
     "LimitedDCTTrainer",
     "LimitedDeepCoTrainingTrainer",
+    "LimitedDualBranchTrainer",
     "LimitedEntropyMinimizationTrainer",
     "LimitedFixMatchTrainer",
     "LimitedICTTrainer",
