@@ -159,7 +159,7 @@ def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespac
         writer.writeheader()
         writer.writerows({**row, "dice": f"{row['dice']:.5f}", "minutes": f"{row['minutes']:.1f}"} for row in rows)
     temporary.replace(folder / "runs.csv")
-    command = shlex.join(["python", "benchmarks/semi_supervised.py", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     settings, iterations = " ".join(arguments.set), arguments.iterations
     shown = [
         r for r in rows if r["settings"] == settings and (r["iterations"] == iterations or is_longer(r, iterations))

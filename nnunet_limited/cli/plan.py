@@ -71,7 +71,8 @@ def plan(
     result = make_plans(request)
     folder = result.file.parent
     name = write_variant(folder, result.plans, settings) if settings else result.plans
-    train = f"nnunet-limited self-train {folder.name} {result.configurations[0]} -p {name}"
+    where, trainer = f"{folder.name} {result.configurations[0]}", f"-tr {result.trainer} " if result.trainer else ""
+    train = f"nnunet-limited {'crossval' if trainer else 'self-train'} {where} {trainer}-p {name}"
     if as_json:
         show_json(
             {
@@ -98,7 +99,7 @@ def plan(
     for warning in result.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
     console.print(f"wrote {folder / f'{name}.json'}", highlight=False)
-    show_next(train, f"nnunet-limited train {folder.name} {result.configurations[0]} 0 -p {name}")
+    show_next(train, f"nnunet-limited train {where} 0 {trainer}-p {name}")
 
 
 def configure(

@@ -79,7 +79,9 @@ def split(
     if folds is not None and len(made.folds) < folds:
         console.print(f"{len(made.folds)} folds instead of {folds}: there are no more labelled cases to validate on.")
     if not made.unlabeled:
-        console.print("No case is unlabelled: only LimitedSupervisedTrainer can use this split.")
+        console.print(
+            "No case is unlabelled: train LimitedSupervisedTrainer or, on sparse labels, the trainers for them."
+        )
     for file in written:
         console.print(f"wrote {file}", highlight=False)
     show_next(f"nnunet-limited plan {raw.name} --split {name}")

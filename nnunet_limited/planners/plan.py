@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nnunet_limited
+from nnunet_limited.data.ignored import ignore_value
 from nnunet_limited.data.preprocessing import (
     copy_ground_truth,
     fingerprint_folder,
@@ -49,12 +50,16 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What planning made: the plans' name and file, the configurations preprocessed, and what to be warned of."""
+    """What planning made: the plans' name and file, the configurations preprocessed, and what to be warned of.
+
+    ``trainer`` is the one to begin with where there is no unlabelled case or labels are sparse, else None.
+    """
 
     plans: str
     file: Path
     configurations: tuple[str, ...]
     warnings: tuple[str, ...]
+    trainer: str | None
 
 
 def plans_folder(dataset: str) -> Path:
@@ -97,7 +102,9 @@ def make_plans(request: PlanRequest) -> PlanResult:
     copy_ground_truth(validated, preprocessed, dataset.dataset_json["file_ending"])
     for configuration in configurations:
         preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
-    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings))
+    alone = None if split.unlabeled else "LimitedSupervisedTrainer"
+    trainer = alone if ignore_value(dataset.dataset_json) is None else "LimitedSparseTrainer"
+    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)
 
 
 def host_planner(name: str) -> type:

@@ -193,6 +193,10 @@ class SplitTrainer(nnUNetTrainer):
             self.print_to_log_file(
                 "Some validation cases are trained on too: the validation Dice says nothing of them."
             )
+        if self.uses_unlabeled and self.label_manager.has_ignore_label and not self.config.sparse_labels:
+            self.print_to_log_file(
+                "Ignored voxels teach nothing; with --set sparse_labels=true they would, unlabelled."
+            )
         if not self.run.is_bound:
             self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
 

@@ -1,0 +1,117 @@
+"""What do scribbles, slices, boxes and points cost in Dice, and which trainer makes most of them?
+
+Every trainer on the same images and splits with each kind of annotation, validated on dense labels. An annotation is a
+name and what ``nnunet-limited`` is told to make it, without dataset and ``--out``; a trainer may have settings.
+
+    python benchmarks/sparse_labels.py RAW/Dataset004_Hippocampus --annotation "1 slice=sparsify --kind slices" \
+        --trainers LimitedSparseTrainer LimitedSparseTrainer:crf_weight=0.1 --work /tmp/work --out docs/results/slices
+
+Stock nnU-Net with the ignore label (``LimitedSupervisedTrainer``) is trained on each annotation, and on dense labels
+(100%). A run that is complete is not repeated, an interrupted one goes on where it stopped. Writes runs.csv (a row a
+run), table.md, table.png and cost.json, the mean cost of a case with each annotation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from semi_supervised import SUPERVISED, check_setup, nnunet_limited, prepare, read_rows, run_of, train, write
+
+from nnunet_limited.host.files import write_json
+
+DENSE = "100%"  # as the table of semi_supervised.py calls all labels
+
+
+def make_view(arguments: argparse.Namespace, number: int, command: str, seed: int) -> Path:
+    """Make the dataset of an annotation unless it is there; return its raw folder."""
+    words = shlex.split(command)
+    simulated = words[0] == "sparsify"
+    number = 900 + 10 * number + (seed if simulated else 0)
+    folder = arguments.work / "raw" / f"Dataset{number:03d}_Sparse"
+    if not folder.is_dir():
+        nnunet_limited(*words, arguments.dataset.name, "--out", folder.name, *(["--seed", str(seed)] * simulated))
+    return Path(folder)
+
+
+def cost(folder: Path) -> dict[str, float]:
+    """Return the mean cost of a case of a view."""
+    cases = list(json.loads((folder / "annotations.json").read_text())["cases"].values())
+    keys = ("annotated_share", "foreground_voxels", "marks", "slices", "minutes")
+    return {key: round(float(np.mean([case[key] for case in cases])), 5) for key in keys if key in cases[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="raw dataset folder with dense labels")
+    parser.add_argument("--annotation", nargs="+", required=True, metavar="NAME=COMMAND")
+    parser.add_argument("--trainers", nargs="+", default=[], metavar="NAME[:key=value,…]")
+    parser.add_argument("--labeled", default=DENSE, help="annotated cases, e.g. 8; all others are unlabelled")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="at most ten")
+    parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--iterations-per-epoch", type=int, default=50)
+    parser.add_argument("--configuration", default="2d")
+    parser.add_argument("--size", default="tiny", help="'' for the full network")
+    parser.add_argument("--folds", nargs="+", type=int, default=[0])
+    parser.add_argument("--group-by")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--work", type=Path, required=True, help="folder for raw and preprocessed data and models")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    arguments = parser.parse_args(namespace=argparse.Namespace(set=[], published=None, patch=None))
+    annotations = dict(text.split("=", 1) for text in arguments.annotation)
+    check_setup(arguments)
+    for name in ("raw", "preprocessed", "results"):
+        (arguments.work / name).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str((arguments.work / name).resolve())
+    link = arguments.work / "raw" / arguments.dataset.name
+    if not link.exists():
+        link.symlink_to(arguments.dataset.resolve())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
+
+    rows = read_rows(arguments.out / "runs.csv")
+    known = {run_of(row) for row in rows}
+    trainers = [SUPERVISED, *(name for name in arguments.trainers if name != SUPERVISED)]
+    wanted = [(name, seed, trainer) for trainer in trainers for name in annotations for seed in arguments.seeds]
+    wanted += [(DENSE, seed, SUPERVISED) for seed in arguments.seeds]
+    missing = [
+        run for run in wanted if any((*run, arguments.iterations, "", fold) not in known for fold in arguments.folds)
+    ]
+    prepared = {}
+    for name, seed, _ in dict.fromkeys((name, seed, "") for name, seed, _ in missing):
+        folder = arguments.dataset
+        if name != DENSE:
+            folder = make_view(arguments, list(annotations).index(name), annotations[name], seed)
+            costs = arguments.out / "cost.json"
+            before = json.loads(costs.read_text()) if costs.is_file() else {}
+            write_json(costs, {**before, name: cost(folder)})
+        mine = argparse.Namespace(**{**vars(arguments), "dataset": folder})
+        prepared[name, seed] = mine, prepare(mine, arguments.labeled, seed)
+
+    def one(run: tuple[str, int, str]) -> list[dict[str, Any]]:
+        annotation, seed, trainer = run
+        mine, plans = prepared[annotation, seed]
+        name, _, settings = trainer.partition(":")
+        told = argparse.Namespace(**{**vars(mine), "set": settings.split(",") if settings else []})
+        found = train(told, plans, annotation, seed, name, arguments.iterations)
+        return [{**row, "trainer": trainer, "settings": ""} for row in found]
+
+    if rows and not missing:
+        write(arguments.out, rows, arguments)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for done, found in enumerate(pool.map(one, missing), 1):
+            rows += [row for row in found if run_of(row) not in known]
+            write(arguments.out, rows, arguments)
+            mean = np.mean([row["dice"] for row in found if row["class"] == "mean"])
+            annotation, seed, trainer = run_of(found[0])[:3]
+            which = f"{done}/{len(missing)} {trainer}, {annotation}, seed {seed}"
+            print(f"{which}: {mean:.4f} in {found[0]['minutes']:.1f} min", flush=True)
+
+
+if __name__ == "__main__":
+    main()
