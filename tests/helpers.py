@@ -17,6 +17,8 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
+from nnunet_limited.annotations.annotation import box_codes
+from nnunet_limited.annotations.objects import boxes
 from nnunet_limited.data.pseudo_labels import begin, set_folder
 from nnunet_limited.data.random_state import seed_everything
 from nnunet_limited.data.views import without_benchmark
@@ -88,6 +90,8 @@ def write_case(folder: Path, name: str, variant: Variant, seed: int, images: str
         label[rng.uniform(size=label.shape) < variant.ignored] = variant.labels["ignore"]
     if images == "imagesTr":
         _write(folder / "labelsTr" / f"{name}.nii.gz", label.astype(np.uint8), variant)
+        found = boxes(label, variant.labels.get("ignore", 99), rng).boxes
+        _write(folder / "labelsBoxes" / f"{name}.nii.gz", box_codes(label.shape, found), variant)
 
 
 def _write(file: Path, array: np.ndarray, variant: Variant) -> None:
@@ -272,6 +276,7 @@ def spoil(workspace: Workspace, cases: list[str], how: str) -> None:
     """Delete the labels of cases, or replace them by garbage or by noise."""
     for case in cases:
         file = workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
+        (workspace.root / "raw" / DATASET / "labelsBoxes" / f"{case}.nii.gz").write_bytes(b"these are no boxes")
         if how == "deleted":
             file.unlink()
         elif how == "garbage":

@@ -11,6 +11,7 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
+from nnunet_limited.losses.boxes import affinity, outside, presence, projection, size_bounds, tightness
 from nnunet_limited.losses.consistency import entropy
 from nnunet_limited.losses.sparse import AnnotatedSamples, WithTerms, gated_crf, mumford_shah, total_variation
 
@@ -162,3 +163,109 @@ def test_terms_are_added_in_training_only() -> None:
     made.image = torch.full((2, 1, 4, 4), 2.0)
     expected = plain + 0.5 * torch.softmax(output, 1)[:, 1].mean() * 2
     torch.testing.assert_close(made(output, target[:, 0].long()), expected)
+
+
+# ---- boxes -----------------------------------------------------------------------------------------------------------
+
+
+def boxed(shape: tuple[int, ...], cut: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """A class and its boxes: two in the first sample, perhaps at the border, none in the second."""
+    p = torch.rand((2, *shape), generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.9 + 0.05
+    boxes = torch.zeros(2, *shape, dtype=torch.bool)
+    boxes[(0, *(slice(1, 4) for _ in shape))] = True
+    boxes[(0, *(slice(5, 7) for _ in shape))] = True
+    if cut:
+        boxes[(0, slice(0, 2), *(slice(1, 4) for _ in shape[1:]))] = True
+    return p, boxes
+
+
+def slow_slices(p: np.ndarray, boxes: np.ndarray):
+    """Yield, for each axis and sample, probabilities inside boxes of each slice through a box, if boxes are whole."""
+    for axis in range(1, p.ndim):
+        for b in range(len(p)):
+            moved, inside = np.moveaxis(p[b], axis - 1, 0), np.moveaxis(boxes[b], axis - 1, 0)
+            others = [np.moveaxis(inside, a, 0) for a in range(1, inside.ndim)]
+            whole = not any(o[0].any() or o[-1].any() for o in others)
+            yield axis, [s[i] if i.any() and whole else None for s, i in zip(moved, inside, strict=True)]
+
+
+def slow_projection(p: np.ndarray, boxes: np.ndarray) -> float:
+    axes: dict[int, list[float]] = {axis: [] for axis in range(1, p.ndim)}
+    for axis, found in slow_slices(p, boxes):
+        largest = [s.max() for s in found if s is not None]
+        if largest:
+            axes[axis].append(1 - 2 * sum(largest) / (sum(v**2 for v in largest) + len(largest)))
+    return float(np.mean([np.mean(values) if values else 0.0 for values in axes.values()]))
+
+
+def barrier(z: float, t: float) -> float:
+    return -math.log(-z) / t if z <= -1 / t**2 else t * z - math.log(1 / t**2) / t + 1 / t
+
+
+def slow_tightness(p: np.ndarray, boxes: np.ndarray, t: float, width: int) -> float:
+    axes: dict[int, list[float]] = {axis: [] for axis in range(1, p.ndim)}
+    for axis, found in slow_slices(p, boxes):
+        for strip in (found[i : i + width] for i in range(len(found) - width + 1)):
+            if all(s is not None for s in strip):
+                axes[axis].append(barrier(1 - sum(s.sum() for s in strip) / width, t))
+    return float(np.mean([np.mean(values) if values else 0.0 for values in axes.values()]))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("shape", [(8, 9), (8, 8, 9)])
+def test_box_terms_equal_their_slow_references(shape: tuple[int, ...], cut: bool) -> None:
+    p, boxes = boxed(shape, cut)
+    a, inside = p.numpy(), boxes.numpy()
+    assert projection(p, boxes).item() == pytest.approx(slow_projection(a, inside))
+    assert tightness(p, boxes, 5.0, 2).item() == pytest.approx(slow_tightness(a, inside, 5.0, 2))
+    mask = torch.ones_like(boxes)
+    mask[:, 0] = False
+    counted = ~inside & mask.numpy()
+    assert outside(p, boxes, mask).item() == pytest.approx(-np.log(1 - a[counted]).mean())
+    assert presence(p, boxes).item() == pytest.approx(0.0 if cut else -math.log(a[0][inside[0]].max()))
+    share = a[0][inside[0]].mean()
+    expected = barrier(0.5 - share, 5.0) + barrier(share - 0.9, 5.0)
+    assert size_bounds(p, boxes, 5.0).item() == pytest.approx(0.0 if cut else expected)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("shape", [(1, 3, 6, 7), (1, 2, 4, 5, 6)])
+def test_affinity_equals_its_slow_reference(shape: tuple[int, ...], regions: bool) -> None:
+    probability, image = sample(shape, regions)
+    inside = torch.zeros(shape[0], *shape[2:], dtype=torch.bool)
+    inside[:, 1:5, 1:4] = True
+    p, values, total, pairs = probability.numpy(), 100 * unit(image.numpy()), 0.0, 0
+    for i in np.ndindex(*shape[2:]):
+        for offset in itertools.product((-2, 0, 2), repeat=len(i)):
+            j = tuple(a + o for a, o in zip(i, offset, strict=True))
+            if j <= i or not all(0 <= a < n for a, n in zip(j, shape[2:], strict=True)):
+                continue
+            apart = np.linalg.norm(values[(0, slice(None), *i)] - values[(0, slice(None), *j)])
+            if math.exp(-apart / 2) >= 1e-6 and (inside[(0, *i)] or inside[(0, *j)]) and i[0] > 1 and j[0] > 1:
+                a, b = p[(0, slice(None), *i)], p[(0, slice(None), *j)]
+                total += np.mean(-np.log(a * b + (1 - a) * (1 - b))) if regions else -math.log(np.dot(a, b))
+                pairs += 1
+    assert pairs > 5
+    mask = torch.ones_like(inside)
+    mask[:, :2] = False
+    found = affinity(probability, image, inside, mask, regions, threshold=1e-6)
+    assert found.item() == pytest.approx(total / pairs)
+
+
+def test_box_gradients_equal_differences() -> None:
+    p, boxes = boxed((8, 9))
+    p = p.clone().requires_grad_()
+    mask = torch.ones_like(boxes)
+    for term in (
+        lambda q: outside(q, boxes, mask),
+        lambda q: projection(q, boxes),
+        lambda q: presence(q, boxes),
+        lambda q: tightness(q, boxes, 5.0, 2),
+        lambda q: size_bounds(q, boxes, 5.0),
+    ):
+        assert torch.autograd.gradcheck(term, (p,))
+    both = torch.stack([1 - p, p], 1)
+    image = torch.rand(2, 1, 8, 9, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda q: affinity(q, image, boxes, mask, False, threshold=1e-9), (both.detach().requires_grad_(),)
+    )

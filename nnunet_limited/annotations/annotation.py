@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from nnunet_limited.errors import LimitedError
 
 
 class Box(NamedTuple):
@@ -43,6 +46,19 @@ class Annotation(NamedTuple):
             "slices": self.slices,
             "minutes": self.marks * seconds_per_mark / 60,
         }
+
+
+def box_codes(shape: tuple[int, ...], boxes: Sequence[Box]) -> np.ndarray:
+    """Return an array of ``shape`` whose bit ``c - 1`` says whether a voxel is in a box of class ``c``, 1 to 15.
+
+    Raises LimitedError for a class beyond that.
+    """
+    codes = np.zeros(shape, np.int16)
+    for box in boxes:
+        if box.value > 15:
+            raise LimitedError(f"a box of class {box.value}: boxes can be of the classes 1 to 15; merge some classes")
+        codes[box.inside] |= np.int16(1 << (box.value - 1))
+    return codes
 
 
 def classes(label: np.ndarray, ignore: int) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunet_limited.annotations.annotation import Annotation, Box, classes
+from nnunet_limited.annotations.annotation import Annotation, Box, box_codes, classes
 from nnunet_limited.annotations.files import (
     ENDINGS,
     FILL,
@@ -22,7 +22,7 @@ from nnunet_limited.annotations.files import (
     to_voxel,
 )
 from nnunet_limited.annotations.objects import ball, from_boxes
-from nnunet_limited.annotations.view import ignore_of, write_view
+from nnunet_limited.annotations.view import box_file, ignore_of, write_view
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
 
@@ -161,14 +161,19 @@ def _image(case: Case) -> Any:
     return read_image(case.images[0], "image")
 
 
+def _write_array(array: np.ndarray, image: Any, target: Path) -> None:
+    made = sitk.GetImageFromArray(array.astype(np.int16))
+    made.CopyInformation(image)
+    sitk.WriteImage(made, str(target), useCompression=True)
+
+
 def _save(made: Annotation, image: Any, target: Path, ignore: int) -> dict[str, Any]:
     """Write a label on the grid of ``image``; return what is to be recorded of it."""
-    label = sitk.GetImageFromArray(made.label.astype(np.int16))
-    label.CopyInformation(image)
-    sitk.WriteImage(label, str(target), useCompression=True)
+    _write_array(made.label, image, target)
     about: dict[str, Any] = {**made.cost(ignore, 0.0), "classes": classes(made.label, ignore)}
     del about["minutes"]
     if made.boxes:
+        _write_array(box_codes(made.label.shape, made.boxes), image, box_file(target))
         about |= {"boxes": [list(box) for box in made.boxes], "classes": sorted({box.value for box in made.boxes})}
     return about
 

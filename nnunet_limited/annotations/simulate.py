@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnunet_limited.annotations.annotation import Annotation
+from nnunet_limited.annotations.annotation import Annotation, Box
 from nnunet_limited.annotations.objects import boxes, patches, points
 from nnunet_limited.annotations.scribbles import scribbles
 from nnunet_limited.annotations.slices import slices
@@ -84,4 +84,7 @@ def simulate(
         )
     rng = np.random.default_rng([seed, zlib.crc32(case.encode())])
     made = KINDS[kind].simulator(shown, ignore, rng, **options)
-    return made._replace(label=made.label[None]) if flat else made
+    if not flat:
+        return made
+    boxes = tuple(Box(box.value, (0, *box.start), (1, *box.stop)) for box in made.boxes)
+    return made._replace(label=made.label[None], boxes=boxes)

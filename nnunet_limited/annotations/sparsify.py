@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.annotations.annotation import box_codes
 from nnunet_limited.annotations.simulate import KINDS, check_options, simulate
-from nnunet_limited.annotations.view import write_view
+from nnunet_limited.annotations.view import box_file, write_view
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
 
@@ -62,5 +63,8 @@ def annotate(
     dense = label[0].astype(np.int16)
     made = simulate(kind, dense, ignore, case.identifier, seed, properties["spacing"], options)
     reader.write_seg(made.label, str(target), properties)
-    boxes = {"boxes": [list(box) for box in made.boxes]} if made.boxes else {}
-    return {**made.cost(ignore, seconds), **boxes}
+    about: dict[str, Any] = made.cost(ignore, seconds)
+    if kind == "boxes":
+        reader.write_seg(box_codes(dense.shape, made.boxes), str(box_file(target)), properties)
+        about["boxes"] = [list(box) for box in made.boxes]
+    return about

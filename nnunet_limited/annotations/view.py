@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,9 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.annotations.annotation import Box
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import TRUTH_FOLDER, RawDataset, nnunet_folder
+from nnunet_limited.host.dataset import BOX_FOLDER, TRUTH_FOLDER, RawDataset, nnunet_folder
 from nnunet_limited.host.files import unwritable, write_json
 from nnunet_limited.host.parallel import run_all
 
@@ -60,7 +60,7 @@ def write_view(
     scratch = folder.with_name(f".{name}.tmp")
     try:
         shutil.rmtree(scratch, ignore_errors=True)
-        for sub in (SPARSE_FOLDER, TRUTH_FOLDER):
+        for sub in (SPARSE_FOLDER, TRUTH_FOLDER, BOX_FOLDER):
             (scratch / sub).mkdir(parents=True)
         reader = dataset.reader()
         tasks = [
@@ -75,6 +75,9 @@ def write_view(
             if dense is not None:
                 shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
         record = {**origin, "dataset": dataset.name, "ignore": ignore, "cases": about}
+        for sub in (TRUTH_FOLDER, BOX_FOLDER):
+            with contextlib.suppress(OSError):  # what it holds is why it is there
+                (scratch / sub).rmdir()
         write_json(scratch / RECORD, record)
         write_json(scratch / "dataset.json", _description(dataset, folder, cases, ignore))
         scratch.rename(folder)
@@ -102,6 +105,6 @@ def _description(dataset: RawDataset, folder: Path, cases: Sequence[str], ignore
     }
 
 
-def recorded_boxes(about: dict[str, Any]) -> list[Box]:
-    """Return the boxes in the record of a case."""
-    return [Box(value, tuple(start), tuple(stop)) for value, start, stop in about.get("boxes", [])]
+def box_file(label: Path) -> Path:
+    """Return where the boxes of the case with the sparse ``label`` are written."""
+    return label.parents[1] / BOX_FOLDER / label.name

@@ -1,4 +1,4 @@
-"""Pseudo-labels on the grid that a network trains on, with the voxels that are not sure set apart."""
+"""Pseudo-labels on the grid that a network trains on, with the voxels that are not sure set apart, and boxes."""
 
 from __future__ import annotations
 
@@ -60,16 +60,48 @@ def _bring_case(
     threshold: float,
     unsure: int,
 ) -> None:
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(plans)
     chosen = manager.get_configuration(configuration)
     label, confidence = labels.read(case, manager.image_reader_writer_class())
     label = np.where(confidence >= np.round(100 * threshold), label, unsure)
-    data, _, _, properties = UnlabeledDataset(str(unlabeled_folder), [case]).load_case(case)
-    on_grid = to_network(label[None], properties, data.shape[1:], manager, chosen)[0]
-    with replacing(folder / f"{case}.b2nd") as temporary:
+    _save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)
+
+
+def bring_boxes(
+    files: dict[str, Path], folder: Path, plans: dict[str, Any], configuration: str, processes: int
+) -> None:
+    """Bring the images of boxes of cases preprocessed in ``folder`` onto its grid, beside it, unless that is done."""
+    made = box_folder(folder)
+    tasks = []
+    for case, file in files.items():
+        target = made / f"{case}.b2nd"
+        if not target.is_file() or file.stat().st_mtime > target.stat().st_mtime:
+            tasks.append((case, file, folder, plans, configuration))
+    run_all(_bring_boxes, tasks, processes, "Preparing boxes")
+
+
+def box_folder(folder: Path) -> Path:
+    """Return where the boxes of cases preprocessed in ``folder`` lie."""
+    return folder.with_name(f"{folder.name}_boxes")
+
+
+def _bring_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str) -> None:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    codes, _ = manager.image_reader_writer_class().read_seg(str(file))
+    _save_on_grid(codes, case, folder, box_folder(folder), manager, manager.get_configuration(configuration))
+
+
+def _save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manager: Any, chosen: Any) -> None:
+    """Write ``label`` (1, *spatial of the scan) to ``target`` on the grid of the case preprocessed in ``folder``."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    data, _, _, properties = UnlabeledDataset(str(folder), [case]).load_case(case)
+    on_grid = to_network(label, properties, data.shape[1:], manager, chosen)[0]
+    with replacing(target / f"{case}.b2nd") as temporary:
         made = temporary.with_name(f"{temporary.name}.b2nd")
         nnUNetDatasetBlosc2.save_seg(on_grid.astype(np.int16), str(made.with_suffix("")))
         made.replace(temporary)

@@ -108,3 +108,12 @@ class UnannotatedDataset(UnlabeledDataset):
         ignore = self.annotated.ignore
         mask = Recoded(label, lambda v: np.where(v == BEYOND, BEYOND, v != ignore).astype(np.int8))
         return data, mask, previous, {**properties, "class_locations": {}}
+
+
+class BoxDataset(UnlabeledDataset):
+    """Cases annotated by boxes, with the boxes in place of a stored label; the mask is that of the image."""
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Return data, mask, boxes and properties."""
+        data, label, boxes, properties = super().load_case(identifier)
+        return data, Recoded(label, lambda v: np.where(v == BEYOND, BEYOND, 0).astype(np.int8)), boxes, properties

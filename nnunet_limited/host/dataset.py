@@ -15,6 +15,7 @@ from nnunet_limited.host.files import read_object
 
 UNLABELED_FOLDER = "imagesUn"
 TRUTH_FOLDER = "labelsVal"
+BOX_FOLDER = "labelsBoxes"
 FORMAT = "write it as nnU-Net's dataset format asks"
 
 
@@ -51,12 +52,14 @@ class Case:
     """One scan: a file per channel, and its label file if there is one.
 
     ``truth`` is the label to validate on where it is another, as it is where the label to learn from is sparse.
+    ``boxes`` is an image of the boxes where they are the annotation (see ``annotations.annotation.box_codes``).
     """
 
     identifier: str
     images: tuple[Path, ...]
     label: Path | None
     truth: Path | None = None
+    boxes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,9 @@ class RawDataset:
             listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
         for identifier, files in listed.items():
             label = Path(files["label"])
-            truth = folder / TRUTH_FOLDER / f"{identifier}{ending}"
-            cases[identifier] = Case(
-                identifier,
-                tuple(map(Path, files["images"])),
-                label if label.is_file() else None,
-                truth if truth.is_file() else None,
-            )
+            further = [folder / name / f"{identifier}{ending}" for name in (TRUTH_FOLDER, BOX_FOLDER)]
+            found = [file if file.is_file() else None for file in (label, *further)]
+            cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), *found)
         unlabeled = folder / UNLABELED_FOLDER
         without = {
             identifier: [folder / os.path.expandvars(image) for image in entry["images"]]
@@ -152,12 +151,12 @@ class RawDataset:
         }
         if unlabeled.is_dir():
             without |= images_by_case(unlabeled, ending)
-        for identifier, found in without.items():
+        for identifier, images_found in without.items():
             if identifier in cases:
                 raise LimitedError(
                     f"case {identifier} is both in {folder / 'imagesTr'} and in {unlabeled}; remove one of the two"
                 )
-            cases[identifier] = Case(identifier, tuple(found), None)
+            cases[identifier] = Case(identifier, tuple(images_found), None)
         dataset_object = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
         for case in dataset_object.cases.values():
             if len(case.images) != dataset_object.num_channels:

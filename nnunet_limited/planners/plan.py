@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import nnunet_limited
 from nnunet_limited.data.ignored import ignore_value
+from nnunet_limited.data.label_grid import bring_boxes
 from nnunet_limited.data.preprocessing import (
     copy_ground_truth,
+    data_folders,
     fingerprint_folder,
     is_bound,
     preprocess,
@@ -102,6 +104,8 @@ def make_plans(request: PlanRequest) -> PlanResult:
     copy_ground_truth(validated, preprocessed, dataset.dataset_json["file_ending"])
     for configuration in configurations:
         preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
+        boxes = {case: file for case in with_label if (file := dataset.cases[case].boxes) is not None}
+        bring_boxes(boxes, data_folders(plans, configuration)[0], plans, configuration, request.processes)
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
     trainer = alone if ignore_value(dataset.dataset_json) is None else "LimitedSparseTrainer"
     return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)

@@ -14,6 +14,7 @@ from nnunet_limited.trainers.aliases import (
 )
 from nnunet_limited.trainers.base import LimitedTrainer
 from nnunet_limited.trainers.bidirectional_copy_paste import LimitedBidirectionalCopyPasteTrainer
+from nnunet_limited.trainers.box import LimitedBoxTrainer
 from nnunet_limited.trainers.cross_consistency import LimitedCrossConsistencyTrainer
 from nnunet_limited.trainers.cross_pseudo_supervision import LimitedCrossPseudoSupervisionTrainer
 from nnunet_limited.trainers.cross_teaching import LimitedCrossTeachingTrainer
@@ -38,6 +39,7 @@ __all__ = [
     "LimitedAdversarialTrainer",
     "LimitedBCPTrainer",
     "LimitedBidirectionalCopyPasteTrainer",
+    "LimitedBoxTrainer",
     "LimitedCCTTrainer",
     "LimitedCPSTrainer",
     "LimitedCrossConsistencyTrainer",

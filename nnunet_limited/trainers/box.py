@@ -1,0 +1,96 @@
+"""Boxes (Tian et al., BoxInst, CVPR 2021, arXiv 2012.02310; Kervadec et al., MIDL 2020, arXiv 2004.06816)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from nnunet_limited.data.label_grid import box_folder
+from nnunet_limited.data.loader import UnlabeledDataset
+from nnunet_limited.data.preprocessing import require
+from nnunet_limited.data.sparse import BoxDataset
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.boxes import affinity, outside, presence, projection, size_bounds, tightness
+from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.trainers.run import Run
+from nnunet_limited.trainers.sparse import LimitedSparseTrainer, SparseConfig
+
+
+class BoxConfig(SparseConfig, SemiSupervisedConfig):
+    """Settings for boxes."""
+
+    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    projection_weight: float = Field(1.0, ge=0, description="weight of: every slice through a box holds its class")
+    affinity_weight: float = Field(1.0, ge=0, description="weight of: alike neighbours in boxes are of one class")
+    tightness_weight: float = Field(0.0, ge=0, description="weight of the tightness prior, in the paper 0.01")
+    size_weight: float = Field(0.0, ge=0, description="weight of: objects fill 50 to 90 % of their boxes")
+
+
+class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
+    """Boxes around all objects: outside is background, inside the weak terms decide.
+
+    What is learnt as unsupervised loss are crops of the cases with boxes, not rotated, so that boxes stay tight. A
+    single slice of a volume is only told that it holds the class, since tight 3D boxes are not tight in it.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = BoxConfig
+    relative_time = 2.0
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Refuse cases without boxes."""
+        remedy = "make them with 'nnunet-limited sparsify --kind boxes' or 'import-labels --boxes', then plan"
+        folder = box_folder(run.labeled_folder)
+        for case in run.fold.train:
+            if not (folder / f"{case}.b2nd").is_file():
+                raise LimitedError(f"{cls.__name__}: {folder} has no boxes of case {case!r}; {remedy}")
+        require(run.labeled_folder, run.fold.train, "labelled", "run 'nnunet-limited plan'")
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
+        """Let crops with boxes be scaled and mirrored only."""
+        made = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.augmentation = ((0.0, 0.0), *made[1:])
+        return made
+
+    def unlabeled_dataset(self) -> UnlabeledDataset:
+        """Return the labelled cases with their boxes."""
+        folder = self.run.labeled_folder
+        return BoxDataset(str(folder), list(self.run.fold.train), str(box_folder(folder)))
+
+    @property
+    def slices_of_volumes(self) -> bool:
+        """Tell whether crops are single slices of scans that have several."""
+        shape = self.plans_manager.plans["original_median_shape_after_transp"]
+        return len(self.configuration_manager.patch_size) == 2 and shape[0] > 1
+
+    def foreground(self, probability: torch.Tensor) -> torch.Tensor:
+        """Return the channels of foreground classes, or of all regions."""
+        return probability if self.regions else probability[:, 1:]
+
+    def boxes(self, codes: torch.Tensor) -> list[torch.Tensor]:
+        """Return where the boxes (u, *spatial) of each foreground class, or of the classes of each region, are."""
+        groups = self.label_manager.foreground_regions if self.regions else self.label_manager.foreground_labels
+        bits = [sum(1 << (int(v) - 1) for v in (g if isinstance(g, (list, tuple)) else [g])) for g in groups]
+        return [(codes > 0) & (codes.int() & bit > 0) for bit in bits]
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the sum of the weighted terms, the mean over classes."""
+        probability = self.probabilities(self.network(crops.strong))
+        mask, codes, weights = crops.mask[:, 0], crops.stored[:, 0], self.config
+        sharpness = 5 * 1.1 ** min(self.current_epoch, 100)
+        losses = []
+        for p, boxes in zip(self.foreground(probability).unbind(1), self.boxes(codes), strict=True):
+            boxes = boxes & mask
+            loss = outside(p, boxes, mask)
+            if self.slices_of_volumes:
+                loss = loss + weights.projection_weight * presence(p, boxes)
+            else:
+                loss = loss + weights.projection_weight * projection(p, boxes)
+                loss = loss + weights.tightness_weight * tightness(p, boxes, sharpness)
+                loss = loss + weights.size_weight * size_bounds(p, boxes, sharpness)
+            losses.append(loss)
+        alike = affinity(probability, crops.weak, codes > 0, mask, self.regions)
+        return Unsupervised(torch.stack(losses).mean() + weights.affinity_weight * alike, probability.detach())
