@@ -35,8 +35,12 @@ def make_view(arguments: argparse.Namespace, number: int, command: str, seed: in
     simulated = words[0] == "sparsify"
     number = 900 + 10 * number + (seed if simulated else 0)
     folder = arguments.work / "raw" / f"Dataset{number:03d}_Sparse"
+    told = folder / "command.txt"
     if not folder.is_dir():
         nnunet_limited(*words, arguments.dataset.name, "--out", folder.name, *(["--seed", str(seed)] * simulated))
+        told.write_text(command)
+    if not told.is_file() or told.read_text() != command:
+        raise SystemExit(f"{folder} was made for another annotation; give another --work, or delete that folder")
     return Path(folder)
 
 
@@ -53,7 +57,7 @@ def main() -> None:
     parser.add_argument("--annotation", nargs="+", required=True, metavar="NAME=COMMAND")
     parser.add_argument("--trainers", nargs="+", default=[], metavar="NAME[:key=value,…]")
     parser.add_argument("--labeled", default=DENSE, help="annotated cases, e.g. 8; all others are unlabelled")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="at most ten")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="below ten")
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--iterations-per-epoch", type=int, default=50)
     parser.add_argument("--configuration", default="2d")

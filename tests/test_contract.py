@@ -217,7 +217,7 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
         recorded.clear()
         made.optimizer.zero_grad(set_to_none=True)
         with RandomStream((0,)).active():
-            loss = made.unsupervised_loss(crops._replace(mask=mask, label=label)).loss
+            loss = made.unsupervised_loss(crops._replace(inside=mask, mask=mask, label=label)).loss
         loss.backward()
         values.append(loss.item())
         for output in recorded:

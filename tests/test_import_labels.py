@@ -71,8 +71,9 @@ def test_label_maps_of_every_format(raw: Path, folders: Path, ending: str) -> No
     made = brought(raw, "b", labels=folders / "drawn", unlabeled=9)
     assert np.array_equal(made, np.where(drawn_label() == 9, IGNORE, drawn_label()))
     dataset = RawDataset.load("991")
-    assert dataset.labeled == ["b"]
-    assert dataset.without_label == ["a", "c"]
+    assert dataset.labeled == ["a", "b"]
+    assert dataset.without_label == ["c"]
+    assert dataset.cases["a"].label.resolve() == (raw / "labelsTr" / "a.nii.gz").resolve(), "the dense label is kept"
     assert dataset.cases["b"].truth is None
     assert dataset.cases["c"].images[0].resolve() == (raw / "imagesTr" / "c_0000.nii.gz").resolve()
 
@@ -161,3 +162,56 @@ def test_boxes(raw: Path, folders: Path, coordinates: str) -> None:
     assert np.array_equal(made, expected)
     record = json.loads((folders / "raw" / "Dataset991_Sparse" / "annotations.json").read_text())
     assert record["cases"]["c"]["boxes"] == [[2, [1, 3, 4], [3, 7, 8]], [1, [4, 0, 0], [6, 2, 2]]]
+
+
+def test_what_slicer_does_not_segment_is_not_annotated(raw: Path, folders: Path) -> None:
+    """Whatever the value of the rest is said to be; and a name that is no class is no class."""
+    image = on_grid((drawn_label() == 1).astype(np.uint8))
+    image.SetMetaData("Segment0_LabelValue", "1")
+    image.SetMetaData("Segment0_Name", "liver")
+    sitk.WriteImage(image, str(folders / "drawn" / "c.seg.nrrd"))
+    label = np.full(SHAPE, 9, np.uint8)
+    label[0, 0, :2] = 0, 2
+    sitk.WriteImage(on_grid(label), str(folders / "drawn" / "b.nii.gz"))
+    made = brought(raw, "c", labels=folders / "drawn", unlabeled=9)
+    assert np.array_equal(made, np.where(drawn_label() == 1, 1, IGNORE))
+    image.SetMetaData("Segment0_Name", "Lever")
+    sitk.WriteImage(image, str(folders / "drawn" / "c.seg.nrrd"))
+    with pytest.raises(LimitedError, match=r"'Lever' is no class; .*background, liver, tumour"):
+        bring_in(BringInRequest("990", "Dataset992_Sparse", labels=folders / "drawn", unlabeled=9), 1)
+
+
+@pytest.mark.parametrize("source", ["labels", "points", "boxes"])
+def test_single_images(folders: Path, source: str) -> None:
+    """Images of two dimensions, whose z does not count."""
+    folder = folders / "raw" / "Dataset990_Planes"
+    (folder / "imagesTr").mkdir(parents=True)
+    (folders / "drawn").mkdir()
+    sitk.WriteImage(sitk.Image(12, 10, sitk.sitkFloat32) + 1, str(folder / "imagesTr" / "a_0000.nii.gz"))
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "numTraining": 1}
+    (folder / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    expected = np.full((10, 12), 2)
+    expected[2, 3:6], expected[7, 1:3] = 1, 0
+    request = {}
+    if source == "labels":
+        sitk.WriteImage(
+            sitk.GetImageFromArray(np.where(expected == 2, 9, expected).astype(np.uint8)),
+            str(folders / "drawn" / "a.nii.gz"),
+        )
+        request = {"labels": folders / "drawn", "unlabeled": 9}
+    elif source == "points":
+        (folders / "points.csv").write_text("\ufeffcase,class,x,y,z\na,1,4,2,0\na,0,8,7,0\n", encoding="utf-8")
+        expected = np.full((10, 12), 2)
+        expected[2, 3:6] = expected[1:4, 4] = 1
+        expected[7, 7:10] = expected[6:9, 8] = 0
+        request = {"points": folders / "points.csv", "radius": 1.0}
+    else:
+        (folders / "boxes.csv").write_text("case,class,x0,y0,z0,x1,y1,z1\na,1,3,2,0,5,4,0\n")
+        expected = np.zeros((10, 12))
+        expected[2:5, 3:6] = 2
+        request = {"boxes": folders / "boxes.csv"}
+    record = bring_in(BringInRequest("990", "Dataset991_Sparse", **request), 1)
+    made = sitk.GetArrayFromImage(sitk.ReadImage(str(RawDataset.load("991").cases["a"].label)))
+    assert np.array_equal(made, expected)
+    assert record["cases"]["a"]["slices"] == 1
+    assert record["cases"]["a"]["marks"] == (1 if source == "boxes" else 2)

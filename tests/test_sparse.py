@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import blosc2
@@ -340,3 +342,42 @@ def test_the_terms_of_boxes_count_by_their_weights(workspaces) -> None:
         made.config = made.config.model_copy(update=off | ({term: 1.0} if term else {}))
         values[term] = made.unsupervised_loss(crops).loss.item()
     assert len(set(values.values())) == len(values)
+
+
+# ---- what methods are told -------------------------------------------------------------------------------------------
+
+
+def test_strokes_do_not_cut_an_object_in_two(workspaces, monkeypatch) -> None:
+    """The largest component is that of the prediction inside the image, annotated voxels too."""
+    made = started(workspaces("ignore"), "LimitedBidirectionalCopyPasteTrainer", "pasted")
+    crops = made.crops(next(made.dataloader_train))
+    mask = crops.inside.clone()
+    mask[..., 10:12] = False
+    seen = []
+    module = "nnunet_limited.trainers.bidirectional_copy_paste"
+    monkeypatch.setattr(f"{module}.largest_components", lambda pseudo, regions: seen.append(pseudo) or pseudo)
+    made.unsupervised_loss(crops._replace(mask=mask))
+    assert seen[0].sum(1, keepdim=True)[crops.inside].all(), "every voxel inside has a class"
+
+
+@pytest.mark.parametrize("trainer", ["LimitedSparseMeanTeacherTrainer", "LimitedDualBranchTrainer"])
+def test_nothing_without_label_is_refused(workspaces, trainer: str) -> None:
+    """Neither an ignore label nor an unlabelled case: there is nothing to learn from."""
+    workspace = workspaces("2d")
+    made = workspace.trainer(trainer, workspace.configure("nothing", **FROM_START))
+    made.run = replace(made.run, fold=replace(made.run.fold, unlabeled=()))
+    with pytest.raises(LimitedError, match="no unlabelled case"):
+        made.on_train_start()
+
+
+def test_labels_to_validate_on_may_be_given_later(tmp_path: Path) -> None:
+    from nnunet_limited.data.preprocessing import copy_ground_truth
+
+    sparse, dense = tmp_path / "sparse.nii.gz", tmp_path / "dense.nii.gz"
+    dense.write_text("dense")
+    os.utime(dense, (1, 1))
+    sparse.write_text("sparse label")
+    target = tmp_path / "gt_segmentations" / "a.nii.gz"
+    for truth, expected in ((None, "sparse label"), (dense, "dense"), (None, "sparse label")):
+        copy_ground_truth([Case("a", (), sparse, truth)], tmp_path, ".nii.gz")
+        assert target.read_text() == expected

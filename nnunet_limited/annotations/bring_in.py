@@ -205,10 +205,11 @@ def from_labels(
         raise LimitedError(
             f"label {file} has no annotated voxel; draw something or remove it: the case counts as unlabelled"
         )
-    in_plane = np.zeros((3,) * label.ndim)  # people draw in slices
+    in_plane = np.zeros((3, 3, 3))  # people draw in slices
     in_plane[1] = 1
-    marks = sum(ndimage.label(label == value, in_plane)[1] for value in classes(label, ignore))
-    planes = int((label != ignore).any(axis=tuple(range(1, label.ndim))).sum())
+    volume = label.reshape(-1, *label.shape[-2:])
+    marks = sum(ndimage.label(volume == value, in_plane)[1] for value in classes(label, ignore))
+    planes = int((volume != ignore).any(axis=(1, 2)).sum())
     return _save(Annotation(label, marks, planes), image, target, ignore)
 
 
@@ -256,7 +257,7 @@ def from_points(
         clash = near & (label != ignore) & (label != value)
         label[near] = value
         label[clash] = ignore
-    planes = int((label != ignore).any(axis=tuple(range(1, label.ndim))).sum())
+    planes = int((label.reshape(-1, *label.shape[-2:]) != ignore).any(axis=(1, 2)).sum())
     return _save(Annotation(label, len(rows), planes), image, target, ignore)
 
 

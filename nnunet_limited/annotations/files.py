@@ -31,8 +31,9 @@ def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
     """Return the values (z, y, x) of a label file on the grid of the SimpleITK ``image``; -1 where it does not reach.
 
     A file may cover a part of the image, as those of 3D Slicer do, but on the same grid. Its segments get the values
-    that ``names`` gives to their names, which are compared without regard to case. Raises LimitedError for another
-    grid, for segments that overlap, and for values that are no whole numbers.
+    that ``names`` gives to their names, which are compared without regard to case; without a segment, it is -1 too.
+    Raises LimitedError for another grid, for segments of other names or that overlap, and for values that are no whole
+    numbers.
     """
     drawn = read_image(file, "label")
     if drawn.GetDimension() != image.GetDimension():
@@ -42,8 +43,9 @@ def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
     values = _segments(drawn, file, names) if file.name.endswith(".seg.nrrd") else sitk.GetArrayFromImage(drawn)
     if values.shape != tuple(drawn.GetSize()[::-1]):
         raise LimitedError(f"label {file} has {drawn.GetNumberOfComponentsPerPixel()} channels; save one label map")
-    if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < 0:
-        odd = values[(values != np.rint(values)) | (values < 0)].flat[0]
+    least = FILL if file.name.endswith(".seg.nrrd") else 0
+    if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < least:
+        odd = values[(values != np.rint(values)) | (values < least)].flat[0]
         raise LimitedError(
             f"label {file} has the value {odd:g}, labels are whole numbers from 0; save it as a label map"
         )
@@ -80,7 +82,7 @@ def _segments(drawn: Any, file: Path, names: dict[str, int]) -> np.ndarray:
     """Return the segments of a file of 3D Slicer as one array of values."""
     layers = sitk.GetArrayFromImage(drawn)
     layers = layers[..., None] if drawn.GetNumberOfComponentsPerPixel() == 1 else layers
-    values = np.full(layers.shape[:-1], 0, np.int16)
+    values = np.full(layers.shape[:-1], FILL, np.int16)
     known = {name.lower(): value for name, value in names.items()}
     taken = np.zeros(values.shape, bool)
     number = 0
@@ -93,6 +95,10 @@ def _segments(drawn: Any, file: Path, names: dict[str, int]) -> np.ndarray:
                 (f"Segment{number}_Name", ""),
             )
         )
+        if name and name.lower() not in known:
+            raise LimitedError(
+                f"label {file}: segment {name!r} is no class; give it the name of one of {', '.join(names)}"
+            )
         inside = layers[..., int(layer)] == int(value)
         if (inside & taken).any():
             raise LimitedError(f"label {file}: segment {name!r} overlaps another; erase it where they overlap")
@@ -112,7 +118,7 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     if not file.is_file():
         raise LimitedError(f"{file} does not exist; write a CSV file with the columns {','.join(columns)}")
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8-sig")  # as spreadsheets begin their files
         rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise LimitedError(
@@ -123,7 +129,9 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     for line, row in enumerate(rows, 1):
         missing = [key for key in columns if not isinstance(row, dict) or row.get(key) in (None, "")]
         if missing:
-            raise LimitedError(f"{file}, row {line}: no {missing[0]!r}; the columns are {','.join(columns)}")
+            raise LimitedError(
+                f"{file}, row {line}: no {missing[0]!r}; the columns, apart by commas, are {','.join(columns)}"
+            )
         for key in columns[2:]:
             try:
                 row[key] = float(row[key])
@@ -135,10 +143,13 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 def to_voxel(point: Sequence[float], coordinates: Coordinates, image: Any) -> np.ndarray:
     """Return the continuous voxel index (z, y, x) of a ``point`` (x, y, z) in the SimpleITK ``image``.
 
+    The z of a point in a 2D image does not count.
+
     ``voxel`` is the index itself, counted from 0; ``lps`` and ``ras`` are millimetres in the scanner's frame.
     """
+    known = np.asarray(point, float)[: image.GetDimension()]
     if coordinates == "voxel":
-        return np.array(point[::-1], float)
-    sign = np.array([-1, -1, 1] if coordinates == "ras" else [1, 1, 1], float)
-    place = image.TransformPhysicalPointToContinuousIndex([float(v) for v in np.asarray(point, float) * sign])
+        return known[::-1]
+    sign = np.array([-1, -1, 1] if coordinates == "ras" else [1, 1, 1], float)[: image.GetDimension()]
+    place = image.TransformPhysicalPointToContinuousIndex([float(v) for v in known * sign])
     return np.array(place[::-1])

@@ -35,7 +35,7 @@ def from_boxes(label: np.ndarray, ignore: int, found: Sequence[Box]) -> Annotati
         annotated[box.inside] = False
     background = np.where(annotated, 0, ignore).astype(label.dtype)
     faces = {index for box in found for index in (box.start[0], box.stop[0] - 1)}
-    return Annotation(background, len(found), len(faces), tuple(found))
+    return Annotation(background, len(found), len(faces) if label.ndim == 3 else min(1, len(found)), tuple(found))
 
 
 def points(
@@ -60,7 +60,7 @@ def points(
     middles: list[np.ndarray] = []
     for _, mask, inside in _objects(label, ignore):
         corner = np.array([place.start for place in inside])
-        chosen = rng.permutation(np.argwhere(mask))[:per_object]
+        chosen = _draw(mask, per_object, rng)
         if placement == "centre":
             depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=steps)
             deepest = np.argwhere(depth == depth.max()) - 1
@@ -73,7 +73,7 @@ def points(
     clear = outside.copy()
     for _, _, inside in _objects(label, ignore):
         clear[inside] = False
-    for middle in rng.permutation(np.argwhere(clear if clear.any() else outside))[:background]:
+    for middle in _draw(clear if clear.any() else outside, background, rng):
         ball(annotated, outside, middle, radius * steps.min(), steps)
         middles.append(middle)
     touched = {int(middle[int(np.argmax(steps))]) for middle in middles}
@@ -92,8 +92,7 @@ def patches(
     present = classes(label, ignore)
     turns = [value for value in present if value] + [value for value in present if not value]
     for number in range(count if turns else 0):
-        candidates = np.argwhere(label == turns[number % len(turns)])
-        middle = candidates[rng.integers(len(candidates))]
+        middle = _draw(label == turns[number % len(turns)], 1, rng)[0]
         start = [max(0, min(m - s // 2, n - s)) for m, s, n in zip(middle, size, label.shape, strict=True)]
         inside = tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))
         annotated[inside] = True
@@ -116,6 +115,21 @@ def _objects(label: np.ndarray, ignore: int) -> Iterator[tuple[int, np.ndarray, 
             parts, _ = ndimage.label(label == value, np.ones((3,) * label.ndim))
             for number, inside in enumerate(ndimage.find_objects(parts), 1):
                 yield value, parts[inside] == number, inside
+
+
+def _draw(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``count`` different voxels (count, axes) of ``mask`` at random; all of them if there are fewer."""
+    available = int(np.count_nonzero(mask))
+    if available > max(mask.size // 100, 100 * count):  # without a list of all, which is large in a large scan
+        found: dict[int, None] = {}
+        while len(found) < count:
+            place = int(rng.integers(mask.size))
+            if mask[np.unravel_index(place, mask.shape)]:
+                found[place] = None
+        places = np.array(list(found), np.int64)
+    else:
+        places = rng.choice(np.flatnonzero(mask), min(count, available), replace=False)
+    return np.stack(np.unravel_index(places, mask.shape), axis=1)
 
 
 def ball(annotated: np.ndarray, allowed: np.ndarray, middle: np.ndarray, radius: float, spacing: np.ndarray) -> None:

@@ -48,7 +48,9 @@ def write_view(
     processes: int,
     check: Callable[[dict[str, dict[str, Any]]], None] | None = None,
 ) -> dict[str, Any]:
-    """Make the raw dataset ``name``: cases with sparse labels, all others without; return its record.
+    """Make the raw dataset ``name``, in which some cases have sparse labels; return its record.
+
+    All other cases keep the label they have, if any.
 
     ``annotate(case, target, reader_class, ignore, *arguments[case])`` writes the sparse label of a case to ``target``
     and returns what is to be recorded of it; ``check`` may refuse what is recorded of all. Dense labels are copied to
@@ -74,7 +76,11 @@ def write_view(
             dense = dataset.cases[case].truth or dataset.cases[case].label
             if dense is not None:
                 shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
-        record = {**origin, "dataset": dataset.name, "ignore": ignore, "cases": about}
+                spacing = dense.with_name(f"{dense.name.removesuffix(ending)}.json")  # as nnU-Net has it beside TIFF
+                if spacing.is_file():
+                    shutil.copyfile(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
+        kept = [case for case in dataset.labeled if case not in about]
+        record = {**origin, "dataset": dataset.name, "ignore": ignore, "kept": kept, "cases": about}
         for sub in (TRUTH_FOLDER, BOX_FOLDER):
             with contextlib.suppress(OSError):  # what it holds is why it is there
                 (scratch / sub).rmdir()
@@ -92,16 +98,22 @@ def _description(dataset: RawDataset, folder: Path, cases: Sequence[str], ignore
     """Return the view's dataset.json, whose paths stay right if all raw datasets move together."""
     ending = dataset.dataset_json["file_ending"]
 
-    def images(case: str) -> list[str]:
-        return [Path(os.path.relpath(file, folder)).as_posix() for file in dataset.cases[case].images]
+    def relative(file: Path | None) -> str:
+        return Path(os.path.relpath(str(file), folder)).as_posix()
 
+    def images(case: str) -> list[str]:
+        return [relative(file) for file in dataset.cases[case].images]
+
+    labels = {case: f"{SPARSE_FOLDER}/{case}{ending}" for case in cases}
+    for case in dataset.labeled:
+        labels.setdefault(case, relative(dataset.cases[case].label))
     kept = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
     return {
         **kept,
         "labels": {**dataset.dataset_json["labels"], "ignore": ignore},
-        "numTraining": len(cases),
-        "dataset": {case: {"images": images(case), "label": f"{SPARSE_FOLDER}/{case}{ending}"} for case in cases},
-        "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in set(cases)},
+        "numTraining": len(labels),
+        "dataset": {case: {"images": images(case), "label": labels[case]} for case in sorted(labels)},
+        "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in labels},
     }
 
 

@@ -96,6 +96,8 @@ def show_view(record: dict[str, Any], name: str) -> None:
             rows.append((key.replace("_", " "), *(f"{f(values):.4g}" for f in (min, statistics.mean, max, sum))))
     rows[0] = (*rows[0][:-1], "")
     show_table(f"{name}: {len(cases)} cases", ("", "least", "mean", "most", "sum"), rows)
+    if record["kept"]:
+        console.print(f"{len(record['kept'])} cases keep the label they have, as nobody annotated them anew.")
     console.print(f"wrote {nnunet_folder('nnUNet_raw') / name}", highlight=False)
     show_next(
         f"nnunet-limited split {name} --name all",

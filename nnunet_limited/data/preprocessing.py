@@ -131,7 +131,9 @@ def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: st
         truth = case.truth or case.label
         assert truth is not None
         target = preprocessed / "gt_segmentations" / f"{case.identifier}{file_ending}"
-        if not target.is_file() or target.stat().st_mtime < truth.stat().st_mtime:
+        wanted = truth.stat()
+        there = target.stat() if target.is_file() else None
+        if there is None or (there.st_mtime, there.st_size) != (wanted.st_mtime, wanted.st_size):
             with replacing(target) as temporary:
                 shutil.copy2(truth, temporary)
 

@@ -54,7 +54,7 @@ class WithTerms(nn.Module):
     @property
     def loss(self) -> Any:
         """The loss of one head, as in the host's wrapper for deep supervision."""
-        return getattr(self.wrapped, "loss", self.wrapped)
+        return self.wrapped.loss if hasattr(self.wrapped, "weight_factors") else self.wrapped
 
     def forward(self, output: Any, target: Any) -> torch.Tensor:
         """Return the sum of all terms."""

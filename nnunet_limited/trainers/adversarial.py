@@ -48,7 +48,7 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
         unlabeled = self.probabilities(self.network(crops.strong))
         # Background, as the network predicts in the padding of labelled crops, or the discriminator would tell by that.
-        unlabeled = torch.where(crops.mask, unlabeled, background(unlabeled, self.regions))
+        unlabeled = torch.where(crops.inside, unlabeled, background(unlabeled, self.regions))
         # Without the crops forced onto foreground, which the unlabelled ones do not have, for the same reason.
         drawn_alike = max(1, round(len(crops.image) * (1 - self.oversample_foreground_percent)))
         image = crops.image[:drawn_alike]

@@ -30,15 +30,15 @@ class Crops(NamedTuple):
 
     ``image`` (b, c, *spatial): labelled crops, with ``label`` as the host makes it (a list over the heads with deep
     supervision). ``weak`` and each of ``views`` (u, c, *spatial): the same unlabelled crops under different intensity
-    augmentation. ``mask`` (u, 1, *spatial): True inside the unlabelled image, or where a sparsely labelled one is not
-    annotated. ``stored`` (u, 0 or 1, *spatial): the labels that the unlabelled dataset brings with its cases, -1
-    outside the image.
+    augmentation. ``inside`` (u, 1, *spatial): True inside the image; ``mask``, which is what counts: there and without
+    annotation. ``stored`` (u, 0 or 1, *spatial): the labels that the unlabelled dataset brings, -1 outside the image.
     """
 
     image: torch.Tensor
     label: Any
     weak: torch.Tensor
     views: tuple[torch.Tensor, ...]
+    inside: torch.Tensor
     mask: torch.Tensor
     stored: torch.Tensor
 
@@ -56,7 +56,7 @@ class Crops(NamedTuple):
 class Unsupervised(NamedTuple):
     """The unsupervised loss of a batch, and the probabilities (u, c, *spatial) of the pseudo-labels behind it.
 
-    ``partner_loss`` trains partners alone and is not weighted. ``counted`` (u, 1 or c, *spatial) is True where the
+    ``partner_loss`` is what partners learn by, and is not weighted. ``counted`` (u, 1 or c, *spatial) is True where the
     pseudo-labels count, everywhere inside the image if it is None.
     """
 
@@ -206,9 +206,9 @@ class LimitedTrainer(SplitTrainer):
 
     def unlabeled_dataset(self) -> UnlabeledDataset:
         """Return the unlabelled cases of the fold and, for sparse labels, the sparsely labelled ones."""
-        run = self.run
-        folder, cases = str(run.unlabeled_folder), list(run.fold.unlabeled)
+        run, folder, cases = self.run, str(self.run.unlabeled_folder), list(self.run.fold.unlabeled)
         if self.sparse_ignore is None:
+            check_unlabeled(run, type(self).__name__, self.plans_manager.plans["dataset_name"])
             return UnlabeledDataset(folder, cases)
         return UnannotatedDataset(folder, cases, str(run.labeled_folder), run.fold.train, self.sparse_ignore)
 
@@ -288,8 +288,8 @@ class LimitedTrainer(SplitTrainer):
         views = self._to_device(batch["unlabeled"]["data"]).chunk(1 + self.strong_views, dim=1)
         weak, *strong = (view.contiguous() for view in views)
         label, unlabeled = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
-        mask, stored = unlabeled[:, :1] == 0, unlabeled[:, 1:]
-        return Crops(self._to_device(batch["data"]), label, weak, tuple(strong), mask, stored)
+        image, where, stored = self._to_device(batch["data"]), unlabeled[:, :1], unlabeled[:, 1:]
+        return Crops(image, label, weak, tuple(strong), where >= 0, where == 0, stored)
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
         with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():

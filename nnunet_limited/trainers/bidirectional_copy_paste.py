@@ -34,7 +34,7 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""
         probability = self.teach(crops.weak)
-        pseudo = harden(torch.where(crops.mask, probability, 0.0), self.regions)
+        pseudo = harden(torch.where(crops.inside, probability, 0.0), self.regions)
         if self.config.largest_component:
             pseudo = largest_components(pseudo, self.regions)
         pairs = [i % len(crops.image) for i in range(len(crops.weak))]
