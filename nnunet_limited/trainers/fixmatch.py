@@ -21,7 +21,8 @@ class LimitedFixMatchTrainer(LimitedTrainer):
     """The hard label of the weak view, where the network is sure of it, is the label of the strong view.
 
     Voxels below the threshold count for nothing; they do not become background. The strong view has a box of another
-    crop in it, as UniMatch's. With 4 labelled cases of Hippocampus it is as good as supervised training, no better.
+    crop in it, as UniMatch's. With 3 labelled patients of ACDC it was much better than supervised training, with 4
+    labelled cases of Hippocampus as good, no better.
     """
 
     Config = FixMatchConfig
