@@ -34,7 +34,7 @@ import numpy as np
 from matplotlib import pyplot
 
 from nnunet_limited.host.files import write_json
-from nnunet_limited.trainers.catalogue import describe, trainer_names
+from nnunet_limited.trainers.catalogue import describe, is_for_sparse_labels, trainer_names
 
 SUPERVISED = "LimitedSupervisedTrainer"
 COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", "dice", "minutes")
@@ -244,7 +244,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--iterations-per-epoch", type=int, default=50)
-    parser.add_argument("--trainers", nargs="+", default=trainer_names())
+    names = [name for name in trainer_names() if not is_for_sparse_labels(name)]
+    parser.add_argument("--trainers", nargs="+", default=names)
     parser.add_argument("--upper-bound", action="store_true", help="train supervised on all labels too")
     parser.add_argument(
         "--longer-baseline", nargs="+", type=int, default=[], metavar="FACTOR",

@@ -191,12 +191,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         dataset, plans = prepare(Path(root), arguments.configuration, arguments.size)
-        from nnunet_limited.trainers.catalogue import trainer_names
+        from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
 
         baseline = Bench(SUPERVISED, dataset, arguments.configuration, plans, arguments.device)
         baseline.step()
         supervised_memory = peak_memory(baseline)
-        for name in arguments.trainers or [n for n in trainer_names() if n != SUPERVISED]:
+        for name in arguments.trainers or [n for n in trainer_names() if learns_without_label(n)]:
             bench = Bench(name, dataset, arguments.configuration, plans, arguments.device)
             bench.prepare_parts()
             parts = {part: getattr(bench, part) for part in ("labelled", "without_gradient", "unlabelled", "update")}

@@ -11,10 +11,10 @@ from helpers import DATASET, FROM_START, assert_same
 from semi_supervised import COLUMNS, SUPERVISED, check_setup, published_fold, read_rows, summarise, write
 from step_time import Bench
 
-from nnunet_limited.trainers.catalogue import trainer_names
+from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
 
 
-@pytest.mark.parametrize("trainer", [name for name in trainer_names() if name != SUPERVISED])
+@pytest.mark.parametrize("trainer", [name for name in trainer_names() if learns_without_label(name)])
 def test_a_step_comes_apart_into_its_passes(workspaces, trainer: str) -> None:
     workspace = workspaces("2d")
     bench = Bench(trainer, DATASET, "2d", workspace.configure("parts", **FROM_START), "cpu")

@@ -18,12 +18,12 @@ from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import RandomStream
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.trainers.catalogue import trainer_names
+from nnunet_limited.trainers.catalogue import is_for_sparse_labels, learns_without_label, trainer_names
 from nnunet_limited.trainers.checkpoint import KEY
 
 TRAINERS = trainer_names()
-SEMI_SUPERVISED = [name for name in TRAINERS if getattr(trainers, name).uses_unlabeled]
-SPARSE = [name for name in TRAINERS if getattr(trainers, name).Config().sparse_labels]
+SEMI_SUPERVISED = [name for name in TRAINERS if learns_without_label(name)]
+SPARSE = [name for name in TRAINERS if is_for_sparse_labels(name)]
 TRAINERS_OF_THE_BASE = ["LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"]
 TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name == "teacher"]
 
@@ -397,6 +397,7 @@ def test_other_settings_in_the_same_folder_are_refused(workspaces, trainer: str)
 def test_folders_are_as_the_host_expects(workspaces) -> None:
     workspace = workspaces("2d")
     for folder in workspace.preprocessed.glob("nnUNetLimited_*"):
-        stored = {".b2nd"} if "_pseudo_" in folder.name else {".b2nd", ".pkl"}  # labels beside the unlabelled cases
+        beside = "_pseudo_" in folder.name or folder.name.endswith("_boxes")  # labels of the cases in another folder
+        stored = {".b2nd"} if beside else {".b2nd", ".pkl"}
         assert {file.suffix for file in folder.iterdir()} == stored
     assert not (workspace.preprocessed / "dataset_fingerprint.json").exists()

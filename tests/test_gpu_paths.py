@@ -10,9 +10,9 @@ from helpers import FROM_START, losses, weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_limited.trainers import LimitedTrainer
-from nnunet_limited.trainers.catalogue import trainer_names
+from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
 
-SEMI_SUPERVISED = [name for name in trainer_names() if name != "LimitedSupervisedTrainer"]
+SEMI_SUPERVISED = [name for name in trainer_names() if learns_without_label(name)]
 COMPILE = torch.compile
 COMPILED = [
     "LimitedMeanTeacherTrainer",

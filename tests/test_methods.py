@@ -33,7 +33,7 @@ def start(workspaces):
         made.on_train_epoch_start()
         crops = made.crops(next(made.dataloader_train))
         mask = torch.rand(crops.mask.shape) > 0.3
-        return made, crops._replace(mask=mask)
+        return made, crops._replace(inside=mask, mask=mask)
 
     return make
 

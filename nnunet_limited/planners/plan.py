@@ -104,7 +104,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
     copy_ground_truth(validated, preprocessed, dataset.dataset_json["file_ending"])
     for configuration in configurations:
         preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
-        boxes = {case: file for case in with_label if (file := dataset.cases[case].boxes) is not None}
+        boxes = {case: file for case in split.labeled if (file := dataset.cases[case].boxes) is not None}
         bring_boxes(boxes, data_folders(plans, configuration)[0], plans, configuration, request.processes)
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
     trainer = alone if ignore_value(dataset.dataset_json) is None else "LimitedSparseTrainer"

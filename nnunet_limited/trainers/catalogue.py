@@ -17,6 +17,16 @@ def trainer_names() -> list[str]:
     return [n for n in trainers.__all__ if n.endswith("Trainer") and n != base and n not in ALIASES]
 
 
+def learns_without_label(name: str) -> bool:
+    """Tell whether the trainer ``name`` learns from voxels without label."""
+    return bool(getattr(trainers, name).uses_unlabeled)
+
+
+def is_for_sparse_labels(name: str) -> bool:
+    """Tell whether the trainer ``name`` takes labels for sparse unless told otherwise."""
+    return bool(getattr(trainers, name).Config().sparse_labels)
+
+
 def describe(name: str) -> dict[str, Any]:
     """Return what there is to say of a trainer; raise LimitedError if there is none of that name."""
     full = ALIASES.get(name, name)
