@@ -42,6 +42,7 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     from nnunet_limited.splits.classes import class_reader
 
     folder = write_phantom_dataset(root / "raw", training=8, test=0)
+    write_boxes(folder)
     raw = RawDataset.load(folder.name)
     preprocessed = root / "preprocessed" / raw.name
     write_split(preprocessed, *make_split(raw, preprocessed, SplitRequest("l3", "3"), class_reader(raw)))
@@ -50,6 +51,24 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     name = configure(preprocessed, plans, settings, "benchmark")
     write_pseudo_labels(raw.name, configuration, name)
     return raw.name, name
+
+
+def write_boxes(folder: Path) -> None:
+    """Put boxes beside the labels of a raw dataset, for the trainer that learns them."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    from nnunet_limited.annotations.annotation import box_codes
+    from nnunet_limited.annotations.objects import boxes
+
+    (folder / "labelsBoxes").mkdir()
+    for file in (folder / "labelsTr").iterdir():
+        label = sitk.ReadImage(str(file))
+        array = sitk.GetArrayFromImage(label)
+        found = boxes(array, int(array.max()) + 1, np.random.default_rng(0)).boxes
+        image = sitk.GetImageFromArray(box_codes(array.shape, found))
+        image.CopyInformation(label)
+        sitk.WriteImage(image, str(folder / "labelsBoxes" / file.name))
 
 
 def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
