@@ -145,6 +145,17 @@ def check_setup(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"{arguments.out} holds results of {found}, not {setup}; give another --out")
 
 
+def open_work(arguments: argparse.Namespace) -> None:
+    """Point nnU-Net into the work folder, with the dataset in it, and share the cores among the jobs."""
+    for name in ("raw", "preprocessed", "results"):
+        (arguments.work / name).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str((arguments.work / name).resolve())
+    link = arguments.work / "raw" / arguments.dataset.name
+    if not link.exists():
+        link.symlink_to(arguments.dataset.resolve())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
+
+
 def run_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells the run of a row from other runs."""
     return tuple(row[key] for key in ("labelled", "seed", "trainer", "iterations", "settings", "fold"))
@@ -267,13 +278,7 @@ def main() -> None:
     if any(factor < 2 for factor in arguments.longer_baseline):
         parser.error(f"--longer-baseline {arguments.longer_baseline}: factors are 2 or more")
     check_setup(arguments)
-    for name in ("raw", "preprocessed", "results"):
-        (arguments.work / name).mkdir(parents=True, exist_ok=True)
-        os.environ[f"nnUNet_{name}"] = str((arguments.work / name).resolve())
-    link = arguments.work / "raw" / arguments.dataset.name
-    if not link.exists():
-        link.symlink_to(arguments.dataset.resolve())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
+    open_work(arguments)
 
     rows = read_rows(arguments.out / "runs.csv")
     known = {run_of(row) for row in rows}

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from semi_supervised import SUPERVISED, check_setup, nnunet_limited, prepare, read_rows, run_of, train, write
+from semi_supervised import SUPERVISED, check_setup, nnunet_limited, open_work, prepare, read_rows, run_of, train, write
 
 from nnunet_limited.host.files import write_json
 
@@ -41,7 +40,7 @@ def make_view(arguments: argparse.Namespace, number: int, command: str, seed: in
         told.write_text(command)
     if not told.is_file() or told.read_text() != command:
         raise SystemExit(f"{folder} was made for another annotation; give another --work, or delete that folder")
-    return Path(folder)
+    return folder
 
 
 def cost(folder: Path) -> dict[str, float]:
@@ -70,13 +69,7 @@ def main() -> None:
     arguments = parser.parse_args(namespace=argparse.Namespace(set=[], published=None, patch=None))
     annotations = dict(text.split("=", 1) for text in arguments.annotation)
     check_setup(arguments)
-    for name in ("raw", "preprocessed", "results"):
-        (arguments.work / name).mkdir(parents=True, exist_ok=True)
-        os.environ[f"nnUNet_{name}"] = str((arguments.work / name).resolve())
-    link = arguments.work / "raw" / arguments.dataset.name
-    if not link.exists():
-        link.symlink_to(arguments.dataset.resolve())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
+    open_work(arguments)
 
     rows = read_rows(arguments.out / "runs.csv")
     known = {run_of(row) for row in rows}
@@ -87,7 +80,7 @@ def main() -> None:
         run for run in wanted if any((*run, arguments.iterations, "", fold) not in known for fold in arguments.folds)
     ]
     prepared = {}
-    for name, seed, _ in dict.fromkeys((name, seed, "") for name, seed, _ in missing):
+    for name, seed in dict.fromkeys((name, seed) for name, seed, _ in missing):
         folder = arguments.dataset
         if name != DENSE:
             folder = make_view(arguments, list(annotations).index(name), annotations[name], seed)

@@ -18,12 +18,11 @@ from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import RandomStream
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.trainers.catalogue import is_for_sparse_labels, learns_without_label, trainer_names
+from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
 from nnunet_limited.trainers.checkpoint import KEY
 
 TRAINERS = trainer_names()
 SEMI_SUPERVISED = [name for name in TRAINERS if learns_without_label(name)]
-SPARSE = [name for name in TRAINERS if is_for_sparse_labels(name)]
 TRAINERS_OF_THE_BASE = ["LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"]
 TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name == "teacher"]
 
@@ -108,16 +107,6 @@ def test_weight_zero_equals_stock(workspaces, trainer: str, variant: str) -> Non
         assert torch.equal(a, b)
     if trainer not in TEACHERS:  # those validate the teacher
         assert mine == theirs
-
-
-@pytest.mark.parametrize("trainer", [*SPARSE, "LimitedMeanTeacherTrainer"])
-def test_sparse_labels_that_annotate_everything_equal_stock(workspaces, trainer: str) -> None:
-    stock = {"consistency_weight": 0.0, "optimizer": "sgd", "initial_lr": 0.01}
-    ours = run(workspaces("all_annotated"), trainer, "whole", **stock, sparse_labels=True)
-    theirs, stock_weights = stock_run("all_annotated", ours)
-    assert losses(ours)["train_losses"] == theirs["train_losses"]
-    for a, b in zip(weights(ours.network), stock_weights, strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("trainer", SEMI_SUPERVISED)

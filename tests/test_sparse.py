@@ -21,6 +21,7 @@ from helpers import (
     losses,
     make_named_split,
     plan,
+    weights,
     write_dataset,
 )
 
@@ -29,7 +30,7 @@ from nnunet_limited.data.ignored import background_outside
 from nnunet_limited.data.sparse import OUTSIDE, AnnotatedCases, BordersUnknown, SparseDataset, UnannotatedDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
-from nnunet_limited.trainers.catalogue import trainer_names
+from nnunet_limited.trainers.catalogue import is_for_sparse_labels, trainer_names
 
 IGNORE = 3
 SPARSE = Variant(labels={"background": 0, "disc": 1, "core": 2, "ignore": IGNORE}, ignored=0.0)
@@ -130,6 +131,21 @@ def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: st
         made.unlabeled_loader.unlabeled.indices = list(made.run.fold.train)
         masks = [made.crops(next(made.dataloader_train)).mask for _ in range(3)]
         assert 0.1 < torch.cat(masks).float().mean() < 0.35, "three in ten voxels are not annotated"
+
+
+@pytest.mark.parametrize(
+    "trainer", [*[name for name in trainer_names() if is_for_sparse_labels(name)], "LimitedMeanTeacherTrainer"]
+)
+def test_labels_that_annotate_everything_equal_stock(workspaces, trainer: str) -> None:
+    workspace = workspaces("all_annotated")
+    settings = {"consistency_weight": 0.0, "optimizer": "sgd", "initial_lr": 0.01, "sparse_labels": True}
+    ours = workspace.trainer(trainer, workspace.configure("whole", **FROM_START, **settings))
+    ours.run_training()
+    stock = Stock.like(ours)
+    stock.run_training()
+    assert losses(ours)["train_losses"] == losses(stock)["train_losses"]
+    for mine, theirs in zip(weights(ours.network), weights(stock.network), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_terms_change_the_step_and_validation_has_none(workspaces) -> None:

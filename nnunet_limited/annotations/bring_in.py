@@ -202,9 +202,7 @@ def from_labels(
     for number, value in numbers.items():
         label[drawn == number] = value
     if (label == ignore).all():
-        raise LimitedError(
-            f"label {file} has no annotated voxel; draw something or remove it: the case counts as unlabelled"
-        )
+        raise LimitedError(f"label {file} has no annotated voxel; draw something, or remove the file")
     in_plane = np.zeros((3, 3, 3))  # people draw in slices
     in_plane[1] = 1
     volume = label.reshape(-1, *label.shape[-2:])

@@ -52,13 +52,16 @@ def points(
 
     A point is a ball of ``radius`` times the smallest ``spacing``, cut off at the object's border: a disc in one slice
     where slices are far apart. ``centre``: first the voxel farthest from the border, of several the one nearest to the
-    object's middle; all others at random.
-    ``background`` points lie outside the boxes around the objects where there is room.
+    object's middle; all others at random. ``background`` points lie outside the boxes around the objects,
+    where there is room.
     """
     steps = np.ones(label.ndim) if spacing is None else np.asarray(spacing, float)
     annotated = np.zeros(label.shape, bool)
     middles: list[np.ndarray] = []
+    outside = label == 0
+    clear = outside.copy()
     for _, mask, inside in _objects(label, ignore):
+        clear[inside] = False
         corner = np.array([place.start for place in inside])
         chosen = _draw(mask, per_object, rng)
         if placement == "centre":
@@ -69,10 +72,6 @@ def points(
         for middle in chosen:
             ball(annotated[inside], mask, middle, radius * steps.min(), steps)
         middles.extend(chosen + corner)
-    outside = label == 0
-    clear = outside.copy()
-    for _, _, inside in _objects(label, ignore):
-        clear[inside] = False
     for middle in _draw(clear if clear.any() else outside, background, rng):
         ball(annotated, outside, middle, radius * steps.min(), steps)
         middles.append(middle)

@@ -37,7 +37,7 @@ def import_labels(
 ) -> None:
     """Bring in sparse labels that people made, as a new dataset that shows the same images.
 
-    Cases without a file or a row have no label there. What the dataset has of dense labels is validated on.
+    Other cases keep the label they have, if any; annotated ones that have a dense label are validated on it.
     Example: nnunet-limited import-labels 501 --labels scribbles/ --unlabeled 4 --out Dataset601_HeartScribbles
     """
     from nnunet_limited.annotations.bring_in import BringInRequest, bring_in

@@ -89,8 +89,13 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
                 loss = loss + weights.projection_weight * presence(p, boxes)
             else:
                 loss = loss + weights.projection_weight * projection(p, boxes)
-                loss = loss + weights.tightness_weight * tightness(p, boxes, sharpness)
-                loss = loss + weights.size_weight * size_bounds(p, boxes, sharpness)
+                if weights.tightness_weight:
+                    loss = loss + weights.tightness_weight * tightness(p, boxes, sharpness)
+                if weights.size_weight:
+                    loss = loss + weights.size_weight * size_bounds(p, boxes, sharpness)
             losses.append(loss)
-        alike = affinity(probability, crops.weak, codes > 0, mask, self.regions)
-        return Unsupervised(torch.stack(losses).mean() + weights.affinity_weight * alike, probability.detach())
+        total = torch.stack(losses).mean()
+        if weights.affinity_weight:
+            alike = affinity(probability, crops.weak, codes > 0, mask, self.regions)
+            total = total + weights.affinity_weight * alike
+        return Unsupervised(total, probability.detach())
