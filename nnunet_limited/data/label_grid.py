@@ -97,13 +97,17 @@ def _bring_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], con
 
 def _save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manager: Any, chosen: Any) -> None:
     """Write ``label`` (1, *spatial of the scan) to ``target`` on the grid of the case preprocessed in ``folder``."""
+    data, _, _, properties = UnlabeledDataset(str(folder), [case]).load_case(case)
+    save_label(to_network(label, properties, data.shape[1:], manager, chosen)[0], target / f"{case}.b2nd")
+
+
+def save_label(label: np.ndarray, file: Path) -> None:
+    """Write a label to ``file`` as the host stores those of a previous stage."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    data, _, _, properties = UnlabeledDataset(str(folder), [case]).load_case(case)
-    on_grid = to_network(label, properties, data.shape[1:], manager, chosen)[0]
-    with replacing(target / f"{case}.b2nd") as temporary:
+    with replacing(file) as temporary:
         made = temporary.with_name(f"{temporary.name}.b2nd")
-        nnUNetDatasetBlosc2.save_seg(on_grid.astype(np.int16), str(made.with_suffix("")))
+        nnUNetDatasetBlosc2.save_seg(label.astype(np.int16), str(made.with_suffix("")))
         made.replace(temporary)
 
 
@@ -116,6 +120,12 @@ def to_network(
     inside = tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])
     label = label[0][inside][None]
     spacing = [properties["spacing"][axis] for axis in axes]
-    target = [*spacing[: len(spacing) - len(configuration.spacing)], *configuration.spacing]
+    target = network_spacing(properties, plans_manager, configuration)
     resampled: np.ndarray = configuration.resampling_fn_seg(label, shape, spacing, target)
     return resampled
+
+
+def network_spacing(properties: dict[str, Any], plans_manager: Any, configuration: Any) -> list[float]:
+    """Return the spacing of a preprocessed case, whose slices a 2D configuration leaves as thick as they are."""
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    return [*spacing[: len(spacing) - len(configuration.spacing)], *configuration.spacing]

@@ -11,7 +11,12 @@ from nnunet_limited.data.random_state import RandomStream
 
 
 class UnlabeledDataset(nnUNetDatasetBlosc2):
-    """Cases preprocessed without a label: their stored segmentation is only the mask of the image."""
+    """Cases preprocessed without a label: their stored segmentation is only the mask of the image.
+
+    ``further_channels`` of the data, after those of the image, are moved like it and are no part of the views.
+    """
+
+    further_channels = 0
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Return data, mask, None and properties, with the class locations that the host's loader asks for."""

@@ -26,18 +26,18 @@ _MASKING = {"MaskImageTransform"}
 class Views(BasicTransform):
     """Turn a crop into a weak view (geometry only) and strong views (the host's intensity augmentation on top).
 
-    In: ``image`` (c, *spatial) and ``segmentation`` (1 or 2, *spatial), whose first channel is -1 outside the image and
-    0 inside; the second is a stored label. Out: ``image`` ((1 + strong) * c, *spatial), weak first, and
-    ``segmentation`` moved alike.
+    In: ``image`` (c + further, *spatial) and ``segmentation`` (1 or more, *spatial), whose first channel is -1 outside
+    the image and 0 inside; others are stored labels. Out: ``image`` ((1 + strong) * c + further, *spatial), weak first,
+    and ``segmentation`` moved alike.
     """
 
-    def __init__(self, host_pipeline: Any, strong: int = 1) -> None:
+    def __init__(self, host_pipeline: Any, strong: int = 1, further: int = 0) -> None:
         """Sort the transforms of the host's ``get_training_transforms``; one that is not known is refused.
 
         Taken for an intensity transform, one that moves voxels would make the views of different places.
         """
         super().__init__()
-        self.strong = strong
+        self.strong, self.further = strong, further
         named = [(type(getattr(t, "transform", t)).__name__, t) for t in host_pipeline.transforms]
         for name, _ in named:
             if name not in _GEOMETRIC | _INTENSITY | _LABEL_ONLY | _MASKING:
@@ -54,10 +54,11 @@ class Views(BasicTransform):
         for transform in self.geometric:
             data_dict = transform(**data_dict)
         image, mask = data_dict["image"], data_dict["segmentation"]
+        image, further = image.split([len(image) - self.further, self.further])
         views = [image, *(self._strong_view(image, mask) for _ in range(self.strong))]
         for transform in self.masking:
             views = [transform(image=view, segmentation=mask)["image"] for view in views]
-        return {"image": torch.cat(views), "segmentation": mask}
+        return {"image": torch.cat([*views, further]), "segmentation": mask}
 
     def _strong_view(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         view = {"image": image.clone(), "segmentation": mask}

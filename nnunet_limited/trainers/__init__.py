@@ -27,6 +27,7 @@ from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer
 from nnunet_limited.trainers.rdrop import LimitedRDropTrainer
 from nnunet_limited.trainers.recipe import LimitedRecipeTrainer
 from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
+from nnunet_limited.trainers.slice_propagation import LimitedSlicePropagationTrainer
 from nnunet_limited.trainers.sparse import LimitedSparseMeanTeacherTrainer, LimitedSparseTrainer
 from nnunet_limited.trainers.split_trainer import trainer_classes
 from nnunet_limited.trainers.supervised import LimitedSupervisedTrainer
@@ -57,6 +58,7 @@ __all__ = [
     "LimitedRDropTrainer",
     "LimitedRecipeTrainer",
     "LimitedSelfTrainingTrainer",
+    "LimitedSlicePropagationTrainer",
     "LimitedSparseMeanTeacherTrainer",
     "LimitedSparseTrainer",
     "LimitedSupervisedTrainer",

@@ -31,7 +31,7 @@ class Crops(NamedTuple):
     ``image`` (b, c, *spatial): labelled crops, with ``label`` as the host makes it (a list over the heads with deep
     supervision). ``weak`` and each of ``views`` (u, c, *spatial): the same unlabelled crops under different intensity
     augmentation. ``inside`` (u, 1, *spatial): True inside the image; ``mask``, which is what counts: there and without
-    annotation. ``stored`` (u, 0 or 1, *spatial): the labels that the unlabelled dataset brings, -1 outside the image.
+    annotation. ``stored`` and ``further`` (u, n, *spatial): labels (-1 outside) and channels of the unlabelled dataset.
     """
 
     image: torch.Tensor
@@ -41,6 +41,7 @@ class Crops(NamedTuple):
     inside: torch.Tensor
     mask: torch.Tensor
     stored: torch.Tensor
+    further: torch.Tensor
 
     @property
     def strong(self) -> torch.Tensor:
@@ -80,7 +81,7 @@ class LimitedTrainer(SplitTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = SemiSupervisedConfig
     uses_unlabeled: ClassVar[bool] = True
-    supervised_partners: ClassVar[tuple[str, ...]] = ()
+    supervised_partners: tuple[str, ...] = ()
     strong_views: ClassVar[int] = 1
     perturbs_features: ClassVar[bool] = False
     mixes_crops: ClassVar[bool] = False
@@ -149,9 +150,8 @@ class LimitedTrainer(SplitTrainer):
                 self.partners[name] = DistributedDataParallel(synced, device_ids=[self.local_rank])
 
     def _seed(self, stream: int) -> tuple[int, ...] | None:
-        if self.config.seed is None:
-            return None
-        return (self.config.seed, self.local_rank, self.iteration, stream)
+        seed = self.config.seed
+        return None if seed is None else (seed, self.local_rank, self.iteration, stream)
 
     def new_network(self) -> nn.Module:
         """Return a network like the student with weights of its own."""
@@ -201,7 +201,7 @@ class LimitedTrainer(SplitTrainer):
             without_benchmark(pipeline)
         dataset = self.unlabeled_dataset()
         size = self.config.unlabeled_batch_size or self.batch_size
-        views = Views(pipeline, self.strong_views)
+        views = Views(pipeline, self.strong_views, dataset.further_channels)
         return UnlabeledLoader(dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=views)
 
     def unlabeled_dataset(self) -> UnlabeledDataset:
@@ -284,12 +284,12 @@ class LimitedTrainer(SplitTrainer):
 
     def crops(self, batch: dict[str, Any]) -> Crops:
         """Return a batch of the training loader on the device."""
-        # Contiguous, because torch.compile would compile anew for the strides of a slice.
-        views = self._to_device(batch["unlabeled"]["data"]).chunk(1 + self.strong_views, dim=1)
-        weak, *strong = (view.contiguous() for view in views)
+        ends = [self.num_input_channels * (view + 1) for view in range(1 + self.strong_views)]
+        *views, further = self._to_device(batch["unlabeled"]["data"]).tensor_split(ends, dim=1)
+        weak, *strong = (view.contiguous() for view in views)  # torch.compile would compile anew for other strides
         label, unlabeled = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
         image, where, stored = self._to_device(batch["data"]), unlabeled[:, :1], unlabeled[:, 1:]
-        return Crops(image, label, weak, tuple(strong), where >= 0, where == 0, stored)
+        return Crops(image, label, weak, tuple(strong), where >= 0, where == 0, stored, further)
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
         with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():

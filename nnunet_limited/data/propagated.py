@@ -1,0 +1,127 @@
+"""Sparsely labelled cases with the labels of their annotated slices carried to the slices between."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+
+from nnunet_limited.annotations.propagate import annotated_slices, distances, propagate
+from nnunet_limited.data.label_grid import network_spacing, save_label
+from nnunet_limited.data.sparse import BEYOND, AnnotatedCases, UnannotatedDataset
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.files import one_at_a_time, read_object, write_json
+from nnunet_limited.host.parallel import default_processes, run_all
+
+AXES = (0, 1, 2)
+
+
+class Stacked:
+    """Arrays (channels, *spatial) that are read as one; what is not sliced is not read."""
+
+    def __init__(self, *parts: Any) -> None:
+        """Stack ``parts`` along their channels; the first gives the type."""
+        self.parts = parts
+        self.shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        self.dtype = parts[0].dtype
+
+    def __getitem__(self, item: tuple[slice, ...]) -> np.ndarray:
+        channels, *place = item
+        inside = (slice(None), *place)
+        return np.concatenate([np.asarray(part[inside], self.dtype) for part in self.parts])[channels]
+
+
+class PropagatedDataset(UnannotatedDataset):
+    """Cases without label and sparse ones, half of the crops each, these with what was carried across each axis.
+
+    The segmentation is the mask and a label for each axis, -1 where there is none; three channels after those of the
+    image are the weights of these labels. ``axes`` are those across which some case has annotated slices.
+    """
+
+    further_channels = len(AXES)
+    identifiers: list[str]
+
+    def __init__(self, *arguments: Any, propagated: Path, decay: float) -> None:
+        """Take what the parent takes, the folder that :func:`propagate_cases` filled, and the decay.
+
+        The weight is 1 in an annotated slice and falls by the factor ``decay`` with every step of the finest spacing.
+        Raises LimitedError if there are sparse cases, but no annotated slice.
+        """
+        super().__init__(*arguments)
+        self.propagated, self.decay = propagated, decay
+        self.apart = {case: read_distances(propagated, case) for case in sorted(self.sparse)}
+        self.axes = [axis for axis in AXES if any(apart[axis] for apart in self.apart.values())]
+        if self.sparse and not self.axes:
+            raise LimitedError(
+                f"no labelled case in {self.annotated.source_folder} has a slice that is annotated throughout, so "
+                "there is nothing to propagate; annotate whole slices, or use LimitedSparseMeanTeacherTrainer"
+            )
+        others = len(self.identifiers) - len(self.sparse)
+        self.identifiers = [*self.identifiers, *sorted(self.sparse) * (others // max(1, len(self.sparse)) - 1)]
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Return data and weights, mask and labels, None and properties."""
+        data, mask, previous, properties = super().load_case(identifier)
+        shape = data.shape[1:]
+        labels: Any = np.broadcast_to(np.int8(BEYOND), (len(AXES), *shape))
+        apart = self.apart.get(identifier, [[]] * len(AXES))
+        if identifier in self.apart:
+            labels = blosc2.open(str(self.propagated / f"{identifier}.b2nd"), mode="r", dparams={"nthreads": 1})
+        weights = [self._weights(steps, axis, shape) for axis, steps in zip(AXES, apart, strict=True)]
+        return Stacked(data, *weights), Stacked(mask, labels), previous, properties
+
+    def _weights(self, steps: list[float], axis: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Return weights (1, *shape) that depend on the place along ``axis``, 0 without ``steps``."""
+        along = self.decay ** np.array(steps or [np.inf] * shape[axis], np.float32)
+        return np.broadcast_to(along.reshape([-1 if a == axis else 1 for a in AXES]), (1, *shape))
+
+
+def propagate_cases(folder: Path, cases: list[str], ignore: int, plans: dict[str, Any], configuration: str) -> Path:
+    """Return the folder with the propagated labels of ``cases`` preprocessed in ``folder``.
+
+    What is there and not older than its case is not made again. One process makes them, others wait for it.
+    """
+    target = folder.with_name(f"{folder.name}_propagated")
+    missing = partial(_missing, folder, cases, target)
+    if missing():
+        with one_at_a_time(target):
+            tasks = [(case, folder, target, ignore, plans, configuration) for case in missing()]
+            run_all(_propagate_case, tasks, default_processes(), "Propagating slices")
+    return target
+
+
+def _missing(folder: Path, cases: list[str], target: Path) -> list[str]:
+    made = {case: target / f"{case}.b2nd" for case in cases}
+    sources = {case: folder / f"{case}.pkl" for case in cases}
+    return [c for c in cases if not made[c].is_file() or sources[c].stat().st_mtime > made[c].stat().st_mtime]
+
+
+def _propagate_case(
+    case: str, folder: Path, target: Path, ignore: int, plans: dict[str, Any], configuration: str
+) -> None:
+    """Write the label that the slices across each axis propagate, and how far every slice is from them."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    data, stored, _, properties = AnnotatedCases(str(folder), [case], ignore).load_case(case)
+    image, label = data[0], stored[0]
+    spacing = network_spacing(properties, manager, manager.get_configuration(configuration))
+    labels, apart = np.full((len(AXES), *label.shape), BEYOND, label.dtype), []
+    for axis in AXES:
+        found = annotated_slices(label, ignore, axis)
+        if found:
+            labels[axis] = propagate(image, label, found, axis)
+        steps = distances(found, label.shape[axis]) * spacing[axis] / min(spacing)
+        apart.append([round(float(step), 4) for step in steps])
+    write_json(target / f"{case}.json", {"distances": apart})
+    save_label(labels, target / f"{case}.b2nd")
+
+
+def read_distances(folder: Path, case: str) -> list[list[float]]:
+    """Return how far each slice across each axis is from the nearest annotated one; nothing where there is none."""
+    record = read_object(folder / f"{case}.json", "propagated label", f"delete {folder}")
+    found: list[list[float]] = record["distances"]
+    return found
