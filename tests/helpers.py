@@ -57,6 +57,7 @@ class Variant:
     protocol: str = "benchmark"
     channel_name: str = "MRI"
     ignored: float = 0.3  # part of the voxels, where there is an ignore label
+    planes: tuple[int, ...] = ()  # or all voxels but those of the middle slices across these axes
 
 
 VARIANTS = {
@@ -68,6 +69,11 @@ VARIANTS = {
     "all_annotated": Variant(labels={**LABELS, "ignore": 3}, ignored=0.0),
     "ignore_regions": Variant(
         labels={"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, regions_class_order=[1, 2]
+    ),
+    "planes": Variant("3d_fullres", labels={**LABELS, "ignore": 3}, planes=(0, 1, 2)),
+    "planes_2d": Variant(labels={**LABELS, "ignore": 3}, spacing=(1.0, 1.0, 4.0), planes=(0, 1)),
+    "planes_regions": Variant(
+        labels={"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, regions_class_order=[1, 2], planes=(0, 2)
     ),
     "anisotropic": Variant("3d_fullres", (8, 32, 32), (1.0, 1.0, 5.0)),
     "one_labeled": Variant(labeled="1"),
@@ -86,7 +92,10 @@ def write_case(folder: Path, name: str, variant: Variant, seed: int, images: str
     for channel in range(variant.channels):
         image = 100 + 80 * label + rng.normal(0, 20, variant.shape)
         _write(folder / images / f"{name}_{channel:04d}.nii.gz", image.astype(np.float32), variant)
-    if "ignore" in variant.labels:
+    if variant.planes:
+        middle = [grid[axis] == variant.shape[axis] // 2 for axis in variant.planes]
+        label[~np.any(middle, axis=0)] = variant.labels["ignore"]
+    elif "ignore" in variant.labels:
         label[rng.uniform(size=label.shape) < variant.ignored] = variant.labels["ignore"]
     if images == "imagesTr":
         _write(folder / "labelsTr" / f"{name}.nii.gz", label.astype(np.uint8), variant)

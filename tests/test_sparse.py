@@ -117,7 +117,13 @@ def test_the_mask_is_what_is_not_annotated(mixed: Path, tmp_path: Path) -> None:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-OWN_CASES = ("LimitedRecipeTrainer", "LimitedSelfTrainingTrainer", "LimitedBoxTrainer")  # these choose what they learn
+# These choose what they learn.
+OWN_CASES = (
+    "LimitedRecipeTrainer",
+    "LimitedSelfTrainingTrainer",
+    "LimitedBoxTrainer",
+    "LimitedSlicePropagationTrainer",
+)
 
 
 @pytest.mark.parametrize("variant", ["ignore", "ignore_regions"])

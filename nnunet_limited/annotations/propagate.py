@@ -53,6 +53,8 @@ def displacement(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
 
     Demons with symmetric forces (Vercauteren et al., IPMI 2007, doi 10.1007/978-3-540-73273-0_41).
     """
+    if min(fixed.shape) < 2:  # ITK would read gradients from beyond the image
+        return np.zeros((fixed.ndim, *fixed.shape))
     demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
     demons.SetNumberOfIterations(ITERATIONS)
     demons.SetStandardDeviations(SMOOTHING)
