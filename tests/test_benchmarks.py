@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sparse_labels
 from helpers import DATASET, FROM_START, assert_same
 from semi_supervised import COLUMNS, SUPERVISED, check_setup, published_fold, read_rows, summarise, write
 from step_time import Bench
@@ -87,3 +90,60 @@ def test_a_folder_holds_results_of_one_setup(tmp_path: Path) -> None:
         check_setup(tiny)
     with pytest.raises(SystemExit, match="another --out"):
         check_setup(full)
+
+
+def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / DATASET).mkdir()
+    commands, trained = [], []
+
+    def command(*words: str) -> str:
+        commands.append(words)
+        folder = Path(os.environ["nnUNet_raw"]) / words[words.index("--out") + 1]
+        folder.mkdir()
+        cases = {"a": {"minutes": 1.0, "marks": 2}, "b": {"minutes": 2.0, "marks": 4}}
+        (folder / "annotations.json").write_text(json.dumps({"cases": cases}))
+        return ""
+
+    def train(told: Namespace, plans: str, annotation: str, seed: int, trainer: str, iterations: int) -> list[dict]:
+        trained.append((told.dataset.name, plans, annotation, seed, trainer, tuple(told.set)))
+        return [{**row(annotation, seed, trainer, 0.5, iterations), "settings": " ".join(told.set)}]
+
+    monkeypatch.setattr(sparse_labels, "nnunet_limited", command)
+    monkeypatch.setattr(sparse_labels, "prepare", lambda mine, labeled, seed: f"{mine.dataset.name}-{labeled}-{seed}")
+    monkeypatch.setattr(sparse_labels, "train", train)
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", "")
+    told = [
+        str(tmp_path / DATASET), "--annotation", "slices=sparsify --kind slices --count 2",
+        "strokes=import-labels --labels d", "--trainers", "LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2",
+        "--seeds", "0", "1", "--iterations", "100", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
+    sparse_labels.main()
+
+    simulated = [words for words in commands if words[0] == "sparsify"]
+    assert [words[-2:] for words in simulated] == [("--seed", "0"), ("--seed", "1")]
+    assert simulated[0][1:5] == ("--kind", "slices", "--count", "2")
+    brought_in = [words for words in commands if words[0] == "import-labels"]
+    assert len(brought_in) == 1, "what people drew is the same for every seed"
+    assert len(set(trained)) == len(trained) == 2 * 2 * 2 + 2
+    strokes = "Dataset910_Sparse"
+    settings = ("crf_weight=0.1", "entropy_weight=0.2")
+    assert (strokes, f"{strokes}-100%-1", "strokes", 1, "LimitedSparseTrainer", settings) in trained
+    assert (DATASET, f"{DATASET}-100%-0", "100%", 0, SUPERVISED, ()) in trained
+    assert (
+        "| slices | LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2 | 2 |"
+        in (tmp_path / "out/table.md").read_text()
+    )
+    assert json.loads((tmp_path / "out/cost.json").read_text())["slices"] == {"marks": 3.0, "minutes": 1.5}
+
+    trained.clear()
+    sparse_labels.main()
+    assert trained == []
+    told[2] = "slices=sparsify --kind slices --count 3"
+    (tmp_path / "out/runs.csv").unlink()
+    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
+    with pytest.raises(SystemExit, match="made for another annotation"):
+        sparse_labels.main()
