@@ -1,7 +1,8 @@
 """What do scribbles, slices, boxes and points cost in Dice, and which trainer makes most of them?
 
 Every trainer on the same images and splits with each kind of annotation, validated on dense labels. An annotation is a
-name and what ``nnunet-limited`` is told to make it, without dataset and ``--out``; a trainer may have settings.
+name and what ``nnunet-limited`` is told to make it, without dataset and ``--out``; a trainer may have settings, and be
+for one annotation only (``LimitedBoxTrainer@boxes``).
 
     python benchmarks/sparse_labels.py RAW/Dataset004_Hippocampus --annotation "1 slice=sparsify --kind slices" \
         --trainers LimitedSparseTrainer LimitedSparseTrainer:crf_weight=0.1 --work /tmp/work --out docs/results/slices
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="raw dataset folder with dense labels")
     parser.add_argument("--annotation", nargs="+", required=True, metavar="NAME=COMMAND")
-    parser.add_argument("--trainers", nargs="+", default=[], metavar="NAME[:key=value,…]")
+    parser.add_argument("--trainers", nargs="+", default=[], metavar="NAME[:key=value,…][@ANNOTATION]")
     parser.add_argument("--labeled", default=DENSE, help="annotated cases, e.g. 8; all others are unlabelled")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="below ten")
     parser.add_argument("--iterations", type=int, default=1000)
@@ -68,13 +69,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     arguments = parser.parse_args(namespace=argparse.Namespace(set=[], published=None, patch=None))
     annotations = dict(text.split("=", 1) for text in arguments.annotation)
+    for text in arguments.trainers:
+        if text.partition("@")[2] not in ("", *annotations):
+            parser.error(f"--trainers {text}: there is no such annotation; there are {', '.join(annotations)}")
     check_setup(arguments)
     open_work(arguments)
 
     rows = read_rows(arguments.out / "runs.csv")
     known = {run_of(row) for row in rows}
-    trainers = [SUPERVISED, *(name for name in arguments.trainers if name != SUPERVISED)]
-    wanted = [(name, seed, trainer) for trainer in trainers for name in annotations for seed in arguments.seeds]
+    trainers = [text.partition("@")[::2] for text in arguments.trainers if text != SUPERVISED]
+    wanted = [
+        (name, seed, trainer)
+        for trainer, only in [(SUPERVISED, ""), *trainers]
+        for name in annotations
+        for seed in arguments.seeds
+        if only in ("", name)
+    ]
     wanted += [(DENSE, seed, SUPERVISED) for seed in arguments.seeds]
     missing = [
         run for run in wanted if any((*run, arguments.iterations, "", fold) not in known for fold in arguments.folds)

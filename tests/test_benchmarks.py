@@ -118,7 +118,7 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
     told = [
         str(tmp_path / DATASET), "--annotation", "slices=sparsify --kind slices --count 2",
         "strokes=import-labels --labels d", "--trainers", "LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2",
-        "--seeds", "0", "1", "--iterations", "100", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
+        "LimitedBoxTrainer@strokes", "--seeds", "0", "1", "--iterations", "100", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
     sparse_labels.main()
@@ -128,10 +128,11 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
     assert simulated[0][1:5] == ("--kind", "slices", "--count", "2")
     brought_in = [words for words in commands if words[0] == "import-labels"]
     assert len(brought_in) == 1, "what people drew is the same for every seed"
-    assert len(set(trained)) == len(trained) == 2 * 2 * 2 + 2
+    assert len(set(trained)) == len(trained) == 2 * 2 * 2 + 2 + 2
     strokes = "Dataset910_Sparse"
     settings = ("crf_weight=0.1", "entropy_weight=0.2")
     assert (strokes, f"{strokes}-100%-1", "strokes", 1, "LimitedSparseTrainer", settings) in trained
+    assert [run[2] for run in trained if run[4] == "LimitedBoxTrainer"] == ["strokes", "strokes"]
     assert (DATASET, f"{DATASET}-100%-0", "100%", 0, SUPERVISED, ()) in trained
     assert (
         "| slices | LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2 | 2 |"
@@ -147,3 +148,8 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
     monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
     with pytest.raises(SystemExit, match="made for another annotation"):
         sparse_labels.main()
+    told[told.index("LimitedBoxTrainer@strokes")] = "LimitedBoxTrainer@dots"
+    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
+    with pytest.raises(SystemExit) as stopped:
+        sparse_labels.main()
+    assert stopped.value.code == 2
