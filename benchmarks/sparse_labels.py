@@ -77,15 +77,12 @@ def main() -> None:
 
     rows = read_rows(arguments.out / "runs.csv")
     known = {run_of(row) for row in rows}
-    trainers = [text.partition("@")[::2] for text in arguments.trainers if text != SUPERVISED]
-    wanted = [
-        (name, seed, trainer)
-        for trainer, only in [(SUPERVISED, ""), *trainers]
-        for name in annotations
-        for seed in arguments.seeds
-        if only in ("", name)
-    ]
-    wanted += [(DENSE, seed, SUPERVISED) for seed in arguments.seeds]
+    named = [SUPERVISED, *(text for text in arguments.trainers if text != SUPERVISED)]
+    trainers = [text.partition("@")[::2] for text in named]
+    wanted = []
+    for seed in arguments.seeds:  # one after the other, so that a benchmark stopped early compares all trainers
+        wanted += [(name, seed, label) for label, only in trainers for name in annotations if only in ("", name)]
+        wanted.append((DENSE, seed, SUPERVISED))
     missing = [
         run for run in wanted if any((*run, arguments.iterations, "", fold) not in known for fold in arguments.folds)
     ]
