@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Stacked:
 
 
 class PropagatedDataset(UnannotatedDataset):
-    """Cases without label and sparse ones, half of the crops each, these with what was carried across each axis.
+    """Sparse cases, at least half of the crops, with what was carried across each axis, and cases without label.
 
     The segmentation is the mask and a label for each axis, -1 where there is none; three channels after those of the
     image are the weights of these labels. ``axes`` are those across which some case has annotated slices.
@@ -44,23 +45,25 @@ class PropagatedDataset(UnannotatedDataset):
     further_channels = len(AXES)
     identifiers: list[str]
 
-    def __init__(self, *arguments: Any, propagated: Path, decay: float) -> None:
-        """Take what the parent takes, the folder that :func:`propagate_cases` filled, and the decay.
+    def __init__(self, *arguments: Any, plans: dict[str, Any], configuration: str, decay: float) -> None:
+        """Take what the parent takes, the plans and the configuration, and the decay; propagate what is missing.
 
         The weight is 1 in an annotated slice and falls by the factor ``decay`` with every step of the finest spacing.
         Raises LimitedError if there are sparse cases, but no annotated slice.
         """
         super().__init__(*arguments)
-        self.propagated, self.decay = propagated, decay
-        self.apart = {case: read_distances(propagated, case) for case in sorted(self.sparse)}
+        sparse, self.decay = sorted(self.sparse), decay
+        folder = Path(self.annotated.source_folder)
+        self.propagated = propagate_cases(folder, sparse, self.annotated.ignore, plans, configuration)
+        self.apart = {case: read_distances(self.propagated, case) for case in sparse}
         self.axes = [axis for axis in AXES if any(apart[axis] for apart in self.apart.values())]
-        if self.sparse and not self.axes:
+        if sparse and not self.axes:
             raise LimitedError(
-                f"no labelled case in {self.annotated.source_folder} has a slice that is annotated throughout, so "
-                "there is nothing to propagate; annotate whole slices, or use LimitedSparseMeanTeacherTrainer"
+                f"no labelled case in {folder} has a slice that is annotated throughout at the spacing of the network, "
+                "so there is nothing to propagate; annotate whole slices, or use LimitedSparseMeanTeacherTrainer"
             )
-        others = len(self.identifiers) - len(self.sparse)
-        self.identifiers = [*self.identifiers, *sorted(self.sparse) * (others // max(1, len(self.sparse)) - 1)]
+        others = len(self.identifiers) - len(sparse)
+        self.identifiers += sparse * (math.ceil(others / max(1, len(sparse))) - 1)
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Return data and weights, mask and labels, None and properties."""
@@ -108,12 +111,13 @@ def _propagate_case(
     manager = PlansManager(plans)
     data, stored, _, properties = AnnotatedCases(str(folder), [case], ignore).load_case(case)
     image, label = data[0], stored[0]
+    known = np.where(label == ignore, BEYOND, label)
     spacing = network_spacing(properties, manager, manager.get_configuration(configuration))
     labels, apart = np.full((len(AXES), *label.shape), BEYOND, label.dtype), []
     for axis in AXES:
         found = annotated_slices(label, ignore, axis)
         if found:
-            labels[axis] = propagate(image, label, found, axis)
+            labels[axis] = propagate(image, known, found, axis)
         steps = distances(found, label.shape[axis]) * spacing[axis] / min(spacing)
         apart.append([round(float(step), 4) for step in steps])
     write_json(target / f"{case}.json", {"distances": apart})

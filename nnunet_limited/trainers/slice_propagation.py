@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from nnunet_limited.data.loader import UnlabeledDataset
-from nnunet_limited.data.propagated import PropagatedDataset, propagate_cases
+from nnunet_limited.data.propagated import PropagatedDataset
 from nnunet_limited.losses.consistency import entropy, probabilities, rampup
 from nnunet_limited.losses.pseudo_label import (
     cross_entropy,
@@ -28,18 +28,19 @@ class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
 
     start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
     networks: Literal[2, 3] = Field(2, description="2 as DeSCO, or 3 as SGTC for three orthogonal annotations")
-    slice_decay: float = Field(0.95, ge=0, le=1, description="factor of a propagated label's weight, per finest voxel")
+    slice_decay: float = Field(0.95, ge=0, lt=1, description="factor of a propagated label's weight, per finest voxel")
     cross_weight: float = Field(0.1, ge=0, description="weight of what the networks learn from each other")
 
 
 class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
     """Annotated slices, whose labels registration carries outwards, and networks that learn them and each other.
 
-    With slices across several axes each network learns what all but one of them propagate, so that no two learn the
-    same; where two tell of a voxel, the nearer slice does. Every network learns all annotated voxels too, and from the
-    others' hard labels where these are not uncertain, by the entropy of their prediction in place of several passes
-    with noise, on unlabelled images as well. The weight falls with the distance in voxels of the finest spacing, not
-    in slices. The first channel is registered.
+    With slices across two or three axes no two networks learn the same: one leaves out those across the last axis,
+    another those across the axis before. Where slices across two axes tell of a voxel, the nearer one does. Every
+    network learns all annotated voxels too, and the others' hard labels where these are not uncertain, by the entropy
+    of their prediction in place of several passes with noise, on unlabelled images as well. The weight falls with the
+    distance in voxels of the finest spacing, not in slices, and rises with that of the unsupervised loss. The first
+    channel is registered. Without annotated slices the networks learn from each other alone.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig
@@ -56,24 +57,26 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         self.axes: list[int] = []
         if self.sparse_ignore is None:
             return super().unlabeled_dataset()
-        run, plans = self.run, self.plans_manager.plans
-        cases, folder = list(run.fold.train), run.labeled_folder
-        propagated = propagate_cases(folder, cases, self.sparse_ignore, plans, self.configuration_name)
+        run = self.run
+        self.print_to_log_file("Registering the slices of what is new among the sparsely labelled cases")
         dataset = PropagatedDataset(
             str(run.unlabeled_folder),
             run.fold.unlabeled,
-            str(folder),
-            cases,
+            str(run.labeled_folder),
+            run.fold.train,
             self.sparse_ignore,
-            propagated=propagated,
+            plans=self.plans_manager.plans,
+            configuration=self.configuration_name,
             decay=self.config.slice_decay,
         )
         self.axes = dataset.axes
+        found = [sum(bool(apart[axis]) for apart in dataset.apart.values()) for axis in range(3)]
+        self.print_to_log_file(f"Of {len(dataset.sparse)} sparse cases {found} have annotated slices across each axis")
         return dataset
 
     def propagated(self, crops: Crops, network: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the labels a network learns as probabilities (u, c, *spatial) and their weights (u, 1, *spatial)."""
-        left_out = self.axes[network] if 1 < len(self.axes) > network else None
+        left_out = self.axes[-1 - network] if 1 < len(self.axes) > network else None
         seen = [axis for axis in self.axes if axis != left_out]
         weight, nearest = crops.further[:, seen].max(1, keepdim=True)
         label = crops.stored[:, seen].gather(1, nearest)
@@ -97,4 +100,4 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
             if self.axes:
                 target, weight = self.propagated(crops, k)
                 loss = loss + segmentation_loss(output, target, weight, crops.mask, self.regions)
-        return Unsupervised(loss, theirs[0], counted=sure[0])
+        return Unsupervised(loss, theirs[0])
