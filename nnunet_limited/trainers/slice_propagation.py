@@ -27,7 +27,7 @@ class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
     """Settings of slice propagation."""
 
     start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    networks: Literal[2, 3] = Field(2, description="2 as DeSCO, or 3 as SGTC for three orthogonal annotations")
+    networks: Literal[2, 3] = Field(2, description="2 as DeSCO, or 3 as SGTC, which cost half as much again")
     slice_decay: float = Field(0.95, ge=0, lt=1, description="factor of a propagated label's weight, per finest voxel")
     cross_weight: float = Field(0.1, ge=0, description="weight of what the networks learn from each other")
 
