@@ -49,8 +49,8 @@ def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], proces
                     progress.advance(bar)
             except BrokenProcessPool as error:
                 raise LimitedError(
-                    f"{description}: a worker process died, probably for want of memory; use a smaller -np than "
-                    f"{processes} and run the command again, it goes on where it stopped"
+                    f"{description}: a worker process died, probably for want of memory; use fewer than {processes} "
+                    "(-np, or export nnUNet_def_n_proc) and run the command again, it goes on where it stopped"
                 ) from error
             finally:
                 pool.shutdown(cancel_futures=True)
