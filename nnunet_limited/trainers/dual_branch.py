@@ -35,7 +35,7 @@ class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
     Config: ClassVar[type[TrainerConfig]] = DualBranchConfig
     perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
-    relative_time = 4.4
+    relative_time = 4.1
     relative_memory = 2.9
 
     def make_partners(self) -> dict[str, nn.Module]:
