@@ -77,14 +77,15 @@ def main() -> None:
 
     rows = read_rows(arguments.out / "runs.csv")
     known = {run_of(row) for row in rows}
-    named = [SUPERVISED, *(text for text in arguments.trainers if text != SUPERVISED)]
-    trainers = [text.partition("@")[::2] for text in named]
+    trainers = [text.partition("@")[::2] for text in (SUPERVISED, *arguments.trainers)]
     wanted = []
     for seed in arguments.seeds:  # one after the other, so that a benchmark stopped early compares all trainers
         wanted += [(name, seed, label) for label, only in trainers for name in annotations if only in ("", name)]
         wanted.append((DENSE, seed, SUPERVISED))
     missing = [
-        run for run in wanted if any((*run, arguments.iterations, "", fold) not in known for fold in arguments.folds)
+        run
+        for run in dict.fromkeys(wanted)
+        if any((*run, arguments.iterations, "", fold) not in known for fold in arguments.folds)
     ]
     prepared = {}
     for name, seed in dict.fromkeys((name, seed) for name, seed, _ in missing):

@@ -118,7 +118,7 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
     told = [
         str(tmp_path / DATASET), "--annotation", "slices=sparsify --kind slices --count 2",
         "strokes=import-labels --labels d", "--trainers", "LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2",
-        "LimitedBoxTrainer@strokes", "--seeds", "0", "1", "--iterations", "100",
+        SUPERVISED, "LimitedBoxTrainer@strokes", "--seeds", "0", "1", "--iterations", "100",
         "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])

@@ -25,6 +25,7 @@ from helpers import (
     write_dataset,
 )
 
+from nnunet_limited import trainers
 from nnunet_limited.annotations.sparsify import SparsifyRequest, sparsify
 from nnunet_limited.data.ignored import background_outside
 from nnunet_limited.data.sparse import OUTSIDE, AnnotatedCases, BordersUnknown, SparseDataset, UnannotatedDataset
@@ -117,17 +118,13 @@ def test_the_mask_is_what_is_not_annotated(mixed: Path, tmp_path: Path) -> None:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-# These choose what they learn.
-OWN_CASES = (
-    "LimitedRecipeTrainer",
-    "LimitedSelfTrainingTrainer",
-    "LimitedBoxTrainer",
-    "LimitedSlicePropagationTrainer",
-)
+def chooses_its_cases(trainer: str) -> bool:
+    common = trainers.LimitedTrainer.unlabeled_dataset
+    return getattr(getattr(trainers, trainer), "unlabeled_dataset", common) is not common
 
 
 @pytest.mark.parametrize("variant", ["ignore", "ignore_regions"])
-@pytest.mark.parametrize("trainer", [name for name in trainer_names() if name not in OWN_CASES])
+@pytest.mark.parametrize("trainer", [name for name in trainer_names() if not chooses_its_cases(name)])
 def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: str, variant: str) -> None:
     made = started(workspaces(variant), trainer, "sparse", num_epochs=1)
     made.train_step(next(made.dataloader_train))
@@ -232,12 +229,8 @@ def test_a_view_validates_on_dense_labels_and_leaves_the_dataset_alone(view: Wor
     made.perform_actual_validation()
     summary = json.loads((Path(made.output_folder) / "validation" / "summary.json").read_text())
     metric = summary["metric_per_case"][0]["metrics"]["1"]
-    assert (
-        metric["n_ref"]
-        == (
-            sitk.GetArrayFromImage(sitk.ReadImage(str(dense / "labelsTr" / f"{made.run.fold.val[0]}.nii.gz"))) == 1
-        ).sum()
-    )
+    truth = sitk.ReadImage(str(dense / "labelsTr" / f"{made.run.fold.val[0]}.nii.gz"))
+    assert metric["n_ref"] == (sitk.GetArrayFromImage(truth) == 1).sum()
 
 
 # ---- what the host gets wrong ----------------------------------------------------------------------------------------

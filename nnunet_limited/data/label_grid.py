@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.pseudo_labels import PseudoLabels
-from nnunet_limited.host.files import one_at_a_time, replacing
+from nnunet_limited.host.files import is_current, one_at_a_time, replacing
 from nnunet_limited.host.parallel import default_processes, run_all
 
 
@@ -42,12 +42,7 @@ def bring_to_network(
 
 def _missing(labels: PseudoLabels, cases: list[str], folder: Path) -> list[str]:
     """Return the cases that ``folder`` does not have, or older than their pseudo-label, which people may correct."""
-    made = {case: folder / f"{case}.b2nd" for case in cases}
-    return [
-        case
-        for case, file in made.items()
-        if not file.is_file() or any(source.stat().st_mtime > file.stat().st_mtime for source in labels.files(case))
-    ]
+    return [case for case in cases if not is_current(folder / f"{case}.b2nd", labels.files(case))]
 
 
 def _bring_case(
@@ -74,11 +69,11 @@ def bring_boxes(
 ) -> None:
     """Bring the images of boxes of cases preprocessed in ``folder`` onto its grid, beside it, unless that is done."""
     made = box_folder(folder)
-    tasks = []
-    for case, file in files.items():
-        target = made / f"{case}.b2nd"
-        if not target.is_file() or file.stat().st_mtime > target.stat().st_mtime:
-            tasks.append((case, file, folder, plans, configuration))
+    tasks = [
+        (case, file, folder, plans, configuration)
+        for case, file in files.items()
+        if not is_current(made / f"{case}.b2nd", [file])
+    ]
     run_all(_bring_boxes, tasks, processes, "Preparing boxes")
 
 

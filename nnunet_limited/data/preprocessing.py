@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunet_limited.data.ignored import background_outside, ignore_value
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host import files
 from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder
 from nnunet_limited.host.files import content_hash, replacing
 from nnunet_limited.host.parallel import run_all
@@ -82,7 +83,7 @@ def preprocess(
 def is_current(result: Path, case: Case, use_label: bool) -> bool:
     """Tell whether ``result``, which is written last, is there and not older than the raw files it is made from."""
     sources = [*case.images, *([case.label] if use_label and case.label else [])]
-    return result.is_file() and all(s.stat().st_mtime <= result.stat().st_mtime for s in sources)
+    return files.is_current(result, sources)
 
 
 def preprocess_case(

@@ -14,7 +14,7 @@ from nnunet_limited.annotations.propagate import annotated_slices, distances, pr
 from nnunet_limited.data.label_grid import network_spacing, save_label
 from nnunet_limited.data.sparse import BEYOND, AnnotatedCases, UnannotatedDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import one_at_a_time, read_object, write_json
+from nnunet_limited.host.files import is_current, one_at_a_time, read_object, write_json
 from nnunet_limited.host.parallel import default_processes, run_all
 
 AXES = (0, 1, 2)
@@ -97,9 +97,7 @@ def propagate_cases(folder: Path, cases: list[str], ignore: int, plans: dict[str
 
 
 def _missing(folder: Path, cases: list[str], target: Path) -> list[str]:
-    made = {case: target / f"{case}.b2nd" for case in cases}
-    sources = {case: folder / f"{case}.pkl" for case in cases}
-    return [c for c in cases if not made[c].is_file() or sources[c].stat().st_mtime > made[c].stat().st_mtime]
+    return [case for case in cases if not is_current(target / f"{case}.b2nd", [folder / f"{case}.pkl"])]
 
 
 def _propagate_case(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_current(file: Path, sources: Iterable[Path]) -> bool:
+    """Tell whether ``file`` is there and not older than any of the ``sources`` it is made from."""
+    return file.is_file() and all(source.stat().st_mtime <= file.stat().st_mtime for source in sources)
 
 
 @contextmanager

@@ -91,11 +91,12 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         logits = [self.full_resolution(network(crops.strong)) for network in networks]
         theirs = [probabilities(output.detach(), self.regions) for output in logits]
         limit = 0.75 + 0.25 * rampup(self.progress)
+        labels = [harden(p, self.regions) for p in theirs]
         sure = [crops.mask & (entropy(p, self.regions) < limit) for p in theirs]
         loss = torch.zeros((), device=self.device)
         for k, output in enumerate(logits):
             for j in set(range(len(logits))) - {k}:
-                cross = cross_entropy(output, harden(theirs[j], self.regions), sure[j], crops.mask, self.regions)
+                cross = cross_entropy(output, labels[j], sure[j], crops.mask, self.regions)
                 loss = loss + self.config.cross_weight * cross
             if self.axes:
                 target, weight = self.propagated(crops, k)
