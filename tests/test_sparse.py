@@ -305,60 +305,6 @@ def test_a_masked_sparse_image_is_normalised_as_in_prediction(folders: Path) -> 
         assert data[~outside].std() == pytest.approx(1, abs=1e-3)
 
 
-# ---- boxes -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("variant", ["3d", "regions"])
-def test_boxes_of_crops_are_those_of_the_objects(workspaces, variant: str) -> None:
-    """They stay axis-aligned and tight: what is inside one is its projection along every axis."""
-    made = started(workspaces(variant), "LimitedBoxTrainer", "boxes")
-    assert made.slices_of_volumes == (variant == "regions")
-    assert set(made.unlabeled_loader.unlabeled._data.identifiers) == set(made.run.fold.train)
-    seen = 0
-    for _ in range(4):
-        crops = made.crops(next(made.dataloader_train))
-        bright = (crops.weak[:, 0] > 0.5) & crops.mask[:, 0]
-        outer, inner = (boxes & crops.mask[:, 0] for boxes in made.boxes(crops.stored[:, 0]))
-        assert not (inner & ~outer).any(), "the core's box lies in the disc's"
-        for image, box in zip(bright, outer, strict=True):
-            if box.any():
-                spatial = range(box.ndim)
-                profiles = [box.float().amax([a for a in spatial if a != axis]) for axis in spatial]
-                hull = profiles[0].reshape(-1, *[1] * (box.ndim - 1))
-                for axis, profile in enumerate(profiles):
-                    hull = hull * profile.reshape([-1 if a == axis else 1 for a in spatial])
-                assert torch.equal(hull.bool(), box)
-                assert image[box].float().mean() > image[~box].float().mean()
-                seen += 1
-    assert seen > 3
-
-
-def test_a_case_without_boxes_is_refused(workspaces) -> None:
-    from nnunet_limited.data.label_grid import box_folder
-
-    workspace = workspaces("2d")
-    made = workspace.trainer("LimitedBoxTrainer", workspace.configure("unboxed", **FROM_START))
-    file = box_folder(made.run.labeled_folder) / f"{made.run.fold.train[0]}.b2nd"
-    hidden = file.rename(file.with_suffix(".gone"))
-    with pytest.raises(LimitedError, match=r"no boxes of case .*sparsify --kind boxes"):
-        made.check_unlabeled(made.run, made.config, DATASET)
-    hidden.rename(file)
-    made.check_unlabeled(made.run, made.config, DATASET)
-
-
-def test_the_terms_of_boxes_count_by_their_weights(workspaces) -> None:
-    workspace = workspaces("3d")
-    made = started(workspace, "LimitedBoxTrainer", "weights")
-    made.network.eval()
-    crops = made.crops(next(made.dataloader_train))
-    values = {}
-    for term in ("projection_weight", "affinity_weight", "tightness_weight", "size_weight", None):
-        off = dict.fromkeys(("projection_weight", "affinity_weight", "tightness_weight", "size_weight"), 0.0)
-        made.config = made.config.model_copy(update=off | ({term: 1.0} if term else {}))
-        values[term] = made.unsupervised_loss(crops).loss.item()
-    assert len(set(values.values())) == len(values)
-
-
 # ---- what methods are told -------------------------------------------------------------------------------------------
 
 

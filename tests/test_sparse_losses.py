@@ -11,7 +11,7 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from nnunet_limited.losses.boxes import affinity, outside, presence, projection, size_bounds, tightness
+from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness
 from nnunet_limited.losses.consistency import entropy
 from nnunet_limited.losses.sparse import AnnotatedSamples, WithTerms, gated_crf, mumford_shah, total_variation
 
@@ -222,10 +222,12 @@ def test_box_terms_equal_their_slow_references(shape: tuple[int, ...], cut: bool
     mask[:, 0] = False
     counted = ~inside & mask.numpy()
     assert outside(p, boxes, mask).item() == pytest.approx(-np.log(1 - a[counted]).mean())
-    assert presence(p, boxes).item() == pytest.approx(0.0 if cut else -math.log(a[0][inside[0]].max()))
-    share = a[0][inside[0]].mean()
-    expected = barrier(0.5 - share, 5.0) + barrier(share - 0.9, 5.0)
-    assert size_bounds(p, boxes, 5.0).item() == pytest.approx(0.0 if cut else expected)
+    share = a[inside].mean()
+    for least, most in ((0.1, 0.9), (0.8, 0.9), (0.1, 0.2)):
+        expected = max(0, -math.log(share / least)) + max(0, -math.log((1 - share) / (1 - most)))
+        assert size_bounds(p, boxes, least, most).item() == pytest.approx(expected, abs=1e-5)
+        assert (expected == 0) == (least < share < most)
+    assert size_bounds(p, torch.zeros_like(boxes), 0.8, 0.9).item() == 0
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -259,9 +261,9 @@ def test_box_gradients_equal_differences() -> None:
     for term in (
         lambda q: outside(q, boxes, mask),
         lambda q: projection(q, boxes),
-        lambda q: presence(q, boxes),
         lambda q: tightness(q, boxes, 5.0, 2),
-        lambda q: size_bounds(q, boxes, 5.0),
+        lambda q: size_bounds(q, boxes, 0.8, 0.9),
+        lambda q: size_bounds(q, boxes, 0.1, 0.2),
     ):
         assert torch.autograd.gradcheck(term, (p,))
     both = torch.stack([1 - p, p], 1)

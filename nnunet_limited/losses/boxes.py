@@ -44,11 +44,6 @@ def _cut(boxes: torch.Tensor, axis: int) -> torch.Tensor:
     return (boxes.select(axis, 0) | boxes.select(axis, -1)).flatten(1).any(1)
 
 
-def complete(boxes: torch.Tensor) -> torch.Tensor:
-    """Tell of each sample (b,) whether it has boxes, none of them cut off by the crop."""
-    return boxes.flatten(1).any(1) & ~torch.stack([_cut(boxes, axis) for axis in range(1, boxes.ndim)]).any(0)
-
-
 def outside(probability: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of ``-log(1 - p)`` over the voxels in ``mask`` (b, *spatial) outside of all boxes."""
     counted = mask & ~boxes
@@ -68,16 +63,6 @@ def projection(probability: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         known = one.crossed.any(1)
         losses.append(torch.where(known, 1 - 2 * overlap / size.clamp(min=1), 0.0).sum() / known.sum().clamp(min=1))
     return torch.stack(losses).mean()
-
-
-def presence(probability: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``-log`` of the largest probability inside the boxes of each sample, a slice of a volume.
-
-    This is all that a tight 3D box tells of a single slice. A crop that cuts the box off does not count.
-    """
-    known = complete(boxes)
-    largest = torch.where(boxes, probability, 0.0).flatten(1).amax(1)
-    return torch.where(known, -largest.clamp(min=1e-6).log(), 0.0).sum() / known.sum().clamp(min=1)
 
 
 def affinity(
@@ -147,15 +132,14 @@ def tightness(probability: torch.Tensor, boxes: torch.Tensor, sharpness: float, 
     return torch.stack(losses).mean()
 
 
-def size_bounds(
-    probability: torch.Tensor, boxes: torch.Tensor, sharpness: float, least: float = 0.5, most: float = 0.9
-) -> torch.Tensor:
-    """Return the penalty of objects that fill less than ``least`` or more than ``most`` of their boxes.
+def size_bounds(probability: torch.Tensor, boxes: torch.Tensor, least: float, most: float) -> torch.Tensor:
+    """Return the penalty of objects that fill a share of all boxes below ``least`` or above ``most``, 0 in between.
 
-    Kervadec et al., MIDL 2020, arXiv 2004.06816. Samples without a box, or with one cut off, do not count.
+    It is ``-log(share / least)`` or ``-log((1 - share) / (1 - most))``. The share is that over the whole batch, because
+    single slices of an object fill any part of its 3D box. After Kervadec et al., MIDL 2020, arXiv 2004.06816, who
+    penalise each image by a log-barrier.
     """
-    known = complete(boxes)
-    voxels = boxes.flatten(1).sum(1)
-    share = torch.where(boxes, probability, 0.0).flatten(1).sum(1) / voxels.clamp(min=1)
-    penalty = log_barrier(least - share, sharpness) + log_barrier(share - most, sharpness)
-    return torch.where(known, penalty, 0.0).sum() / known.sum().clamp(min=1)
+    voxels = boxes.sum()
+    share = torch.where(boxes, probability, 0.0).sum() / voxels.clamp(min=1)
+    within = torch.stack([share / least, (1 - share) / (1 - most)]) + 1e-6
+    return torch.where(voxels > 0, -within.clamp(max=1).log().sum(), 0.0)

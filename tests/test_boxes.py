@@ -1,0 +1,79 @@
+"""Boxes: where those of a crop are, what is refused, and what each term is worth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import DATASET, FROM_START, Workspace
+
+from nnunet_limited.errors import LimitedError
+
+
+def started(workspace: Workspace, name: str, **settings):
+    made = workspace.trainer("LimitedBoxTrainer", workspace.configure(name, **{**FROM_START, **settings}))
+    made.on_train_start()
+    made.on_train_epoch_start()
+    return made
+
+
+@pytest.mark.parametrize("variant", ["3d", "regions"])
+def test_boxes_of_crops_are_those_of_the_objects(workspaces, variant: str) -> None:
+    """They stay axis-aligned and tight: what is inside one is its projection along every axis."""
+    made = started(workspaces(variant), "boxes")
+    assert made.slices_of_volumes == (variant == "regions")
+    assert set(made.unlabeled_loader.unlabeled._data.identifiers) == set(made.run.fold.train)
+    seen = 0
+    for _ in range(4):
+        crops = made.crops(next(made.dataloader_train))
+        bright = (crops.weak[:, 0] > 0.5) & crops.mask[:, 0]
+        outer, inner = (boxes & crops.mask[:, 0] for boxes in made.boxes(crops.stored[:, 0]))
+        assert not (inner & ~outer).any(), "the core's box lies in the disc's"
+        for image, box in zip(bright, outer, strict=True):
+            if box.any():
+                spatial = range(box.ndim)
+                profiles = [box.float().amax([a for a in spatial if a != axis]) for axis in spatial]
+                hull = profiles[0].reshape(-1, *[1] * (box.ndim - 1))
+                for axis, profile in enumerate(profiles):
+                    hull = hull * profile.reshape([-1 if a == axis else 1 for a in spatial])
+                assert torch.equal(hull.bool(), box)
+                assert image[box].float().mean() > image[~box].float().mean()
+                seen += 1
+    assert seen > 3
+
+
+def test_a_case_without_boxes_is_refused(workspaces) -> None:
+    from nnunet_limited.data.label_grid import box_folder
+
+    workspace = workspaces("2d")
+    made = workspace.trainer("LimitedBoxTrainer", workspace.configure("unboxed", **FROM_START))
+    file = box_folder(made.run.labeled_folder) / f"{made.run.fold.train[0]}.b2nd"
+    hidden = file.rename(file.with_suffix(".gone"))
+    with pytest.raises(LimitedError, match=r"no boxes of case .*sparsify --kind boxes"):
+        made.check_unlabeled(made.run, made.config, DATASET)
+    hidden.rename(file)
+    made.check_unlabeled(made.run, made.config, DATASET)
+
+
+def test_the_terms_of_boxes_count_by_their_weights(workspaces) -> None:
+    workspace = workspaces("3d")
+    made = started(workspace, "weights")
+    made.network.eval()
+    crops = made.crops(next(made.dataloader_train))
+    values = {}
+    for term in ("projection_weight", "affinity_weight", "tightness_weight", "size_weight", None):
+        off = dict.fromkeys(("projection_weight", "affinity_weight", "tightness_weight", "size_weight"), 0.0)
+        made.config = made.config.model_copy(update=off | ({term: 1.0} if term else {}))
+        values[term] = made.unsupervised_loss(crops).loss.item()
+    assert len(set(values.values())) == len(values)
+
+
+def test_how_much_of_a_box_is_filled(workspaces) -> None:
+    """An object fills more of its box in an image than in a volume, of which crops may be slices."""
+    workspace = workspaces("2d")
+    made = started(workspace, "filled")
+    assert made.filled() == (0.3, 0.5)
+    made.plans_manager.plans["original_median_shape_after_transp"][0] = 1
+    assert made.filled() == (0.5, 0.9)
+    assert started(workspace, "bounds", least_filled=0.1, most_filled=0.2).filled() == (0.1, 0.2)
+    with pytest.raises(LimitedError, match=r"least_filled=0.95 is above most_filled=0.5"):
+        started(workspace, "wrong", least_filled=0.95)
