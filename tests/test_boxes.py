@@ -71,9 +71,9 @@ def test_how_much_of_a_box_is_filled(workspaces) -> None:
     """An object fills more of its box in an image than in a volume, of which crops may be slices."""
     workspace = workspaces("2d")
     made = started(workspace, "filled")
-    assert made.filled() == (0.3, 0.5)
+    assert made.filled() == (0.3, 0.6)
     made.plans_manager.plans["original_median_shape_after_transp"][0] = 1
     assert made.filled() == (0.5, 0.9)
     assert started(workspace, "bounds", least_filled=0.1, most_filled=0.2).filled() == (0.1, 0.2)
-    with pytest.raises(LimitedError, match=r"least_filled=0.95 is above most_filled=0.5"):
+    with pytest.raises(LimitedError, match=r"least_filled=0.95 is above most_filled=0.6"):
         started(workspace, "wrong", least_filled=0.95)

@@ -28,14 +28,14 @@ class BoxConfig(SparseConfig, SemiSupervisedConfig):
     tightness_weight: float = Field(0.0, ge=0, description="weight of the tightness prior, in the paper 0.01")
     size_weight: float = Field(1.0, ge=0, description="weight of: objects fill a plausible share of their boxes")
     least_filled: float | None = Field(None, gt=0, lt=1, description="at least so much; unset: 0.3, in 2D images 0.5")
-    most_filled: float | None = Field(None, gt=0, lt=1, description="at most so much; unset: 0.5, in 2D images 0.9")
+    most_filled: float | None = Field(None, gt=0, lt=1, description="at most so much; unset: 0.6, in 2D images 0.9")
 
 
 class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
     """Boxes around all objects: outside is background, inside the weak terms decide.
 
-    What is learnt as unsupervised loss are crops of the cases with boxes, not rotated, so that boxes stay tight. A
-    single slice of a volume is only told that it holds the class, since tight 3D boxes are not tight in it.
+    What is learnt as unsupervised loss are crops of the cases with boxes, not rotated, so that boxes stay tight. Tight
+    3D boxes are not tight in a single slice of a volume, which learns from the size of objects, not from projections.
     """
 
     Config: ClassVar[type[TrainerConfig]] = BoxConfig
@@ -79,7 +79,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         An ellipsoid along the axes fills 0.52 of its box, thin and oblique objects less; an ellipse fills 0.79.
         """
         flat = self.plans_manager.plans["original_median_shape_after_transp"][0] == 1
-        least, most = (0.5, 0.9) if flat else (0.3, 0.5)
+        least, most = (0.5, 0.9) if flat else (0.3, 0.6)
         least, most = self.config.least_filled or least, self.config.most_filled or most
         if least > most:
             raise LimitedError(f"least_filled={least} is above most_filled={most}; set both, the smaller one first")
