@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from helpers import DATASET, FROM_START, Workspace
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.boxes import uncut
+from nnunet_limited.planners.configure import check_settings
+from nnunet_limited.trainers import LimitedBoxTrainer
 
 
 def started(workspace: Workspace, name: str, **settings):
@@ -54,26 +59,43 @@ def test_a_case_without_boxes_is_refused(workspaces) -> None:
     made.check_unlabeled(made.run, made.config, DATASET)
 
 
-def test_the_terms_of_boxes_count_by_their_weights(workspaces) -> None:
-    workspace = workspaces("3d")
-    made = started(workspace, "weights")
+@pytest.mark.parametrize("variant", ["3d", "regions"])
+def test_the_terms_of_boxes_count_by_their_weights(workspaces, variant: str) -> None:
+    """Projections and tightness say nothing of single slices of volumes."""
+    workspace = workspaces(variant)
+    made = started(workspace, "weights", least_filled=0.98, most_filled=0.99)
     made.network.eval()
-    crops = made.crops(next(made.dataloader_train))
+    batches = (made.crops(next(made.dataloader_train)) for _ in range(20))
+    crops = next(
+        c for c in batches if made.slices_of_volumes or any(uncut(b).any() for b in made.boxes(c.stored[:, 0]))
+    )
+    terms = ("projection_weight", "affinity_weight", "tightness_weight", "size_weight")
     values = {}
-    for term in ("projection_weight", "affinity_weight", "tightness_weight", "size_weight", None):
-        off = dict.fromkeys(("projection_weight", "affinity_weight", "tightness_weight", "size_weight"), 0.0)
+    for term in (*terms, None):
+        off = dict.fromkeys(terms, 0.0)
         made.config = made.config.model_copy(update=off | ({term: 1.0} if term else {}))
         values[term] = made.unsupervised_loss(crops).loss.item()
-    assert len(set(values.values())) == len(values)
+    silent = {"projection_weight", "tightness_weight"} if variant == "regions" else set()
+    assert {term for term in terms if values[term] == values[None]} == silent
+    assert len(set(values.values())) == len(values) - len(silent)
 
 
 def test_how_much_of_a_box_is_filled(workspaces) -> None:
     """An object fills more of its box in an image than in a volume, of which crops may be slices."""
     workspace = workspaces("2d")
-    made = started(workspace, "filled")
-    assert made.filled() == (0.3, 0.6)
-    made.plans_manager.plans["original_median_shape_after_transp"][0] = 1
-    assert made.filled() == (0.5, 0.9)
-    assert started(workspace, "bounds", least_filled=0.1, most_filled=0.2).filled() == (0.1, 0.2)
-    with pytest.raises(LimitedError, match=r"least_filled=0.95 is above most_filled=0.6"):
-        started(workspace, "wrong", least_filled=0.95)
+    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text())
+
+    def filled(depth: int, **settings: float) -> tuple[float, float]:
+        shape = [depth, *plans["original_median_shape_after_transp"][1:]]
+        limited = {**plans["limited"], "settings": settings}
+        told = {**plans, "original_median_shape_after_transp": shape, "limited": limited}
+        config = LimitedBoxTrainer.resolve_config(told)
+        return config.least_filled, config.most_filled
+
+    assert filled(8) == (0.3, 0.6)
+    assert filled(8, least_filled=0.1, most_filled=0.2) == (0.1, 0.2)
+    assert filled(1) == (0.5, 0.9)
+    assert filled(1, least_filled=0.7) == (0.7, 0.9)
+    with pytest.raises(LimitedError, match=r"least_filled=0.7 is above most_filled=0.6"):
+        workspace.configure("wrong", least_filled=0.7)
+    check_settings({"limited": {"settings": {"least_filled": 0.7}}})  # of plans that are not there yet

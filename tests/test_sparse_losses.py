@@ -11,7 +11,7 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness
+from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
 from nnunet_limited.losses.consistency import entropy
 from nnunet_limited.losses.sparse import AnnotatedSamples, WithTerms, gated_crf, mumford_shah, total_variation
 
@@ -222,12 +222,31 @@ def test_box_terms_equal_their_slow_references(shape: tuple[int, ...], cut: bool
     mask[:, 0] = False
     counted = ~inside & mask.numpy()
     assert outside(p, boxes, mask).item() == pytest.approx(-np.log(1 - a[counted]).mean())
-    share = a[inside].mean()
-    for least, most in ((0.1, 0.9), (0.8, 0.9), (0.1, 0.2)):
-        expected = max(0, -math.log(share / least)) + max(0, -math.log((1 - share) / (1 - most)))
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 8, 9)])
+def test_size_is_that_of_all_boxes_of_a_batch(shape: tuple[int, ...]) -> None:
+    p, boxes = boxed(shape)
+    boxes[(1, *(slice(2, 5) for _ in shape))] = True
+    p[1] *= 0.3
+    share = (p.numpy()[0][boxes[0]].sum() + p.numpy()[1][boxes[1]].sum()) / (boxes[0].sum() + boxes[1].sum()).item()
+    for least, most, expected in (
+        (0.1, 0.9, 0.0),
+        (0.8, 0.9, -math.log(share / 0.8)),
+        (0.1, 0.2, -math.log((1 - share) / 0.8)),
+    ):
         assert size_bounds(p, boxes, least, most).item() == pytest.approx(expected, abs=1e-5)
-        assert (expected == 0) == (least < share < most)
     assert size_bounds(p, torch.zeros_like(boxes), 0.8, 0.9).item() == 0
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 8, 9)])
+def test_boxes_that_the_crop_cuts_off_are_left_out(shape: tuple[int, ...]) -> None:
+    """With all boxes of that sample, of which some may hang together."""
+    _, boxes = boxed(shape, cut=True)
+    boxes[(1, *(slice(2, 5) for _ in shape))] = True
+    found = uncut(boxes)
+    assert not found[0].any()
+    assert torch.equal(found[1], boxes[1])
 
 
 @pytest.mark.parametrize("regions", [False, True])

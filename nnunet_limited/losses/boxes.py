@@ -44,6 +44,12 @@ def _cut(boxes: torch.Tensor, axis: int) -> torch.Tensor:
     return (boxes.select(axis, 0) | boxes.select(axis, -1)).flatten(1).any(1)
 
 
+def uncut(boxes: torch.Tensor) -> torch.Tensor:
+    """Return the boxes (b, *spatial) of the samples of which the crop cuts off none, and none of the others."""
+    cut = torch.stack([_cut(boxes, axis) for axis in range(1, boxes.ndim)]).any(0)
+    return boxes & ~cut.reshape(-1, *[1] * (boxes.ndim - 1))
+
+
 def outside(probability: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of ``-log(1 - p)`` over the voxels in ``mask`` (b, *spatial) outside of all boxes."""
     counted = mask & ~boxes
@@ -135,9 +141,9 @@ def tightness(probability: torch.Tensor, boxes: torch.Tensor, sharpness: float, 
 def size_bounds(probability: torch.Tensor, boxes: torch.Tensor, least: float, most: float) -> torch.Tensor:
     """Return the penalty of objects that fill a share of all boxes below ``least`` or above ``most``, 0 in between.
 
-    It is ``-log(share / least)`` or ``-log((1 - share) / (1 - most))``. The share is that over the whole batch, because
-    single slices of an object fill any part of its 3D box. After Kervadec et al., MIDL 2020, arXiv 2004.06816, who
-    penalise each image by a log-barrier.
+    It is ``-log(share / least)`` or ``-log((1 - share) / (1 - most))``. The share is that over the whole batch of a
+    process, because single slices of an object fill any part of its 3D box. After Kervadec et al., MIDL 2020,
+    arXiv 2004.06816, who penalise each image by a log-barrier.
     """
     voxels = boxes.sum()
     share = torch.where(boxes, probability, 0.0).sum() / voxels.clamp(min=1)

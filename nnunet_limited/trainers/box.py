@@ -12,7 +12,7 @@ from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.preprocessing import require
 from nnunet_limited.data.sparse import BoxDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness
+from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
 from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
 from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.trainers.run import Run
@@ -23,10 +23,14 @@ class BoxConfig(SparseConfig, SemiSupervisedConfig):
     """Settings for boxes."""
 
     start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    projection_weight: float = Field(1.0, ge=0, description="weight of: every slice through a box holds its class")
+    projection_weight: float = Field(
+        1.0, ge=0, description="weight of: every slice through a box holds its class; not in 2D slices of volumes"
+    )
     affinity_weight: float = Field(1.0, ge=0, description="weight of: alike neighbours in boxes are of one class")
-    tightness_weight: float = Field(0.0, ge=0, description="weight of the tightness prior, in the paper 0.01")
-    size_weight: float = Field(1.0, ge=0, description="weight of: objects fill a plausible share of their boxes")
+    tightness_weight: float = Field(
+        0.0, ge=0, description="weight of the tightness prior, in the paper 0.01; not in 2D slices of volumes"
+    )
+    size_weight: float = Field(1.0, ge=0, description="weight of: objects fill a likely share of their boxes")
     least_filled: float | None = Field(None, gt=0, lt=1, description="at least so much; unset: 0.3, in 2D images 0.5")
     most_filled: float | None = Field(None, gt=0, lt=1, description="at most so much; unset: 0.6, in 2D images 0.9")
 
@@ -40,6 +44,26 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = BoxConfig
     relative_time = 2.0
+
+    @classmethod
+    def resolve_config(cls, plans: dict[str, Any]) -> Any:
+        """Return the settings, with the shares of boxes that objects are taken to fill.
+
+        An ellipsoid along the axes fills 0.52 of its box, thin and oblique objects less; an ellipse fills 0.79.
+        """
+        config = super().resolve_config(plans)
+        shape = plans.get("original_median_shape_after_transp")
+        if shape is None:  # settings are checked before there are plans
+            return config
+        flat = shape[0] == 1
+        least, most = (0.5, 0.9) if flat else (0.3, 0.6)
+        least, most = config.least_filled or least, config.most_filled or most
+        if least > most:
+            raise LimitedError(
+                f"plans {plans.get('plans_name')}: least_filled={least} is above most_filled={most}; set both, the "
+                "smaller one first"
+            )
+        return config.model_copy(update={"least_filled": least, "most_filled": most})
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
@@ -57,11 +81,6 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         self.augmentation = ((0.0, 0.0), *made[1:])
         return made
 
-    def on_train_start(self) -> None:
-        """Refuse bounds that contradict each other before anything is learnt."""
-        self.filled()
-        super().on_train_start()
-
     def unlabeled_dataset(self) -> UnlabeledDataset:
         """Return the labelled cases with their boxes."""
         folder = self.run.labeled_folder
@@ -72,18 +91,6 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         """Tell whether crops are single slices of scans that have several."""
         shape = self.plans_manager.plans["original_median_shape_after_transp"]
         return len(self.configuration_manager.patch_size) == 2 and shape[0] > 1
-
-    def filled(self) -> tuple[float, float]:
-        """Return the least and the largest share of their boxes that objects fill.
-
-        An ellipsoid along the axes fills 0.52 of its box, thin and oblique objects less; an ellipse fills 0.79.
-        """
-        flat = self.plans_manager.plans["original_median_shape_after_transp"][0] == 1
-        least, most = (0.5, 0.9) if flat else (0.3, 0.6)
-        least, most = self.config.least_filled or least, self.config.most_filled or most
-        if least > most:
-            raise LimitedError(f"least_filled={least} is above most_filled={most}; set both, the smaller one first")
-        return least, most
 
     def foreground(self, probability: torch.Tensor) -> torch.Tensor:
         """Return the channels of foreground classes, or of all regions."""
@@ -104,7 +111,9 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         for p, boxes in zip(self.foreground(probability).unbind(1), self.boxes(codes), strict=True):
             boxes = boxes & mask
             loss = outside(p, boxes, mask)
-            loss = loss + weights.size_weight * size_bounds(p, boxes, *self.filled())
+            whole = boxes if self.slices_of_volumes else uncut(boxes)
+            size = size_bounds(p, whole, weights.least_filled, weights.most_filled)
+            loss = loss + weights.size_weight * size
             if not self.slices_of_volumes:
                 loss = loss + weights.projection_weight * projection(p, boxes)
                 if weights.tightness_weight:
