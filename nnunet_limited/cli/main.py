@@ -15,12 +15,14 @@ from nnunet_limited.cli import (
     crossval,
     demo,
     doctor,
+    evaluate,
     import_labels,
     plan,
     pseudo_label,
     self_train,
     sparsify,
     split,
+    study,
     train,
     trainers,
 )
@@ -34,7 +36,21 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     help="Train nnU-Net v2 well when labels are scarce.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for module in (demo, sparsify, import_labels, split, plan, trainers, train, crossval, pseudo_label, self_train, doctor):
+for module in (
+    demo,
+    sparsify,
+    import_labels,
+    split,
+    plan,
+    trainers,
+    train,
+    crossval,
+    pseudo_label,
+    self_train,
+    evaluate,
+    study,
+    doctor,
+):
     module.register(app)
 
 

@@ -99,17 +99,7 @@ class RawDataset:
 
     def reader(self) -> Any:
         """Return the host's reader class for the dataset's images."""
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-        example = next(iter(self.cases.values())).images[0]
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):  # the host prints a traceback for each reader that fails
-                return determine_reader_writer_from_dataset_json(self.dataset_json, str(example), verbose=False)
-        except RuntimeError as error:
-            raise LimitedError(
-                f"{example} cannot be read by nnU-Net as {self.dataset_json['file_ending']!r}; check the file and "
-                "file_ending in dataset.json"
-            ) from error
+        return reader_for(self.dataset_json, next(iter(self.cases.values())).images[0])
 
     @classmethod
     def load(cls, dataset: str) -> RawDataset:
@@ -165,6 +155,21 @@ class RawDataset:
                     f"{dataset_object.num_channels} channels; add the missing files or correct channel_names"
                 )
         return dataset_object
+
+
+def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
+    """Return the host's reader class for images like ``example``."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    try:
+        # The host prints a traceback for each reader that fails, and a line for the one that does not.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
+    except RuntimeError as error:
+        raise LimitedError(
+            f"{example} cannot be read by nnU-Net as {dataset_json['file_ending']!r}; check the file and "
+            "file_ending in dataset.json"
+        ) from error
 
 
 def check_description(content: dict[str, Any], file: Path) -> None:

@@ -1,0 +1,123 @@
+"""``nnunet-limited study``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
+from nnunet_limited.errors import LimitedError
+
+FileArgument = Annotated[Path, typer.Argument(help="Study file, e.g. studies/smoke.yaml.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study; made if it is not there.")]
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of a study, the --out of 'study run'.")]
+
+commands = typer.Typer(
+    help="Compare methods, labelled sizes, folds and seeds: one file, one command, one page.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands, name="study")
+
+
+@commands.command("plan")
+def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> None:
+    """Check a study with its data, and list its jobs and what they cost; nothing is trained.
+
+    Example: nnunet-limited study plan studies/smoke.yaml --out smoke
+    """
+    from nnunet_limited.studies.folder import open_folder
+    from nnunet_limited.studies.workflow import counted, estimate, states
+
+    folder = open_folder(file, out)
+    costs = estimate(folder)
+    found = states(folder)
+    if as_json:
+        show_json(
+            {
+                "runs": [run.identifier for run, _, _ in found],
+                "missing": [{"method": name, "runs": runs, "supervised_runs": cost} for name, runs, cost in costs],
+            }
+        )
+        return
+    minutes = folder.study.minutes_per_run
+    columns = ("method", "runs to do", "cost in supervised runs", *(["hours of one after the other"] * bool(minutes)))
+    rows = [
+        (name, runs, f"{cost:.1f}", *([f"{cost * minutes / 60:.1f}"] if minutes else [])) for name, runs, cost in costs
+    ]
+    show_table(f"Study {folder.study.name}: {len(found)} runs, {counted(found)}", columns, rows)
+    show_next(f"nnunet-limited study run {file} --out {out}")
+
+
+@commands.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    file: FileArgument,
+    out: OutOption,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores to use, or those of a job with --executor; default: all.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all. One training on each.")] = None,
+    share_gpus: Annotated[int, typer.Option(min=1, help="Trainings at once on one GPU.")] = 1,
+    executor: Annotated[str | None, typer.Option(help="Snakemake executor, e.g. slurm.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs at once with --executor.")] = 100,
+) -> None:
+    """Do what is missing of a study and make its report. Stopped and started again it repeats no finished job.
+
+    A job that fails does not stop the others. Further options are passed on to Snakemake. Example:
+    nnunet-limited study run studies/smoke.yaml --out smoke --cores 2
+    """
+    import torch
+
+    from nnunet_limited.studies.folder import open_folder
+    from nnunet_limited.studies.workflow import Execution, counted, run_study, states
+
+    folder = open_folder(file, out)
+    found = torch.cuda.device_count() if gpus is None else gpus
+    available = os.cpu_count() or 1
+    execution = Execution(
+        cores or (1 if executor else available), found, share_gpus, executor, jobs, tuple(context.args)
+    )
+    status = run_study(folder, execution)
+    done = states(folder)
+    console.print(f"{len(done)} runs: {counted(done)}")
+    if status:
+        show_next(f"nnunet-limited study status {out}")
+        raise typer.Exit(1)
+
+
+@commands.command("status")
+def status(
+    out: FolderArgument,
+    run: Annotated[str | None, typer.Option("--log", help="Show the log of this run that matters.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what has come of each run, or show the log of one.
+
+    Example: nnunet-limited study status smoke
+    """
+    from nnunet_limited.studies.folder import StudyFolder
+    from nnunet_limited.studies.workflow import counted, states
+
+    folder = StudyFolder(out)
+    if run is not None:
+        log = folder.state(folder.run(run))[1]
+        if log is None:
+            raise LimitedError(f"{run} has not started, so it has no log; 'nnunet-limited study run' starts it")
+        print(log.read_text())
+        return
+    found = states(folder)
+    if as_json:
+        show_json([{"run": r.identifier, "state": state, "log": str(log) if log else None} for r, state, log in found])
+        return
+    show_table(
+        f"Study {folder.study.name}: {counted(found)}", ("run", "state"), [(r.identifier, s) for r, s, _ in found]
+    )
+    failed = [r for r, state, _ in found if state == "failed"]
+    if failed:
+        show_next(f"nnunet-limited study status {out} --log {failed[0].identifier}")

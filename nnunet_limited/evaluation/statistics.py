@@ -1,0 +1,110 @@
+"""What a study's numbers say, and how sure that is: paired differences, labels saved, stability of the ranking.
+
+Scores of one method are a table (pandas) with a row for each case and a column for each seed, nan where a case was not
+validated with that seed. Cases are the independent units: a case's mean over seeds is what is resampled and ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's mean difference to the baseline over the cases that both have, with its 95 % interval."""
+
+    cases: int
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_and_sd(scores: pd.DataFrame) -> tuple[float, float]:
+    """Return the mean over cases, then over seeds, and the standard deviation over seeds (0 for one seed)."""
+    seeds = scores.mean(axis=0)
+    return float(seeds.mean()), float(seeds.std(ddof=1)) if len(seeds) > 1 else 0.0
+
+
+def paired_difference(scores: pd.DataFrame, baseline: pd.DataFrame, seed: int = 0) -> Difference:
+    """Compare a method with the baseline on the cases and seeds that both have.
+
+    The interval is the percentile bootstrap over cases, the p-value that of Wilcoxon's signed-rank test, two-sided
+    (1 if no case differs).
+    """
+    seeds = [column for column in scores.columns if column in baseline.columns]
+    difference = (scores[seeds] - baseline[seeds]).mean(axis=1).dropna().to_numpy()
+    if not len(difference):
+        return Difference(0, *[float("nan")] * 4)
+    low = high = mean = float(difference.mean())
+    if len(difference) > 1 and np.ptp(difference) > 0:
+        rng = np.random.default_rng(seed)
+        found = stats.bootstrap((difference,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng)
+        low, high = map(float, found.confidence_interval)
+    p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+    return Difference(len(difference), mean, low, high, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979); nan stays nan and does not count."""
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.asarray(p_values, float)
+    known = ~np.isnan(values)
+    if known.any():
+        values[known] = multipletests(values[known], method="holm")[1]
+    return [float(value) for value in values]
+
+
+def labels_for(curve: Mapping[int, float], score: float, higher_is_better: bool = True) -> float:
+    """Return the number of labelled cases at which the baseline's learning ``curve`` reaches ``score``.
+
+    The curve (score by number of labelled cases) is taken as linear in the logarithm of that number, and its first
+    crossing counts. It is inf where the curve never gets there, and the smallest number of the curve, of which less may
+    do, where it starts there.
+    """
+    sign = 1 if higher_is_better else -1
+    points = sorted((number, sign * value) for number, value in curve.items() if not np.isnan(value))
+    wanted = sign * score
+    if not points or np.isnan(score):
+        return float("nan")
+    if points[0][1] >= wanted:
+        return float(points[0][0])
+    for (n0, v0), (n1, v1) in zip(points, points[1:], strict=False):
+        if v1 >= wanted:
+            return float(n0 * (n1 / n0) ** ((wanted - v0) / (v1 - v0)))
+    return float("inf")
+
+
+def ranking_stability(
+    methods: Mapping[str, pd.DataFrame], higher_is_better: bool = True, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Return each method's rank (1 is best), its 95 % interval and how often it is first, in resampled cases.
+
+    Methods are ranked by their mean over the cases that all of them have (Wiesenfarth et al., Scientific Reports 2021,
+    doi:10.1038/s41598-021-82017-6); equal ones share a rank.
+    """
+    table = pd.DataFrame({name: scores.mean(axis=1) for name, scores in methods.items()}).dropna()
+    columns = ["rank", "low", "high", "first"]
+    if table.empty:
+        return pd.DataFrame(np.nan, index=list(methods), columns=columns)
+    values = table.to_numpy() * (-1 if higher_is_better else 1)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(values), (resamples, len(values)))
+    ranks = stats.rankdata(values[drawn].mean(axis=1), axis=1, method="min")
+    return pd.DataFrame(
+        {
+            "rank": stats.rankdata(values.mean(axis=0), method="min"),
+            "low": np.percentile(ranks, 2.5, axis=0),
+            "high": np.percentile(ranks, 97.5, axis=0),
+            "first": (ranks == 1).mean(axis=0),
+        },
+        index=list(methods),
+    )

@@ -1,0 +1,152 @@
+"""The folder of a study: its file, nnU-Net's folders, and what has come of each run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnunet_limited.demo.phantom import write_phantom_dataset
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import dataset_name, nnunet_folder
+from nnunet_limited.host.files import read_object, replacing
+from nnunet_limited.studies.study import PHANTOM, Run, Study, check_data, load_study
+
+FILE = "study.yaml"
+PHANTOM_DATASET = "Dataset990_Phantom"
+STEPS = ("split", "plan", "train", "predict", "evaluate")
+FREE = ("datasets", "labeled", "methods", "seeds", "folds", "configurations", "baseline", "metrics", "minutes_per_run")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """A study's folder. Runs are in ``runs/``, logs in ``logs/``, nnU-Net's data in ``raw/`` and so on."""
+
+    path: Path
+
+    @cached_property
+    def study(self) -> Study:
+        """Return the study, as it was when it last ran."""
+        file = self.path / FILE
+        if not file.is_file():
+            raise LimitedError(f"{self.path} holds no study ({FILE}); give the --out of 'nnunet-limited study run'")
+        return load_study(file)
+
+    def run_folder(self, run: Run) -> Path:
+        """Return where the results of a run are."""
+        return self.path / "runs" / run.identifier
+
+    def log(self, run: Run, step: str) -> Path:
+        """Return the log of a step of a run."""
+        if step in ("split", "plan"):
+            return self.path / "logs" / "splits" / run.dataset / run.split / f"{step}.log"
+        return self.path / "logs" / "runs" / run.identifier / f"{step}.log"
+
+    def run(self, identifier: str) -> Run:
+        """Return the run of a name."""
+        for run in self.study.runs():
+            if run.identifier == identifier:
+                return run
+        raise LimitedError(f"{identifier!r} is no run of {self.path}; 'nnunet-limited study status' lists them")
+
+    def state(self, run: Run) -> tuple[str, Path | None]:
+        """Return ``done``, ``failed``, ``started`` or ``waiting``, and the log to look at."""
+        if (self.run_folder(run) / "metrics.csv").is_file():
+            return "done", self.log(run, "evaluate")
+        for step in STEPS:
+            if failed_marker(self.log(run, step)).is_file():
+                return "failed", self.log(run, step)
+        for step in reversed(STEPS[2:]):
+            if self.log(run, step).is_file():
+                return "started", self.log(run, step)
+        return "waiting", None
+
+    def environment(self) -> dict[str, str]:
+        """Return nnU-Net's three variables for this study."""
+        root = self.path.resolve()
+        return {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+
+
+def failed_marker(log: Path) -> Path:
+    """Return the file that says that the step of a log has failed."""
+    return log.with_suffix(".failed")
+
+
+def open_folder(file: Path, out: Path) -> StudyFolder:
+    """Check a study file with its data and make its folder, or go on in one that holds the same study.
+
+    Methods, sizes, seeds, folds and datasets may be added to a study that has run; what would change its runs may not.
+    Sets nnU-Net's variables.
+    """
+    study = load_study(file)
+    fresh = not (out / FILE).is_file()
+    if not fresh:
+        _refuse_changes(StudyFolder(out).study, study, file, out)
+    elif out.exists() and any(out.iterdir()):
+        raise LimitedError(f"{out} is not empty and holds no study; give another --out")
+    try:
+        named, problems = _link_datasets(study, out)
+        os.environ.update(StudyFolder(out).environment())
+        check_data(named, file, problems)
+    except LimitedError:
+        if fresh:
+            shutil.rmtree(out)
+        raise
+    with replacing(out / FILE) as temporary:
+        temporary.write_text(yaml.safe_dump(named.model_dump(mode="json"), sort_keys=False))
+    return StudyFolder(out)
+
+
+def _refuse_changes(before: Study, now: Study, file: Path, out: Path) -> None:
+    old, new = before.model_dump(), now.model_dump()
+    for key, value in new.items():
+        if key not in FREE and value != old[key]:
+            raise LimitedError(f"{file}: {key} is {value!r}, but {out} was run with {old[key]!r}; give another --out")
+    what = {"trainer", "settings", "teacher", "rounds"}
+    learnt = {method.slug: method.model_dump(include=what) for method in before.methods}
+    for method in now.methods:
+        mine = method.model_dump(include=what)
+        if learnt.get(method.slug, mine) != mine:
+            raise LimitedError(f"{file}: method {method.name!r} is not as {out} was run with it; give it another name")
+
+
+def _link_datasets(study: Study, out: Path) -> tuple[Study, list[str]]:
+    """Put links to the datasets into the study's raw folder; return the study with their full names, and problems."""
+    for name in ("raw", "preprocessed", "results"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    names, problems = [], []
+    for dataset in map(str, study.datasets):
+        if dataset in (PHANTOM, PHANTOM_DATASET):
+            names.append(PHANTOM_DATASET)
+            if not (out / "raw" / PHANTOM_DATASET / "dataset.json").is_file():
+                write_phantom_dataset(out / "raw", PHANTOM_DATASET)
+            continue
+        try:
+            names.append(_link(dataset, out / "raw"))
+        except LimitedError as error:
+            problems.append(str(error))
+    return study.model_copy(update={"datasets": tuple(names)}), problems
+
+
+def _link(dataset: str, raw: Path) -> str:
+    """Return the full name of a dataset that is in ``raw``, or gets a link there to the one in ``nnUNet_raw``."""
+    for name in sorted(link.name for link in raw.iterdir()):
+        if dataset == name or (dataset.isdecimal() and name.startswith(f"Dataset{int(dataset):03d}_")):
+            return name
+    name = dataset_name(dataset)
+    source = nnunet_folder("nnUNet_raw") / name
+    if not source.is_dir():
+        raise LimitedError(f"{source} does not exist; put the raw dataset there or correct nnUNet_raw")
+    (raw / name).symlink_to(source.resolve())
+    return name
+
+
+def read_record(folder: StudyFolder, run: Run) -> Mapping[str, Any]:
+    """Return what the training of a run recorded."""
+    return read_object(folder.run_folder(run) / "trained.json", "record of a run", "delete its folder and run again")

@@ -1,0 +1,227 @@
+"""One step of a run of a study, as the workflow calls it in the study's folder.
+
+    python -m nnunet_limited.studies.job train Dataset004_Hippocampus/2d/l4s0/supervised/fold_0
+
+What it calls, and what that prints, is in the step's log; a step that fails leaves a mark beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import FileLock, Timeout
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import read_object, write_json
+from nnunet_limited.splits.check import load_split
+from nnunet_limited.studies.folder import StudyFolder, failed_marker, read_record
+from nnunet_limited.studies.study import ALL, Run, Study
+from nnunet_limited.trainers.launch import find_trainer
+
+GPUS = "NNUNET_LIMITED_GPUS"
+PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
+Call = Callable[..., str]
+
+
+def main(arguments: list[str]) -> int:
+    """Do a step; return the exit status."""
+    step, identifier = arguments
+    folder = StudyFolder(Path("."))
+    os.environ.update(folder.environment())
+    os.environ.setdefault("nnUNet_def_n_proc", os.environ.get("OMP_NUM_THREADS", "1"))
+    if step in ("split", "plan"):
+        dataset, split = identifier.split("/")
+        run = next(run for run in folder.study.runs() if (run.dataset, run.split) == (dataset, split))
+    else:
+        run = folder.run(identifier)
+    log = folder.log(run, step)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    failed_marker(log).unlink(missing_ok=True)
+    with log.open("w") as stream:
+        commands: list[str] = []
+        try:
+            STEPS[step](folder, run, lambda *words: _call(words, commands, stream))
+        except (LimitedError, OSError) as error:
+            print(f"error: {error}", file=stream)
+            failed_marker(log).write_text(f"{error}\n")
+            print(f"{identifier}: {step} failed, see {log}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _call(words: tuple[str, ...], commands: list[str], log: TextIO) -> str:
+    """Run a command and return what it prints; all that it says is in the log."""
+    command = list(words)
+    if command[0] == "nnunet-limited":
+        command[:1] = [sys.executable, "-m", "nnunet_limited"]
+    else:
+        command[0] = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
+    commands.append(shlex.join(words))
+    print(f"$ {shlex.join(words)}", file=log, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+    print(done.stdout, file=log, flush=True)
+    if done.returncode:
+        raise LimitedError(f"{shlex.join(words)} ended with status {done.returncode}")
+    return done.stdout
+
+
+def _split(folder: StudyFolder, run: Run, call: Call) -> None:
+    study = folder.study
+    words = ["split", run.dataset, "--name", run.split, "--seed", str(run.seed), "--folds", str(study.number_of_folds)]
+    words += ["--labeled", run.labeled] if run.labeled != ALL else []
+    words += ["--protocol", study.protocol] if study.protocol else []
+    words += ["--group-by", study.group_by] if study.group_by else []
+    made = json.loads(call("nnunet-limited", *words, "--json"))
+    write_json(_split_folder(folder, run) / "split.json", made["info"])
+
+
+def _plan(folder: StudyFolder, run: Run, call: Call) -> None:
+    study = folder.study
+    words = ["plan", run.dataset, "--split", run.split]
+    words += [word for configuration in study.configurations for word in ("-c", configuration)]
+    words += ["--size", study.size] if study.size else []
+    words += ["--patch", study.patch] if study.patch else []
+    planned = json.loads(call("nnunet-limited", *words, "--json"))
+    write_json(_split_folder(folder, run) / "plans.json", planned)
+
+
+def _split_folder(folder: StudyFolder, run: Run) -> Path:
+    return folder.path / "splits" / run.dataset / run.split
+
+
+def _train(folder: StudyFolder, run: Run, call: Call) -> None:
+    study = folder.study
+    method = study.method(run.method)
+    plans = read_object(_split_folder(folder, run) / "plans.json", "record of plans", "delete its folder")["plans"]
+    trainer = find_trainer(method.trainer)
+    rounds = "pseudo_labels" in trainer.Config.model_fields
+    words = ["self-train" if rounds else "crossval", run.dataset, run.configuration, "-tr", method.trainer]
+    words += ["-p", plans, "--folds", str(run.fold)]
+    for key, value in (settings_of(study, run) | dict(method.settings)).items():
+        words += ["--set", f"{key}={value}"]
+    if rounds:
+        words += ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
+    with gpu():
+        printed = json.loads(call("nnunet-limited", *words, "--json"))
+    results = printed if rounds else [printed]
+    last = results[-1]
+    base = Path(os.environ["nnUNet_results"]) / last["dataset"]
+    folds = [base / f"{r['trainer']}__{r['plans']}__{r['configuration']}" / f"fold_{run.fold}" for r in results]
+    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
+    write_json(
+        folder.run_folder(run) / "trained.json",
+        {
+            "trainer": last["trainer"],
+            "plans": last["plans"],
+            "split_hash": split.hash,
+            "labeled_cases": len(split.folds[run.fold].train),
+            "results": [str(fold.relative_to(folder.path.resolve())) for fold in folds],
+            "minutes": sum(_minutes(fold) for fold in folds),
+            "memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+            "command": shlex.join(["nnunet-limited", *words]),
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "versions": {package: version(package) for package in PACKAGES},
+        },
+    )
+
+
+def settings_of(study: Study, run: Run) -> dict[str, Any]:
+    """Return the settings that the study gives to every run."""
+    return {
+        "seed": run.seed,
+        "num_epochs": study.iterations // study.iterations_per_epoch,
+        "num_iterations_per_epoch": study.iterations_per_epoch,
+    }
+
+
+def _minutes(fold: Path) -> float:
+    """Return how long the epochs of a run took, those before an interruption included."""
+    import torch
+
+    logged = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
+    pairs = zip(logged["epoch_start_timestamps"], logged["epoch_end_timestamps"], strict=False)
+    return float(sum(end - start for start, end in pairs) / 60)
+
+
+def _predict(folder: StudyFolder, run: Run, call: Call) -> None:
+    study, record = folder.study, read_record(folder, run)
+    assert study.test is not None
+    images = RawDataset.load(run.dataset).folder / study.test.images
+    out = folder.run_folder(run) / "predictions"
+    words = ["-i", str(images), "-o", str(out), "-d", run.dataset, "-p", record["plans"], "-c", run.configuration]
+    words += ["-tr", record["trainer"], "-f", str(run.fold)]
+    with gpu() as device:
+        call("nnUNetv2_predict", *words, "-device", device)
+    write_json(folder.run_folder(run) / "predicted.json", {"predictions": str(out)})
+
+
+def _evaluate(folder: StudyFolder, run: Run, call: Call) -> None:
+    study = folder.study
+    description = Path(os.environ["nnUNet_preprocessed"]) / run.dataset / "dataset.json"
+    predictions, labels = compared(folder, run)
+    words = ["evaluate", str(predictions), str(labels), "--dataset-json", str(description)]
+    words += ["--tolerance", str(study.tolerance), *(["--voxels"] if study.voxels else [])]
+    call("nnunet-limited", *words, "--out", str(folder.run_folder(run) / "metrics.csv"))
+
+
+def compared(folder: StudyFolder, run: Run) -> tuple[Path, Path]:
+    """Return the folder of a run's predictions, of the test set or else of the validation cases, and that of labels."""
+    study = folder.study
+    root = folder.path.resolve()
+    if study.test is not None:
+        labels = root / "raw" / run.dataset / study.test.labels
+        return folder.run_folder(run) / "predictions", labels
+    last = folder.path / read_record(folder, run)["results"][-1]
+    return last / "validation", root / "preprocessed" / run.dataset / "gt_segmentations"
+
+
+@contextmanager
+def gpu() -> Any:
+    """Yield the device to use, and hold one of this machine's GPUs if the study shares them out."""
+    import torch
+
+    count = int(os.environ.get(GPUS, "0"))
+    if not count:
+        yield "cuda" if torch.cuda.is_available() else "cpu"
+        return
+    while True:
+        for number in range(count):
+            lock = FileLock(f".gpu_{number}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+                yield "cuda"
+                return
+            finally:
+                lock.release()
+        time.sleep(1)
+
+
+STEPS: dict[str, Callable[[StudyFolder, Run, Call], None]] = {
+    "split": _split,
+    "plan": _plan,
+    "train": _train,
+    "predict": _predict,
+    "evaluate": _evaluate,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,264 @@
+"""The study file: what is compared on what, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.evaluation.metrics import METRICS
+from nnunet_limited.host.dataset import RawDataset, images_by_case
+from nnunet_limited.splits.make import grouped, wanted
+from nnunet_limited.trainers.config import resolve
+from nnunet_limited.trainers.launch import find_trainer
+
+PHANTOM = "phantom"
+ALL = "all"
+SHARED = ("num_epochs", "num_iterations_per_epoch", "seed")  # what the study sets for every run
+Labeled = int | str
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Method(_Part):
+    """A trainer with its settings; one that learns pseudo-labels is self-trained, its teacher first."""
+
+    name: str = Field(description="what tables and pictures call it")
+    trainer: str = Field("LimitedSupervisedTrainer", description="class name, as for -tr")
+    settings: dict[str, Any] = Field({}, description="as for --set")
+    labeled: tuple[Labeled, ...] | None = Field(None, description="sizes to train it on; default: those of the study")
+    teacher: str | None = Field(None, description="self-training: the trainer that labels first")
+    rounds: int = Field(1, ge=1, description="self-training: rounds")
+
+    @property
+    def slug(self) -> str:
+        """Return the name as a part of file names."""
+        return re.sub(r"[^A-Za-z0-9.+]+", "-", self.name).strip("-")
+
+
+class TestSet(_Part):
+    """Images that no run learns from, with labels; paths may be relative to the raw dataset."""
+
+    images: Path = Field(Path("imagesTs"), description="folder of images")
+    labels: Path = Field(Path("labelsTs"), description="folder of their labels")
+
+
+class Study(_Part):
+    """A study file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="of the study")
+    datasets: tuple[str | int, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
+    labeled: tuple[Labeled, ...] = Field(min_length=1, description="labelled cases (groups): 4, 10%, all")
+    methods: tuple[Method, ...] = Field(min_length=1, description="what is compared")
+    baseline: str = Field("", description="name of the method that others are compared with; default: the first")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of split and run")
+    protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
+    group_by: str | None = Field(None, description="regular expression of patients, as for split")
+    number_of_folds: int = Field(5, ge=2, description="folds of the partition")
+    folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
+    configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
+    size: str | None = Field(None, description="'tiny' for a network that learns on a CPU")
+    patch: str | None = Field(None, description="patch size, e.g. 112x112x80; default: nnU-Net's choice")
+    iterations: int = Field(250_000, ge=1, description="steps of a run")
+    iterations_per_epoch: int = Field(250, ge=1, description="steps of an epoch")
+    test: TestSet | None = Field(None, description="test set; default: the validation cases of the folds")
+    metrics: tuple[str, ...] = Field(METRICS, min_length=1, description="metrics of the report, the first is the main")
+    tolerance: float = Field(1.0, ge=0, description="of the surface Dice, in mm or voxels")
+    voxels: bool = Field(False, description="distances and volumes in voxels")
+    minutes_per_run: float | None = Field(None, gt=0, description="of a supervised run, to estimate the cost")
+
+    @property
+    def reference(self) -> str:
+        """Return the name of the method that others are compared with."""
+        return self.baseline or self.methods[0].name
+
+    def sizes(self, method: Method) -> tuple[Labeled, ...]:
+        """Return the labelled sizes that a method is trained on."""
+        return self.labeled if method.labeled is None else method.labeled
+
+    def method(self, name: str) -> Method:
+        """Return the method of a name or slug."""
+        return next(method for method in self.methods if name in (method.name, method.slug))
+
+    def runs(self) -> list[Run]:
+        """Return every run, seed by seed, so that a study stopped early compares all methods."""
+        return [
+            Run(str(dataset), configuration, str(labeled), seed, fold, method.slug)
+            for seed in self.seeds
+            for dataset in self.datasets
+            for configuration in self.configurations
+            for fold in self.folds
+            for method in self.methods
+            for labeled in self.sizes(method)
+        ]
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training of a study."""
+
+    dataset: str
+    configuration: str
+    labeled: str
+    seed: int
+    fold: int
+    method: str
+
+    @property
+    def split(self) -> str:
+        """Return the name of its split."""
+        return f"l{self.labeled.replace('%', 'p')}s{self.seed}"
+
+    @property
+    def identifier(self) -> str:
+        """Return its name, which is its folder too."""
+        return f"{self.dataset}/{self.configuration}/{self.split}/{self.method}/fold_{self.fold}"
+
+
+def load_study(file: Path) -> Study:
+    """Read a study file and check all that can be known without its data, every problem in one error."""
+    import yaml
+
+    if not file.is_file():
+        raise LimitedError(f"study file {file} does not exist; write one, e.g. like studies/smoke.yaml")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LimitedError(f"{file} is not readable YAML ({error}); mend it") from error
+    if not isinstance(content, dict):
+        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like studies/smoke.yaml")
+    try:
+        study = Study(**content)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
+        raise LimitedError(_listed(file, told)) from error
+    if problems := list(_problems(study)):
+        raise LimitedError(_listed(file, problems))
+    return study
+
+
+def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
+    """Check a study against its datasets, which must be in ``nnUNet_raw``; every problem in one error."""
+    problems = list(known)
+    for dataset in study.datasets:
+        try:
+            problems += [f"dataset {dataset}: {problem}" for problem in _data_problems(study, str(dataset))]
+        except LimitedError as error:
+            problems.append(str(error))
+    if problems:
+        raise LimitedError(_listed(file, problems))
+
+
+def _listed(file: Path, problems: list[str]) -> str:
+    count = f"{len(problems)} problems: " if len(problems) > 1 else ""
+    return f"{file}: {count}" + "; ".join(f"({n}) {p}" if count else p for n, p in enumerate(problems, 1))
+
+
+def _problems(study: Study) -> Iterator[str]:
+    for what, values in (
+        ("seeds", study.seeds),
+        ("folds", study.folds),
+        ("labeled", study.labeled),
+        ("datasets", study.datasets),
+        ("configurations", study.configurations),
+        ("method", [method.slug for method in study.methods]),
+        ("metrics", study.metrics),
+    ):
+        told = [str(value) for value in values]
+        for value in sorted({one for one in told if told.count(one) > 1}):
+            yield f"{what} {value} is there twice; once is enough"
+    if study.reference not in [method.name for method in study.methods]:
+        names = ", ".join(method.name for method in study.methods)
+        yield f"baseline {study.baseline!r} is no method; there are {names}"
+    if study.iterations % study.iterations_per_epoch:
+        yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
+    for metric in study.metrics:
+        if metric not in METRICS:
+            yield f"metrics: {metric!r} is none of {', '.join(METRICS)}"
+    for fold in study.folds:
+        if not 0 <= fold < study.number_of_folds:
+            yield f"fold {fold} is none of the {study.number_of_folds} folds, which count from 0"
+    for seed in study.seeds:
+        if seed < 0:
+            yield f"seed {seed} is negative; give one from 0"
+    for method in study.methods:
+        yield from _method_problems(study, method)
+
+
+def _method_problems(study: Study, method: Method) -> Iterator[str]:
+    for size in study.sizes(method):
+        if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|all", str(size)):
+            yield f"labeled {size!r} is neither a number, nor a percentage, nor 'all'"
+    try:
+        trainer = find_trainer(method.trainer)
+    except LimitedError as error:
+        yield f"method {method.name!r}: {error}"
+        return
+    if not hasattr(trainer, "Config"):
+        yield f"method {method.name!r}: {method.trainer} is no trainer of nnunet-limited, nor made from one"
+        return
+    for key in SHARED:
+        if key in method.settings:
+            yield f"method {method.name!r}: {key} is the study's to set; leave it out"
+    try:
+        resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), f"method {method.name!r}")
+    except LimitedError as error:
+        yield str(error)
+    if method.teacher is not None:
+        if "pseudo_labels" not in trainer.Config.model_fields:
+            yield f"method {method.name!r}: {method.trainer} takes no teacher; leave it out"
+        try:
+            find_trainer(method.teacher, "teacher")
+        except LimitedError as error:
+            yield f"method {method.name!r}: {error}"
+
+
+def _data_problems(study: Study, dataset: str) -> Iterator[str]:
+    raw = RawDataset.load(dataset)
+    test = test_cases(study, raw)
+    groups = grouped(raw.labeled, study.group_by)
+    pool = len(groups)
+    if study.protocol != "deployment" and not raw.without_label:
+        largest = max(len(part) for part in _parts(pool, study.number_of_folds))
+        pool -= largest
+        if pool < 1:
+            yield f"{len(groups)} labelled cases are too few for {study.number_of_folds} folds"
+    for size in dict.fromkeys(size for method in study.methods for size in study.sizes(method)):
+        if str(size).isdecimal() and int(size) > pool:
+            what = "groups" if study.group_by else "cases"
+            yield f"labeled {size}: only {pool} labelled {what} are there to train on"
+    if overlap := sorted(set(test) & set(raw.cases)):
+        yield f"test case {overlap[0]} is a training case too ({len(overlap)} in all); take it out of one of the two"
+    everything = str(wanted(None, pool))
+    for method in study.methods:
+        learns = find_trainer(method.trainer).uses_unlabeled
+        for size in study.sizes(method):
+            if learns and not raw.without_label and str(size) in (ALL, everything):
+                yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
+
+
+def _parts(count: int, folds: int) -> list[range]:
+    return [range(fold, count, folds) for fold in range(folds)]
+
+
+def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:
+    """Return the label of each test case; raise LimitedError if an image or a label is missing."""
+    if study.test is None:
+        return {}
+    images, labels = (raw.folder / folder for folder in (study.test.images, study.test.labels))
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise LimitedError(f"test set {folder} is no folder; correct 'test', or leave it out")
+    ending = raw.dataset_json["file_ending"]
+    found = {case: labels / f"{case}{ending}" for case in images_by_case(images, ending)}
+    for label in found.values():
+        if not label.is_file():
+            raise LimitedError(f"test label {label} does not exist; every test image needs one")
+    return found
