@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def labels_for(curve: Mapping[int, float], score: float, higher_is_better: bool 
         return float("nan")
     if points[0][1] >= wanted:
         return float(points[0][0])
-    for (n0, v0), (n1, v1) in zip(points, points[1:], strict=False):
+    for (n0, v0), (n1, v1) in pairwise(points):
         if v1 >= wanted:
             return float(n0 * (n1 / n0) ** ((wanted - v0) / (v1 - v0)))
     return float("inf")

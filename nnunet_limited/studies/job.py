@@ -121,6 +121,7 @@ def _train(folder: StudyFolder, run: Run, call: Call) -> None:
     last = results[-1]
     base = Path(os.environ["nnUNet_results"]) / last["dataset"]
     folds = [base / f"{r['trainer']}__{r['plans']}__{r['configuration']}" / f"fold_{run.fold}" for r in results]
+    logged = [_logged(fold) for fold in folds]
     split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
     write_json(
         folder.run_folder(run) / "trained.json",
@@ -130,7 +131,8 @@ def _train(folder: StudyFolder, run: Run, call: Call) -> None:
             "split_hash": split.hash,
             "labeled_cases": len(split.folds[run.fold].train),
             "results": [str(fold.relative_to(folder.path.resolve())) for fold in folds],
-            "minutes": sum(_minutes(fold) for fold in folds),
+            "minutes": sum(map(_minutes, logged)),
+            "curves": [{key: log[key] for key in log if _is_curve(key, log[key])} for log in logged],
             "memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
             "command": shlex.join(["nnunet-limited", *words]),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -149,13 +151,24 @@ def settings_of(study: Study, run: Run) -> dict[str, Any]:
     }
 
 
-def _minutes(fold: Path) -> float:
-    """Return how long the epochs of a run took, those before an interruption included."""
+def _logged(fold: Path) -> dict[str, list[Any]]:
+    """Return what a run logged of each epoch."""
     import torch
 
-    logged = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
+    logged: dict[str, list[Any]] = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)[
+        "logging"
+    ]
+    return logged
+
+
+def _minutes(logged: dict[str, list[Any]]) -> float:
+    """Return how long the epochs of a run took, those before an interruption included."""
     pairs = zip(logged["epoch_start_timestamps"], logged["epoch_end_timestamps"], strict=False)
     return float(sum(end - start for start, end in pairs) / 60)
+
+
+def _is_curve(key: str, values: list[Any]) -> bool:
+    return not key.startswith("epoch_") and all(isinstance(value, float) for value in values)
 
 
 def _predict(folder: StudyFolder, run: Run, call: Call) -> None:

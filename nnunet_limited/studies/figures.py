@@ -1,0 +1,164 @@
+"""The pictures of a report. Each comes with a text that says what it shows, for those who do not see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+from matplotlib.figure import Figure
+
+from nnunet_limited.demo.picture import COLOURS
+
+MARKERS = "osD^vP*X"
+TRUTH_COLOUR = "#009E73"
+BASELINE_COLOUR, METHOD_COLOUR = "#E69F00", "#56B4E9"
+UNSUPERVISED = ("unsupervised_losses", "unsupervised_weights")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its caption and its text."""
+
+    name: str
+    figure: Figure
+    caption: str
+    text: str
+
+
+def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return a colour and a marker for each method, the same in every picture."""
+    pairs = zip(methods, cycle(COLOURS), cycle(MARKERS), strict=False)
+    return {method: {"color": colour, "marker": marker} for method, colour, marker in pairs}
+
+
+def learning_curves(
+    title: str,
+    curves: Mapping[str, pd.DataFrame],
+    upper: float | None,
+    label: str,
+) -> Picture:
+    """Draw score against labelled cases; each curve has columns ``labeled_cases``, ``mean`` and ``sd``."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    told = []
+    for (method, curve), style in zip(curves.items(), styles(list(curves)).values(), strict=True):
+        axes.plot(curve["labeled_cases"], curve["mean"], label=method, **style)
+        axes.fill_between(
+            curve["labeled_cases"], curve["mean"] - curve["sd"], curve["mean"] + curve["sd"],
+            color=style["color"], alpha=0.15, linewidth=0,
+        )  # fmt: skip
+        points = (f"{m:.3f} at {n:.0f}" for n, m in zip(curve["labeled_cases"], curve["mean"], strict=True))
+        told.append(f"{method}: {', '.join(points)}")
+    if upper is not None:
+        axes.axhline(upper, color="black", linestyle="--", linewidth=1, label="baseline, all labels")
+        told.append(f"baseline with all labels: {upper:.3f}")
+    axes.set_xscale("log", base=2)
+    sizes = sorted({round(n) for curve in curves.values() for n in curve["labeled_cases"]})
+    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled cases")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    caption = f"{title}: {label} against labelled cases, mean and ± sd over seeds."
+    return Picture("learning_curves", figure, caption, f"Learning curves. {'; '.join(told)}.")
+
+
+def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.Series]], label: str) -> Picture:
+    """Draw each case's score with a method against that with the baseline, both means over seeds, a panel a method."""
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = Figure(figsize=(3 * columns + 0.6, 3 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    values = pd.concat([series for pair in tables.values() for series in pair])
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.05
+    told = []
+    for axes, (method, (mine, theirs)) in zip(panels, tables.items(), strict=False):
+        axes.axline((low, low), slope=1, color="gray", linewidth=1)
+        axes.scatter(theirs, mine, s=14, alpha=0.7, color=COLOURS[-1])
+        axes.set_title(method, fontsize=10)
+        axes.set_xlim(low - margin, high + margin)
+        axes.set_ylim(low - margin, high + margin)
+        axes.set_aspect("equal")
+        axes.set_xlabel(baseline)
+        told.append(f"{method} is higher in {int((mine > theirs).sum())} of {len(mine)} cases")
+    for axes in panels[len(tables) :]:
+        axes.set_axis_off()
+    panels[0].set_ylabel(f"{label}, method")
+    caption = f"{title}: {label} of each case, method against {baseline}; above the line the method is higher."
+    return Picture("paired", figure, caption, f"A dot for each case. {'; '.join(told)}.")
+
+
+def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Picture:
+    """Draw what each method logged of each epoch: loss, unsupervised loss with its weight, pseudo-label quality."""
+    groups = {
+        "training loss": ("train_losses",),
+        "unsupervised loss": ("unsupervised_losses",),
+        "its weight": ("unsupervised_weights",),
+        "Dice of pseudo-labels": ("pseudo_label_dice",),
+        "share of sure voxels": ("pseudo_label_shares",),
+    }
+    shown = {
+        name: keys for name, keys in groups.items() if any(_finite(log.get(k)) for log in curves.values() for k in keys)
+    }
+    figure = Figure(figsize=(7, 1.7 * len(shown) + 0.6), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    told = []
+    for axes, (name, keys) in zip(panels, shown.items(), strict=True):
+        for (method, log), style in zip(curves.items(), styles(list(curves)).values(), strict=True):
+            for key in keys:
+                if _finite(log.get(key)):
+                    axes.plot(range(1, len(log[key]) + 1), log[key], label=method, color=style["color"])
+                    told.append(f"{method}, {name}: {log[key][0]:.3f} to {log[key][-1]:.3f}")
+        axes.set_ylabel(name, fontsize=9)
+        axes.grid(alpha=0.3)
+    panels[0].legend(frameon=False, fontsize=9, ncols=2)
+    panels[-1].set_xlabel("epoch")
+    caption = f"{title}: what was logged of each epoch."
+    return Picture("training", figure, caption, f"Training curves. {'; '.join(told)}.")
+
+
+def _finite(values: Sequence[float] | None) -> bool:
+    return bool(values) and bool(np.isfinite(np.asarray(values, float)).any())
+
+
+def overlay(
+    title: str,
+    image: Path,
+    truth: Path,
+    predictions: Mapping[str, Path],
+    values: Mapping[str, Sequence[int]],
+    told: str,
+) -> Picture:
+    """Draw a case's image, truth, and predictions on the slice where the two predictions differ most from the truth."""
+    arrays = [sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (image, truth, *predictions.values())]
+    volume, labels, *predicted = [array[None] if array.ndim == 2 else array for array in arrays]
+    spacing = sitk.ReadImage(str(image)).GetSpacing()
+    wrong = sum((p != labels).reshape(len(labels), -1).sum(axis=1) for p in predicted)
+    z = int(np.argmax(wrong)) if wrong.any() else int((labels > 0).reshape(len(labels), -1).sum(axis=1).argmax())
+    figure = Figure(figsize=(2.6 * (2 + len(predicted)), 3.1), layout="constrained")
+    panels = figure.subplots(1, 2 + len(predicted))
+    low, high = np.percentile(volume[z], (0.5, 99.5))
+    names = ["image", "truth", *predictions]
+    colours = dict(zip(values, cycle(COLOURS), strict=False))
+    for axes, name, shown in zip(panels, names, [None, labels, *predicted], strict=True):
+        axes.imshow(volume[z], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[1] / spacing[0])
+        axes.set_title(name, fontsize=9)
+        axes.set_axis_off()
+        if shown is None:
+            continue
+        for region, members in values.items():
+            mask = np.isin(shown[z], members)
+            if mask.any():
+                axes.contour(mask, levels=[0.5], colors=[colours[region]], linewidths=1.4)
+    for region, colour in colours.items():
+        panels[0].plot([], [], color=colour, label=region)
+    figure.legend(loc="outside lower center", ncols=max(1, len(values)), frameon=False, fontsize=9)
+    return Picture("overlay", figure, f"{title}, slice {z}.", f"Outlines on slice {z}. {told}")

@@ -1,0 +1,341 @@
+"""The report of a study: one page that needs nothing else, and its tables as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader
+
+from nnunet_limited.evaluation.metrics import HIGHER_IS_BETTER
+from nnunet_limited.evaluation.statistics import mean_and_sd
+from nnunet_limited.host.dataset import RawDataset, images_by_case
+from nnunet_limited.host.files import replacing
+from nnunet_limited.studies.figures import Picture, learning_curves, overlay, paired, training_curves
+from nnunet_limited.studies.folder import StudyFolder
+from nnunet_limited.studies.formats import (
+    COSTS,
+    RANKING,
+    RUNS,
+    Format,
+    class_formats,
+    headline_formats,
+    latex,
+    markdown,
+)
+from nnunet_limited.studies.job import compared
+from nnunet_limited.studies.results import SETTING, Results, load_results
+from nnunet_limited.studies.study import ALL, Run
+from nnunet_limited.studies.tables import TITLES, classes, costs, headline, ranking, unit
+
+DPI = 110
+
+
+@dataclass
+class Section:
+    """A part of the page."""
+
+    title: str
+    notes: list[str] = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """Return its name in addresses."""
+        return self.title.lower().replace(" ", "-")
+
+
+def make_report(folder: StudyFolder, out: Path | None = None) -> list[Path]:
+    """Write the report of what is done so far into ``out`` (default: ``report/`` of the study); return its files."""
+    out = out or folder.path / "report"
+    results = load_results(folder)
+    study = folder.study
+    main = headline(results, study)
+    written: list[Path] = []
+
+    sections = [_headline_section(results, folder, main)]
+    if not main.empty:
+        sections += [
+            _curves_section(results, folder, out, written),
+            _paired_section(results, folder, out, written),
+            _table_section("Stability of the ranking", ranking(results, study), RANKING, _RANKING_NOTES),
+            _table_section("Classes", classes(results, study), class_formats(study), []),
+            _training_section(results, folder, out, written),
+            _cases_section(results, folder, out, written),
+            _table_section("Time and memory", costs(results), COSTS, _COST_NOTES),
+        ]
+    sections += [_runs_section(results, folder), _record_section(results, folder)]
+    environment = Environment(loader=PackageLoader("nnunet_limited.studies", ""), autoescape=True)
+    page = environment.get_template("report.html").render(
+        title=f"Study {study.name}",
+        summary=_summary(results, folder, main),
+        missing=_missing(results),
+        sections=sections,
+    )
+    for name, content in (
+        ("index.html", page),
+        ("table.md", _markdown(results, folder, main)),
+        ("table.csv", main.to_csv(index=False)),
+        ("table.tex", latex(main, headline_formats(study))),
+        ("scores.csv", results.scores.to_csv(index=False)),
+        ("runs.csv", results.runs.drop(columns="log").to_csv(index=False)),
+    ):
+        with replacing(out / name) as temporary:
+            temporary.write_text(content)
+        written.append(out / name)
+    return written
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def _summary(results: Results, folder: StudyFolder, main: pd.DataFrame) -> str:
+    study = folder.study
+    what = "a test set" if study.test else "the validation cases of the folds"
+    told = (
+        f"{len(study.methods)} methods on {', '.join(map(str, study.datasets))}, {study.iterations:,} iterations, "
+        f"{len(study.seeds)} seeds of split and run, compared on {what}."
+    )
+    if main.empty:
+        return f"{told} No run is done yet."
+    metric = study.metrics[0]
+    best = main.sort_values(metric, ascending=metric not in HIGHER_IS_BETTER)
+    for setting, rows in best.groupby(SETTING, sort=False):
+        if setting[2] != ALL:
+            first = rows.iloc[0]
+            told += f" {setting[0]}, {setting[1]}, {setting[2]} labelled: {first['method']} {first[metric]:.3f}."
+    return told
+
+
+def _missing(results: Results) -> str:
+    runs = results.runs
+    failed, others = runs[runs["state"] == "failed"], runs[~runs["state"].isin(["done", "failed"])]
+    told = [f"{len(failed)} runs failed: {', '.join(failed['run'])}"] if len(failed) else []
+    return ". ".join([*told, *([f"{len(others)} of {len(runs)} runs are not done yet"] if len(others) else [])])
+
+
+_RANKING_NOTES = ["Cases are drawn again 1,000 times; a method that is first in few of them is not the winner."]
+_COST_NOTES = ["Epochs only; of self-training, teacher included. Memory is that of the host process, not of a GPU."]
+
+
+def _table(caption: str, table: pd.DataFrame, formats: Sequence[Format]) -> dict[str, Any]:
+    """Return a table for the page; cells sort by what they were made from."""
+    rows: list[dict[str, Any]] = []
+    for _, row in table.iterrows():
+        cells = []
+        for _, key, show in formats:
+            value = row[key]
+            number = isinstance(value, (int, float, np.number))
+            known = number and not math.isnan(value)
+            cells.append({"shown": show(row), "key": (value if known else "") if number else None, "text": not number})
+        rows.append({"cells": cells, "best": bool(row.get("best", False))})
+    columns = [
+        {"name": name, "text": bool(rows) and rows[0]["cells"][n]["text"]} for n, (name, *_) in enumerate(formats)
+    ]
+    return {"caption": caption, "columns": columns, "rows": rows}
+
+
+def _table_section(title: str, table: pd.DataFrame, formats: Sequence[Format], notes: list[str]) -> Section:
+    return Section(title, notes, [_table(title, table, formats)] if not table.empty else [])
+
+
+def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame) -> Section:
+    study = folder.study
+    notes = [
+        "Mean over cases and classes ± sd over seeds. The difference is paired by case, its interval a bootstrap over "
+        "cases; p is Wilcoxon's signed-rank test with Holm's correction over the rows. Labels saved: how many more "
+        f"labelled cases {study.reference} needs for the same {TITLES[study.metrics[0]]}, by its learning curve.",
+        "A class that is neither predicted nor there leaves its case out; one that is one of the two has overlap 0 "
+        "and the diagonal of the image as distance.",
+    ]
+    if main.empty:
+        return Section("Results", ["No run is done yet."])
+    metric = study.metrics[0]
+    pick = "idxmax" if metric in HIGHER_IS_BETTER else "idxmin"
+    shown = main.assign(best=main.index.isin(getattr(main.groupby(SETTING)[metric], pick)()))
+    return Section("Results", notes, [_table("Methods by labelled size", shown, headline_formats(study))])
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _embed(picture: Picture, out: Path, name: str, written: list[Path]) -> dict[str, Any]:
+    """Write a picture beside the page and return it for the page."""
+    buffer = io.BytesIO()
+    picture.figure.savefig(buffer, format="png", dpi=DPI)
+    file = out / "pictures" / f"{name}.png"
+    with replacing(file) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    written.append(file)
+    width, height = (round(DPI * inches) for inches in picture.figure.get_size_inches())
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"data": data, "caption": picture.caption, "text": picture.text, "width": width, "height": height}
+
+
+def _places(results: Results) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(setting[:2] for setting in results.settings()))
+
+
+def _title(setting: Sequence[str]) -> str:
+    size = f", {setting[2]} labelled" if len(setting) > 2 else ""
+    return f"{setting[0]}, {setting[1]}{size}"
+
+
+def _curves_section(results: Results, folder: StudyFolder, out: Path, written: list[Path]) -> Section:
+    study = folder.study
+    metric = study.metrics[0]
+    section = Section("Learning curves")
+    for place in _places(results):
+        curves, upper = {}, None
+        for method in study.methods:
+            points = []
+            for setting in results.settings():
+                table = results.table(setting, method.name, metric)
+                if setting[:2] != place or table.empty:
+                    continue
+                mean, sd = mean_and_sd(table)
+                if setting[2] == ALL and method.name == study.reference:
+                    upper = mean
+                else:
+                    points.append((results.labeled_cases(setting), mean, sd))
+            if points:
+                curves[method.name] = pd.DataFrame(sorted(points), columns=["labeled_cases", "mean", "sd"])
+        if curves:
+            made = learning_curves(_title(place), curves, upper, f"{TITLES[metric]}{unit(study, metric)}")
+            section.pictures.append(_embed(made, out, "learning_curves_" + "_".join(place), written))
+    return section
+
+
+def _paired_section(results: Results, folder: StudyFolder, out: Path, written: list[Path]) -> Section:
+    study = folder.study
+    metric = study.metrics[0]
+    section = Section("Case by case")
+    for setting in results.settings():
+        baseline = results.table(setting, study.reference, metric).mean(axis=1)
+        tables = {}
+        for method in study.methods:
+            mine = results.table(setting, method.name, metric).mean(axis=1)
+            both = mine.index.intersection(baseline.index)
+            if method.name != study.reference and len(both):
+                tables[method.name] = (mine[both], baseline[both])
+        if tables:
+            made = paired(_title(setting), study.reference, tables, f"{TITLES[metric]}{unit(study, metric)}")
+            section.pictures.append(_embed(made, out, "paired_" + "_".join(setting), written))
+    return section
+
+
+def _training_section(results: Results, folder: StudyFolder, out: Path, written: list[Path]) -> Section:
+    study = folder.study
+    section = Section("Training", ["The first seed and fold of each size; of self-training, the last round."])
+    for setting in results.settings():
+        curves = {}
+        for method in study.methods:
+            for run, record in results.records.items():
+                if _setting(run) == setting and run.method == method.slug and method.name not in curves:
+                    curves[method.name] = record["curves"][-1]
+        if curves:
+            made = training_curves(_title(setting), curves)
+            section.pictures.append(_embed(made, out, "training_" + "_".join(setting), written))
+    return section
+
+
+def _setting(run: Run) -> tuple[str, str, str]:
+    return run.dataset, run.configuration, run.labeled
+
+
+def _cases_section(results: Results, folder: StudyFolder, out: Path, written: list[Path]) -> Section:
+    """Show the median and the worst case of each method at the smallest size, beside the baseline."""
+    study = folder.study
+    metric = study.metrics[0]
+    reference = study.method(study.reference)
+    section = Section("Cases", ["The slice on which the predictions differ most from the truth."])
+    for place in _places(results):
+        setting = next(s for s in results.settings() if s[:2] == place)
+        runs = {run.method: run for run in reversed(results.records) if _setting(run) == setting}
+        for method in study.methods:
+            if method.slug not in runs or reference.slug not in runs:
+                continue
+            run = runs[method.slug]
+            scores = results.scores
+            chosen = scores[
+                (scores[SETTING] == list(setting)).all(axis=1)
+                & (scores["method"] == method.name)
+                & (scores["seed"] == run.seed)
+                & (scores["fold"] == run.fold)
+                & (scores["class"] == "mean")
+            ].dropna(subset=[metric])
+            ordered = chosen.sort_values(metric, ascending=metric in HIGHER_IS_BETTER)
+            shown = [run] if method.name == study.reference else [runs[reference.slug], run]
+            for what, position in (("worst", 0), ("median", len(ordered) // 2)):
+                if position < len(ordered) and len(shown) == 2:
+                    row = ordered.iloc[position]
+                    told = f"{TITLES[metric]} of {method.name}: {row[metric]:.3f}."
+                    title = f"{_title(setting)}, seed {run.seed}: {what} case of {method.name}, {row['case']}. {told}"
+                    files = _files(folder, run, row["case"], {study.method(r.method).name: r for r in shown})
+                    made = overlay(title, *files, told)
+                    name = f"{what}_{method.slug}_" + "_".join(setting)
+                    section.pictures.append(_embed(made, out, name, written))
+    return section
+
+
+def _files(
+    folder: StudyFolder, run: Run, case: str, shown: dict[str, Run]
+) -> tuple[Path, Path, dict[str, Path], dict[str, list[int]]]:
+    """Return a case's image (first channel), label and predictions, and the values of its classes."""
+    study = folder.study
+    raw = RawDataset.load(run.dataset)
+    ending = raw.dataset_json["file_ending"]
+    image = images_by_case(raw.folder / study.test.images, ending)[case][0] if study.test else raw.cases[case].images[0]
+    labels = compared(folder, run)[1] / f"{case}{ending}"
+    predictions = {name: compared(folder, one)[0] / f"{case}{ending}" for name, one in shown.items()}
+    values = {
+        name: [int(v) for v in (value if isinstance(value, list) else [value])]
+        for name, value in raw.dataset_json["labels"].items()
+        if name not in ("background", "ignore")
+    }
+    return image, labels, predictions, values
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+def _runs_section(results: Results, folder: StudyFolder) -> Section:
+    section = Section("Runs", [], [_table("Every run of the study", results.runs, RUNS)])
+    for _, row in results.runs[results.runs["state"] == "failed"].iterrows():
+        lines = Path(row["log"]).read_text().splitlines()[-15:]
+        section.blocks.append({"title": f"End of the log of {row['run']}, which failed", "content": "\n".join(lines)})
+    return section
+
+
+def _record_section(results: Results, folder: StudyFolder) -> Section:
+    section = Section("How it was made", ["Versions, splits, configuration and commands, to do it again."])
+    records = results.records
+    versions = sorted({f"{k} {v}" for record in records.values() for k, v in record["versions"].items()})
+    machines = sorted({record["machine"] for record in records.values()})
+    hashes = sorted({f"{run.dataset} {run.split}: {record['split_hash']}" for run, record in records.items()})
+    content = yaml.safe_dump(folder.study.model_dump(mode="json"), sort_keys=False)
+    commands = [f"# {run.identifier}\n{record['command']}" for run, record in records.items()]
+    for title, lines in (
+        ("Versions and machines", [*versions, *machines]),
+        ("Hashes of the splits", hashes),
+        ("Study file", [content]),
+        ("Commands", commands),
+    ):
+        section.blocks.append({"title": title, "content": "\n".join(lines)})
+    return section
+
+
+def _markdown(results: Results, folder: StudyFolder, main: pd.DataFrame) -> str:
+    missing = _missing(results)
+    told = [_summary(results, folder, main), *([f"Not everything is here: {missing}."] if missing else [])]
+    return f"# Study {folder.study.name}\n\n" + "\n\n".join([*told, markdown(main, headline_formats(folder.study))])

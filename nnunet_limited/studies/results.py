@@ -1,0 +1,65 @@
+"""What a study has found so far, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nnunet_limited.evaluation.metrics import METRICS
+from nnunet_limited.studies.folder import StudyFolder, read_record
+from nnunet_limited.studies.study import Run
+from nnunet_limited.studies.workflow import states
+
+KEYS = ("dataset", "configuration", "labeled", "method", "seed", "fold")
+SETTING = ["dataset", "configuration", "labeled"]
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Results:
+    """``runs`` has a row for each run, ``scores`` one for each run, case and class (``mean``: that over classes)."""
+
+    runs: pd.DataFrame
+    scores: pd.DataFrame
+    records: dict[Run, dict[str, Any]]
+
+    def settings(self) -> list[tuple[str, str, str]]:
+        """Return every dataset, configuration and labelled size, in the order of the study."""
+        return list(dict.fromkeys(self.runs[SETTING].itertuples(index=False, name=None)))
+
+    def table(self, setting: tuple[str, str, str], method: str, metric: str, name: str = MEAN) -> pd.DataFrame:
+        """Return a method's scores, a row for each case and a column for each seed."""
+        wanted = (*setting, method, name)
+        chosen = self.scores
+        for key, value in zip((*SETTING, "method", "class"), wanted, strict=True):
+            chosen = chosen[chosen[key] == value]
+        return chosen.pivot_table(index="case", columns="seed", values=metric, aggfunc="mean", dropna=False)
+
+    def labeled_cases(self, setting: tuple[str, str, str]) -> float:
+        """Return the mean number of labelled cases of a size, nan if nothing was trained on it."""
+        rows = self.runs[(self.runs[SETTING] == list(setting)).all(axis=1)]
+        return float(rows["labeled_cases"].mean())
+
+
+def load_results(folder: StudyFolder) -> Results:
+    """Read all that is done."""
+    names = {method.slug: method.name for method in folder.study.methods}
+    rows, scores, records = [], [], {}
+    for run, state, log in states(folder):
+        keys = dict(
+            zip(KEYS, (*(getattr(run, key) for key in KEYS[:3]), names[run.method], run.seed, run.fold), strict=True)
+        )
+        row = {**keys, "run": run.identifier, "state": state, "log": log, "labeled_cases": np.nan, "minutes": np.nan}
+        row["memory_mb"] = np.nan
+        if state == "done":
+            record = records[run] = dict(read_record(folder, run))
+            row.update({key: record[key] for key in ("labeled_cases", "minutes", "memory_mb")})
+            found = pd.read_csv(folder.run_folder(run) / "metrics.csv", dtype={"case": str, "class": str})
+            means = found.groupby("case", as_index=False)[list(METRICS)].mean()
+            scores.append(pd.concat([found, means.assign(**{"class": MEAN})]).assign(**keys))
+        rows.append(row)
+    empty = pd.DataFrame(columns=[*KEYS, "case", "class", *METRICS])
+    return Results(pd.DataFrame(rows), pd.concat(scores, ignore_index=True) if scores else empty, records)

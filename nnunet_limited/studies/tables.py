@@ -1,0 +1,110 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nnunet_limited.evaluation.metrics import HIGHER_IS_BETTER
+from nnunet_limited.evaluation.statistics import (
+    Difference,
+    holm,
+    labels_for,
+    mean_and_sd,
+    paired_difference,
+    ranking_stability,
+)
+from nnunet_limited.studies.results import SETTING, Results
+from nnunet_limited.studies.study import Study
+
+TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95": "HD95",
+    "asd": "ASD",
+    "nsd": "NSD",
+    "volume_error": "volume error",
+}
+
+
+def unit(study: Study, metric: str) -> str:
+    """Return the unit of a metric, in brackets; nothing for shares."""
+    length = "voxels" if study.voxels else "mm"
+    return {"hd95": f" ({length})", "asd": f" ({length})", "volume_error": f" ({length}³)"}.get(metric, "")
+
+
+def learning_curve(results: Results, setting: tuple[str, str, str], method: str, metric: str) -> dict[int, float]:
+    """Return a method's mean score by the number of labelled cases, on a dataset and configuration."""
+    curve = {}
+    for other in results.settings():
+        table = results.table(other, method, metric)
+        if other[:2] == setting[:2] and not table.empty:
+            curve[round(results.labeled_cases(other))] = mean_and_sd(table)[0]
+    return curve
+
+
+def headline(results: Results, study: Study) -> pd.DataFrame:
+    """Return a row for each size and method: metrics, difference to the baseline, labels saved."""
+    main = study.metrics[0]
+    higher = main in HIGHER_IS_BETTER
+    rows = []
+    for setting in results.settings():
+        baseline = results.table(setting, study.reference, main)
+        curve = learning_curve(results, setting, study.reference, main)
+        for method in study.methods:
+            table = results.table(setting, method.name, main)
+            if table.empty:
+                continue
+            row: dict[str, Any] = {
+                **dict(zip(SETTING, setting, strict=True)),
+                "method": method.name,
+                "seeds": len(table.columns),
+            }
+            for metric in study.metrics:
+                mean, sd = mean_and_sd(results.table(setting, method.name, metric))
+                row |= {metric: mean, f"{metric}_sd": sd}
+            difference = Difference(0, *[np.nan] * 4)
+            if method.name != study.reference and not baseline.empty:
+                difference = paired_difference(table, baseline)
+            row |= {"cases": len(table), "difference": difference.mean, "low": difference.low, "high": difference.high}
+            row |= {"p": difference.p, "labels_saved": np.nan}
+            if method.name != study.reference and len(curve) > 1:
+                row["labels_saved"] = labels_for(curve, row[main], higher) - results.labeled_cases(setting)
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    if not table.empty:
+        table["p_holm"] = holm(table["p"].tolist())
+    return table
+
+
+def ranking(results: Results, study: Study) -> pd.DataFrame:
+    """Return the methods' ranks at each size and how stable they are."""
+    main = study.metrics[0]
+    parts = []
+    for setting in results.settings():
+        tables = {method.name: results.table(setting, method.name, main) for method in study.methods}
+        tables = {name: table for name, table in tables.items() if not table.empty}
+        if len(tables) > 1:
+            ranks = ranking_stability(tables, main in HIGHER_IS_BETTER)
+            parts.append(ranks.rename_axis("method").reset_index().assign(**dict(zip(SETTING, setting, strict=True))))
+    return pd.concat(parts)[[*SETTING, "method", "rank", "low", "high", "first"]] if parts else pd.DataFrame()
+
+
+def classes(results: Results, study: Study) -> pd.DataFrame:
+    """Return the mean of every metric by size, method and class, over seeds of the means over cases."""
+    keys = [*SETTING, "method", "class"]
+    if results.scores.empty:
+        return pd.DataFrame()
+    by_seed = results.scores.groupby([*keys, "seed"], sort=False)[list(study.metrics)].mean()
+    return by_seed.groupby(keys, sort=False).mean().reset_index()
+
+
+def costs(results: Results) -> pd.DataFrame:
+    """Return minutes of training and memory by method."""
+    done = results.runs[results.runs["state"] == "done"]
+    found = done.groupby("method", sort=False).agg(
+        runs=("run", "size"), minutes=("minutes", "mean"), memory_mb=("memory_mb", "max")
+    )
+    return found.reset_index()
