@@ -15,6 +15,8 @@ FileArgument = Annotated[Path, typer.Argument(help="Study file, e.g. studies/smo
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study; made if it is not there.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a study, the --out of 'study run'.")]
 
+REPORT_NEEDS = ("monai", "pandas", "statsmodels", "jinja2")
+
 commands = typer.Typer(
     help="Compare methods, labelled sizes, folds and seeds: one file, one command, one page.", no_args_is_help=True
 )
@@ -23,6 +25,7 @@ commands = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(commands, name="study")
+    app.command("report")(report)
 
 
 @commands.command("plan")
@@ -74,7 +77,11 @@ def run(
     """
     import torch
 
+    from nnunet_limited.host.extras import need
+
+    need("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.folder import open_folder
+    from nnunet_limited.studies.report import make_report
     from nnunet_limited.studies.workflow import Execution, counted, run_study, states
 
     folder = open_folder(file, out)
@@ -86,6 +93,7 @@ def run(
     status = run_study(folder, execution)
     done = states(folder)
     console.print(f"{len(done)} runs: {counted(done)}")
+    console.print(f"wrote {make_report(folder)[-1]}", highlight=False)
     if status:
         show_next(f"nnunet-limited study status {out}")
         raise typer.Exit(1)
@@ -121,3 +129,27 @@ def status(
     failed = [r for r, state, _ in found if state == "failed"]
     if failed:
         show_next(f"nnunet-limited study status {out} --log {failed[0].identifier}")
+
+
+def report(
+    study: FolderArgument,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: report/ of the study.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the report of a study from what is done so far: one page, and its tables as Markdown, CSV and LaTeX.
+
+    Example: nnunet-limited report smoke
+    """
+    from nnunet_limited.host.extras import need
+
+    need("study", "report", *REPORT_NEEDS)
+    from nnunet_limited.studies.folder import StudyFolder
+    from nnunet_limited.studies.report import make_report
+
+    folder = StudyFolder(study)
+    os.environ.update(folder.environment())
+    written = make_report(folder, out)
+    if as_json:
+        show_json({"files": [str(file) for file in written]})
+        return
+    console.print(f"wrote {written[-1]} and {len(written) - 1} further files", highlight=False)

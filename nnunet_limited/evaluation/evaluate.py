@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.metrics import METRICS, metrics
 from nnunet_limited.host.dataset import check_description, reader_for
+from nnunet_limited.host.extras import need
 from nnunet_limited.host.files import read_object, replacing
 from nnunet_limited.host.parallel import run_all
 
@@ -37,8 +37,7 @@ def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> li
 
     Raises LimitedError for a case without prediction or label, and where the two are on different grids.
     """
-    if importlib.util.find_spec("monai") is None:
-        raise LimitedError("metrics come from MONAI, which is not installed; pip install 'nnunet-limited[study]'")
+    need("study", "evaluate", "monai")
     for folder, what in ((request.predictions, "predictions"), (request.truth, "labels")):
         if not folder.is_dir():
             raise LimitedError(f"{folder} is not a folder of {what}; correct the path")

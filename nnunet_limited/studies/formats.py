@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_limited.studies.results import SETTING
 from nnunet_limited.studies.study import Study
 from nnunet_limited.studies.tables import TITLES, unit
 
@@ -56,13 +55,21 @@ def _interval(row: Any) -> str:
     return "" if math.isnan(row["low"]) else f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
 
 
+def setting_columns(study: Study) -> list[Format]:
+    """Return the columns that say which runs a row is about; what all share goes without saying."""
+    columns = [plain("method")]
+    columns += [plain("dataset")] if len(study.datasets) > 1 else []
+    columns += [plain("configuration")] if len(study.configurations) > 1 else []
+    return [*columns, plain("labelled", "labeled")]
+
+
 def headline_formats(study: Study) -> list[Format]:
     """Return the columns of the headline table."""
     scores: list[Format] = [
         (f"{TITLES[metric]}{unit(study, metric)}", metric, partial(_spread, key=metric)) for metric in study.metrics
     ]
     return [
-        *map(plain, ("method", *SETTING)),
+        *setting_columns(study),
         numeric("seeds", "seeds", 0),
         scores[0],
         (f"{TITLES[study.metrics[0]]} against {study.reference} [95 %]", "difference", _interval),
@@ -75,15 +82,19 @@ def headline_formats(study: Study) -> list[Format]:
 def class_formats(study: Study) -> list[Format]:
     """Return the columns of the table of classes."""
     scores = [numeric(f"{TITLES[metric]}{unit(study, metric)}", metric) for metric in study.metrics]
-    return [*map(plain, ("method", *SETTING, "class")), *scores]
+    return [*setting_columns(study), plain("class"), *scores]
 
 
-RANKING: list[Format] = [
-    *map(plain, ("method", *SETTING)),
-    numeric("rank", "rank", 0),
-    ("95 % of resamples", "low", lambda row: f"{row['low']:.0f} to {row['high']:.0f}"),
-    ("first in", "first", lambda row: f"{100 * row['first']:.0f} %"),
-]
+def ranking_formats(study: Study) -> list[Format]:
+    """Return the columns of the table of ranks."""
+    return [
+        *setting_columns(study),
+        numeric("rank", "rank", 0),
+        ("95 % of resamples", "low", lambda row: f"{row['low']:.0f} to {row['high']:.0f}"),
+        ("first in", "first", lambda row: f"{100 * row['first']:.0f} %"),
+    ]
+
+
 COSTS: list[Format] = [
     plain("method"),
     numeric("runs", "runs", 0),
@@ -107,7 +118,7 @@ def markdown(table: pd.DataFrame, formats: Sequence[Format]) -> str:
 
 def latex(table: pd.DataFrame, formats: Sequence[Format]) -> str:
     """Return a table for LaTeX's booktabs."""
-    lines = [r"\begin{tabular}{" + "l" * 4 + "r" * (len(formats) - 4) + "}", r"\toprule"]
+    lines = [r"\begin{tabular}{l" + "r" * (len(formats) - 1) + "}", r"\toprule"]
     lines += [" & ".join(_tex(name) for name, *_ in formats) + r" \\", r"\midrule"]
     lines += [" & ".join(_tex(show(row)) for *_, show in formats) + r" \\" for _, row in table.iterrows()]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

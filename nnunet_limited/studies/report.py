@@ -23,13 +23,13 @@ from nnunet_limited.studies.figures import Picture, learning_curves, overlay, pa
 from nnunet_limited.studies.folder import StudyFolder
 from nnunet_limited.studies.formats import (
     COSTS,
-    RANKING,
     RUNS,
     Format,
     class_formats,
     headline_formats,
     latex,
     markdown,
+    ranking_formats,
 )
 from nnunet_limited.studies.job import compared
 from nnunet_limited.studies.results import SETTING, Results, load_results
@@ -68,7 +68,7 @@ def make_report(folder: StudyFolder, out: Path | None = None) -> list[Path]:
         sections += [
             _curves_section(results, folder, out, written),
             _paired_section(results, folder, out, written),
-            _table_section("Stability of the ranking", ranking(results, study), RANKING, _RANKING_NOTES),
+            _table_section("Stability of the ranking", ranking(results, study), ranking_formats(study), _RANKING_NOTES),
             _table_section("Classes", classes(results, study), class_formats(study), []),
             _training_section(results, folder, out, written),
             _cases_section(results, folder, out, written),
@@ -83,12 +83,12 @@ def make_report(folder: StudyFolder, out: Path | None = None) -> list[Path]:
         sections=sections,
     )
     for name, content in (
-        ("index.html", page),
         ("table.md", _markdown(results, folder, main)),
         ("table.csv", main.to_csv(index=False)),
         ("table.tex", latex(main, headline_formats(study))),
         ("scores.csv", results.scores.to_csv(index=False)),
         ("runs.csv", results.runs.drop(columns="log").to_csv(index=False)),
+        ("index.html", page),
     ):
         with replacing(out / name) as temporary:
             temporary.write_text(content)

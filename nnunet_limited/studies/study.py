@@ -88,7 +88,7 @@ class Study(_Part):
         return next(method for method in self.methods if name in (method.name, method.slug))
 
     def runs(self) -> list[Run]:
-        """Return every run, seed by seed, so that a study stopped early compares all methods."""
+        """Return every run."""
         return [
             Run(str(dataset), configuration, str(labeled), seed, fold, method.slug)
             for seed in self.seeds

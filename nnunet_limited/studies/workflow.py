@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.folder import StudyFolder
 from nnunet_limited.studies.job import GPUS
 from nnunet_limited.studies.study import Run
@@ -34,10 +32,6 @@ class Execution:
 
 def run_study(folder: StudyFolder, execution: Execution) -> int:
     """Do what is missing of a study; a job that fails does not stop the others. Returns Snakemake's exit status."""
-    if importlib.util.find_spec("snakemake") is None:
-        raise LimitedError(
-            "studies run on Snakemake, not installed; pip install 'nnunet-limited[study]' (on Python 3.11 or newer)"
-        )
     environment = {**os.environ, **folder.environment()}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder.path)]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
