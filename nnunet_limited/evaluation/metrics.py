@@ -50,10 +50,7 @@ def _surface(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
         compute_surface_dice,
     )
 
-    # Only the objects are looked at, with a border of 1, so that surfaces stay surfaces: distances do not change.
-    where = np.nonzero(prediction | truth)
-    box = tuple(slice(index.min(), index.max() + 1) for index in where)
-    one, other = (torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (prediction, truth))
+    one, other = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
     options: dict[str, Any] = {"include_background": True, "spacing": list(spacing)}
     with warnings.catch_warnings():  # MONAI's own calls of what it has deprecated
         warnings.simplefilter("ignore", FutureWarning)
