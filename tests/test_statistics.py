@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,9 @@ def test_interval_and_p_value_are_those_of_their_definitions() -> None:
 
 
 def test_no_difference_is_no_evidence() -> None:
-    same = paired_difference(scores([[0.5], [0.6]]), scores([[0.5], [0.6]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = paired_difference(scores([[0.5], [0.6]]), scores([[0.5], [0.6]]))
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 

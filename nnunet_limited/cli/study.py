@@ -146,9 +146,7 @@ def report(
     from nnunet_limited.studies.folder import StudyFolder
     from nnunet_limited.studies.report import make_report
 
-    folder = StudyFolder(study)
-    os.environ.update(folder.environment())
-    written = make_report(folder, out)
+    written = make_report(StudyFolder(study), out)
     if as_json:
         show_json({"files": [str(file) for file in written]})
         return

@@ -49,7 +49,8 @@ def paired_difference(scores: pd.DataFrame, baseline: pd.DataFrame, seed: int = 
         rng = np.random.default_rng(seed)
         found = stats.bootstrap((difference,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng)
         low, high = map(float, found.confidence_interval)
-    return Difference(len(difference), mean, low, high, float(stats.wilcoxon(difference).pvalue))
+    p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+    return Difference(len(difference), mean, low, high, p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

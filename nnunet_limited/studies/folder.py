@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from nnunet_limited.studies.study import PHANTOM, Run, Study, check_data, load_s
 FILE = "study.yaml"
 PHANTOM_DATASET = "Dataset990_Phantom"
 STEPS = ("split", "plan", "train", "predict", "evaluate")
-FREE = ("datasets", "labeled", "methods", "seeds", "folds", "configurations", "baseline", "metrics", "minutes_per_run")
+FREE = ("datasets", "labeled", "methods", "seeds", "folds", "baseline", "metrics", "minutes_per_run")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ class StudyFolder:
         root = self.path.resolve()
         return {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
 
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Point nnU-Net's variables into this folder while the block lasts."""
+        mine = self.environment()
+        before = {name: os.environ.get(name) for name in mine}
+        os.environ.update(mine)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
 
 def failed_marker(log: Path) -> Path:
     """Return the file that says that the step of a log has failed."""
@@ -81,8 +94,7 @@ def failed_marker(log: Path) -> Path:
 def open_folder(file: Path, out: Path) -> StudyFolder:
     """Check a study file with its data and make its folder, or go on in one that holds the same study.
 
-    Methods, sizes, seeds, folds and datasets may be added to a study that has run; what would change its runs may not.
-    Sets nnU-Net's variables.
+    Methods, sizes, seeds, folds and datasets may be added to a study that has run; its runs may not change.
     """
     study = load_study(file)
     fresh = not (out / FILE).is_file()
@@ -92,8 +104,8 @@ def open_folder(file: Path, out: Path) -> StudyFolder:
         raise LimitedError(f"{out} is not empty and holds no study; give another --out")
     try:
         named, problems = _link_datasets(study, out)
-        os.environ.update(StudyFolder(out).environment())
-        check_data(named, file, problems)
+        with StudyFolder(out).active():
+            check_data(named, file, problems)
     except LimitedError:
         if fresh:
             shutil.rmtree(out)

@@ -57,7 +57,11 @@ class Section:
 
 def make_report(folder: StudyFolder, out: Path | None = None) -> list[Path]:
     """Write the report of what is done so far into ``out`` (default: ``report/`` of the study); return its files."""
-    out = out or folder.path / "report"
+    with folder.active():
+        return _make_report(folder, out or folder.path / "report")
+
+
+def _make_report(folder: StudyFolder, out: Path) -> list[Path]:
     results = load_results(folder)
     study = folder.study
     main = headline(results, study)
