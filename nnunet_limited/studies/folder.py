@@ -17,7 +17,7 @@ from nnunet_limited.demo.phantom import write_phantom_dataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import dataset_name, nnunet_folder
 from nnunet_limited.host.files import read_object, replacing
-from nnunet_limited.studies.study import PHANTOM, Run, Study, check_data, load_study
+from nnunet_limited.studies.study import PHANTOM, Run, Study, check_data, load_study, read_study
 
 FILE = "study.yaml"
 PHANTOM_DATASET = "Dataset990_Phantom"
@@ -37,7 +37,7 @@ class StudyFolder:
         file = self.path / FILE
         if not file.is_file():
             raise LimitedError(f"{self.path} holds no study ({FILE}); give the --out of 'nnunet-limited study run'")
-        return load_study(file)
+        return read_study(file)
 
     def run_folder(self, run: Run) -> Path:
         """Return where the results of a run are."""

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
@@ -132,7 +133,7 @@ def _train(folder: StudyFolder, run: Run, call: Call) -> None:
             "labeled_cases": len(split.folds[run.fold].train),
             "results": [str(fold.relative_to(folder.path.resolve())) for fold in folds],
             "minutes": sum(map(_minutes, logged)),
-            "curves": [{key: log[key] for key in log if _is_curve(key, log[key])} for log in logged],
+            "curves": [_curves(log) for log in logged],
             "memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
             "command": shlex.join(["nnunet-limited", *words]),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -167,8 +168,13 @@ def _minutes(logged: dict[str, list[Any]]) -> float:
     return float(sum(end - start for start, end in pairs) / 60)
 
 
-def _is_curve(key: str, values: list[Any]) -> bool:
-    return not key.startswith("epoch_") and all(isinstance(value, float) for value in values)
+def _curves(logged: dict[str, list[Any]]) -> dict[str, list[float]]:
+    """Return what was logged as one number an epoch."""
+    return {
+        key: [float(value) for value in values]
+        for key, values in logged.items()
+        if not key.startswith("epoch_") and all(np.ndim(value) == 0 for value in values)
+    }
 
 
 def _predict(folder: StudyFolder, run: Run, call: Call) -> None:

@@ -124,6 +124,14 @@ class Run:
 
 def load_study(file: Path) -> Study:
     """Read a study file and check all that can be known without its data, every problem in one error."""
+    study = read_study(file)
+    if problems := list(_problems(study)):
+        raise LimitedError(_listed(file, problems))
+    return study
+
+
+def read_study(file: Path) -> Study:
+    """Read a study file; what is no study is one error."""
     import yaml
 
     if not file.is_file():
@@ -135,13 +143,10 @@ def load_study(file: Path) -> Study:
     if not isinstance(content, dict):
         raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like studies/smoke.yaml")
     try:
-        study = Study(**content)
+        return Study(**content)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
         raise LimitedError(_listed(file, told)) from error
-    if problems := list(_problems(study)):
-        raise LimitedError(_listed(file, problems))
-    return study
 
 
 def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:

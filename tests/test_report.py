@@ -1,0 +1,226 @@
+"""The page that a study ends in: what it says, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from helpers import DATASET, Variant, write_dataset
+from test_study import SMALL
+from test_study import write as write_study
+
+from nnunet_limited.evaluation.evaluate import EvaluateRequest, evaluate, write_rows
+from nnunet_limited.host.files import write_json
+from nnunet_limited.studies.folder import StudyFolder, failed_marker, open_folder
+from nnunet_limited.studies.report import make_report
+from nnunet_limited.studies.study import Run
+
+CASES = ["case_00", "case_03", "case_06"]
+QUALITY = {"supervised": 0.1, "mean-teacher": 0.04}  # share of voxels predicted wrong
+FAILED = f"{DATASET}/2d/l3s1/supervised/fold_0"
+
+
+def pretend(folder: StudyFolder, run: Run, labels: Path, wrong: float) -> None:
+    """Write what a run leaves: predictions with a share of voxels wrong, its record and its metrics."""
+    results = folder.path / "results" / run.identifier
+    for number, case in enumerate(CASES):
+        image = sitk.ReadImage(str(labels / f"{case}.nii.gz"))
+        array = sitk.GetArrayFromImage(image)
+        rng = np.random.default_rng([run.seed, number, len(run.labeled)])
+        spoilt = rng.uniform(size=array.shape) < wrong
+        array[spoilt] = (array[spoilt] + 1) % 3
+        made = sitk.GetImageFromArray(array)
+        made.CopyInformation(image)
+        (results / "validation").mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(made, str(results / "validation" / f"{case}.nii.gz"))
+    rows = evaluate(EvaluateRequest(results / "validation", labels, labels.parent / "dataset.json"))
+    write_rows(folder.run_folder(run) / "metrics.csv", rows)
+    curves = {
+        "train_losses": [0.5, -0.2, -0.4],
+        "unsupervised_losses": [0.1, 0.2, 0.1],
+        "unsupervised_weights": [0, 1, 1],
+    }
+    write_json(
+        folder.run_folder(run) / "trained.json",
+        {
+            "trainer": "LimitedSupervisedTrainer",
+            "plans": "nnUNetPlans",
+            "split_hash": "0123456789abcdef",
+            "labeled_cases": 5 if run.labeled == "all" else int(run.labeled),
+            "results": [str(results.relative_to(folder.path))],
+            "minutes": 1.5,
+            "curves": [curves if run.method != "supervised" else {"train_losses": [0.5, 0.1, -0.1]}],
+            "memory_mb": 900.0,
+            "command": f"nnunet-limited crossval {run.dataset} <&>",
+            "finished": "2026-01-01 00:00:00",
+            "machine": "x86_64, 2 cores",
+            "versions": {"nnunetv2": "2.8.1"},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """A study in which one run has failed and one has not been made."""
+    root = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("raw", "preprocessed", "results"):
+            (root / name).mkdir()
+            patch.setenv(f"nnUNet_{name}", str(root / name))
+        write_dataset(root / "raw", Variant(cases=8))
+        folder = open_folder(write_study(root / "study.yaml", name="a_study"), root / "out")
+    truth = folder.path / "preprocessed" / DATASET / "gt_segmentations"
+    shutil.copytree(folder.path / "raw" / DATASET / "labelsTr", truth)
+    shutil.copy(folder.path / "raw" / DATASET / "dataset.json", truth.parent)
+    runs = folder.study.runs()
+    for run in runs[:-1]:
+        if run.identifier == FAILED:
+            log = folder.log(run, "train")
+            log.parent.mkdir(parents=True)
+            log.write_text("epoch 1\nMemoryError: <no room>\n")
+            failed_marker(log).write_text("failed")
+        else:
+            pretend(folder, run, truth, QUALITY[run.method] / (2 if run.labeled == "all" else 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study: StudyFolder) -> Path:
+    return next(file for file in make_report(study) if file.name == "index.html")
+
+
+def test_the_page_needs_nothing_else(page: Path) -> None:
+    content = page.read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", content)
+    assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", content)
+    pictures = re.findall(
+        r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)" width="(\d+)" height="(\d+)"', content
+    )
+    assert len(pictures) == content.count("<figure>") >= 8
+    for data, text, *_ in pictures:
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+        assert len(text) > 20, "a picture has a text"
+    assert "&lt;no room&gt;" in content, "what logs say is no markup"
+    assert FAILED in content
+
+
+def test_the_tables_say_what_the_runs_found(study: StudyFolder, page: Path) -> None:
+    """The headline is that of the metrics of the runs, computed here in another way."""
+    table = pd.read_csv(page.parent / "table.csv")
+    row = table[(table["method"] == "mean teacher") & (table["labeled"].astype(str) == "2")].iloc[0]
+    assert row["seeds"] == 2
+    means, pairs = [], []
+    for seed in (0, 1):
+        by_case = {}
+        for method in ("supervised", "mean-teacher"):
+            found = pd.read_csv(study.path / "runs" / DATASET / "2d" / f"l2s{seed}" / method / "fold_0" / "metrics.csv")
+            by_case[method] = found.groupby("case")["dice"].mean()
+        means.append(by_case["mean-teacher"].mean())
+        pairs.append(by_case["mean-teacher"] - by_case["supervised"])
+    assert row["dice"] == pytest.approx(np.mean(means))
+    assert row["dice_sd"] == pytest.approx(np.std(means, ddof=1))
+    assert row["difference"] == pytest.approx(np.mean([pair.mean() for pair in pairs]))
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert row["labels_saved"] > 0, "it beats the baseline with the same labels"
+    assert "± " in (page.parent / "table.md").read_text()
+    latex = (page.parent / "table.tex").read_text()
+    assert latex.count(r"\\") == 1 + len(table)
+    assert not re.search(r"(?<!\\)[%_&](?= ?[a-z0-9])(?<! & )", re.sub(" & ", " ", latex))
+
+
+def test_what_is_missing_is_said(study: StudyFolder, page: Path) -> None:
+    for text in (page.read_text(), (page.parent / "table.md").read_text()):
+        assert f"1 runs failed: {FAILED}" in text
+        assert "1 of 10 runs are not done yet" in text
+
+
+def test_a_study_without_results_has_a_page_too(folders: Path) -> None:
+    write_dataset(folders / "raw", Variant(cases=8))
+    folder = open_folder(write_study(folders / "study.yaml"), folders / "out")
+    content = next(file for file in make_report(folder) if file.name == "index.html").read_text()
+    assert "No run is done yet" in content
+    assert len(SMALL["methods"]) == 2
+
+
+@pytest.fixture
+def browser(tmp_path: Path):
+    """A headless Chromium."""
+    paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if not all(paths.values()):
+        pytest.skip("no chromium and chromedriver; install both to test the page in a browser")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(paths["chromium"])
+    for flag in (
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path / 'profile'}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(str(paths["chromedriver"])))
+    yield driver
+    driver.quit()
+
+
+def test_the_page_works_in_a_browser(page: Path, browser) -> None:
+    """No error, tables sort by mouse and keyboard, pictures open, and it fits a phone."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.as_uri())
+    assert browser.get_log("browser") == []
+    assert all(browser.execute_script("return [...document.images].slice(0, -1).map(i => i.naturalWidth)"))
+
+    table = browser.find_element(By.CSS_SELECTOR, "table.sortable")
+    heads = table.find_elements(By.TAG_NAME, "th")
+    column = next(n for n, head in enumerate(heads) if head.text.startswith("Dice"))
+
+    def shown() -> list[float]:
+        cells = table.find_elements(By.CSS_SELECTOR, f"tbody td:nth-child({column + 1})")
+        return [float(cell.text.split()[0]) for cell in cells]
+
+    button = heads[column].find_element(By.TAG_NAME, "button")
+    button.click()
+    assert shown() == sorted(shown())
+    assert heads[column].get_attribute("aria-sort") == "ascending"
+    button.send_keys(Keys.ENTER)
+    assert shown() == sorted(shown(), reverse=True)
+    assert len(set(shown())) > 2
+
+    picture = browser.find_element(By.CSS_SELECTOR, "figure button")
+    dialog = browser.find_element(By.TAG_NAME, "dialog")
+    assert not dialog.is_displayed()
+    picture.click()
+    assert dialog.is_displayed()
+    assert dialog.find_element(By.TAG_NAME, "img").get_attribute("alt")
+    dialog.find_element(By.TAG_NAME, "button").click()
+    assert not dialog.is_displayed()
+
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert browser.get_log("browser") == []
+
+
+def test_the_page_prints(page: Path, browser) -> None:
+    """What is folded in is on paper, what is for the screen is not."""
+    from selenium.webdriver.common.by import By
+
+    browser.get(page.as_uri())
+    folded = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")
+    assert folded
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert not browser.find_elements(By.CSS_SELECTOR, "details:not([open])")
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "details:not([open])")) == len(folded)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert not browser.find_element(By.TAG_NAME, "nav").is_displayed()
+    assert base64.b64decode(browser.print_page()).startswith(b"%PDF")

@@ -1,0 +1,66 @@
+"""A study from its file to its page, with real trainings on the workflow engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import Variant, write_dataset
+from test_study import write
+
+from nnunet_limited.cli.main import main
+from nnunet_limited.studies.folder import StudyFolder
+from nnunet_limited.studies.workflow import states
+
+TRAINER = """
+from nnunet_limited.trainers import LimitedSupervisedTrainer
+
+class Breaking{trainer}(LimitedSupervisedTrainer):
+    def on_train_start(self):
+        {what}
+        super().on_train_start()
+"""
+METHODS = [
+    {"name": "supervised", "trainer": "LimitedSupervisedTrainer"},
+    {"name": "broken", "trainer": "BreakingTrainer"},
+]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
+    monkeypatch.setattr("sys.argv", ["nnunet-limited", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """A job that fails stops no other and is told; started again, finished jobs are not repeated and it is done."""
+    write_dataset(folders / "raw", Variant(cases=6))
+    trainers = folders / "trainers"
+    trainers.mkdir()
+    file = trainers / "breaking.py"
+    file.write_text(TRAINER.format(trainer="Trainer", what="raise ValueError('no luck')"))
+    monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([os.environ.get("nnUNet_extTrainer", ""), str(trainers)]))
+    study, out = write(folders / "s.yaml", methods=METHODS, labeled=[2], seeds=[0]), str(folders / "out")
+
+    assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 1
+    folder = StudyFolder(folders / "out")
+    found = {run.method: state for run, state, _ in states(folder)}
+    assert found == {"supervised": "done", "broken": "failed"}
+    broken = next(run for run in folder.study.runs() if run.method == "broken")
+    capsys.readouterr()
+    assert command(monkeypatch, "study", "status", out, "--log", broken.identifier) == 0
+    assert "no luck" in capsys.readouterr().out
+    page = folders / "out" / "report" / "index.html"
+    assert f"1 runs failed: {broken.identifier}" in page.read_text()
+    assert "no luck" in page.read_text()
+
+    file.write_text(TRAINER.format(trainer="Trainer", what="pass"))
+    before = {path: path.stat().st_mtime_ns for path in (folders / "out" / "runs").rglob("*") if path.is_file()}
+    assert any(path.name == "metrics.csv" for path in before)
+    assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 0
+    assert {state for _, state, _ in states(folder)} == {"done"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "failed" not in page.read_text()
+    assert "broken, training loss: " in page.read_text()
