@@ -56,9 +56,8 @@ def prepare(arguments: argparse.Namespace, labeled: str, seed: int) -> str:
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / dataset
     if arguments.published:
         name = f"published{labeled.replace('%', 'p')}"
-        preprocessed.mkdir(exist_ok=True)
-        fold = published_fold(json.loads(arguments.published.read_text()), labeled)
-        (preprocessed / f"splits_{name}.json").write_text(json.dumps([fold]))
+        options = ["--labeled", labeled] if labeled != "100%" else []
+        nnunet_limited("split", dataset, "--name", name, "--published", str(arguments.published), *options)
     elif not (preprocessed / f"splits_{name}.json").is_file():
         options = ["--group-by", arguments.group_by] if arguments.group_by else []
         options += ["--labeled", labeled, "--folds", "5", "--seed", str(seed)]
@@ -67,24 +66,6 @@ def prepare(arguments: argparse.Namespace, labeled: str, seed: int) -> str:
     size += ["--patch", arguments.patch] if arguments.patch else []
     planned = nnunet_limited("plan", dataset, "--split", name, "-c", arguments.configuration, *size, "--json")
     return str(json.loads(planned)["plans"])
-
-
-def published_fold(published: dict[str, Any], labeled: str) -> dict[str, list[str]]:
-    """Return the one fold of a published split of which the first cases, or the listed patients, are labelled.
-
-    Where no validation cases are published, they are the last fifth of the order, which no table labels.
-    """
-    order = published.get("train") or published["train_order"]  # the order may have names of its own for the cases
-    val = published.get("val") or order[-(len(order) // 5) :]
-    training = [case for case in order if case not in set(val)]
-    patients = published.get("labelled_patients", {}).get(labeled)
-    if labeled == "100%":
-        train = training
-    elif patients:
-        train = [case for case in training if any(case.startswith(f"{patient}_") for patient in patients)]
-    else:
-        train = training[: int(labeled)]
-    return {"train": train, "val": val, "unlabeled": [case for case in training if case not in set(train)]}
 
 
 def train(

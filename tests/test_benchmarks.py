@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sparse_labels
 from helpers import DATASET, FROM_START, assert_same
-from semi_supervised import COLUMNS, SUPERVISED, check_setup, published_fold, read_rows, summarise, write
+from semi_supervised import COLUMNS, SUPERVISED, check_setup, read_rows, summarise, write
 from step_time import Bench
 
 from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
@@ -67,17 +67,6 @@ def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(
     assert r"--size '' --group-by 'patient\d+'" in table
     assert "| 4 | LimitedRecipeTrainer | 2 | 0.7350 ± 0.0354 | +0.0250 | 1 of 2 | 25 % |" in table
     assert (tmp_path / "table.png").stat().st_size > 1000
-
-
-def test_published_orders_become_folds() -> None:
-    order = [f"p{i:02d}_{frame}" for i in range(10) for frame in "ab"]
-    plain = published_fold({"train_order": order}, "3")
-    assert (plain["train"], plain["val"], len(plain["unlabeled"])) == (order[:3], order[-4:], 13)
-    listed = {"train_order": [f"{case}_other" for case in order], "train": order}
-    patients = {**listed, "val": order[:2], "labelled_patients": {"2": ["p01", "p05"]}}
-    fold = published_fold(patients, "2")
-    assert fold["train"] == ["p01_a", "p01_b", "p05_a", "p05_b"]
-    assert published_fold(patients, "100%")["train"] == order[2:]
 
 
 def test_a_folder_holds_results_of_one_setup(tmp_path: Path) -> None:

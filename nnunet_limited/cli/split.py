@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from nnunet_limited.cli.output import JsonOption, console, read_list, show_json, show_next, show_table
+from nnunet_limited.errors import LimitedError
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +40,10 @@ def split(
     ] = None,
     labeled_cases: Annotated[Path | None, typer.Option(help="File that lists the labelled cases.")] = None,
     test_cases: Annotated[Path | None, typer.Option(help="File that lists cases to leave out altogether.")] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="JSON of a published split: its order, or its list of patients, decides who is labelled."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a split of this name.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,21 +54,35 @@ def split(
     from nnunet_limited.host.dataset import RawDataset, nnunet_folder
     from nnunet_limited.splits import SplitRequest, adopt_partition, make_split, write_split
     from nnunet_limited.splits.classes import class_reader
+    from nnunet_limited.splits.published import make_published_split, write_published_partition
 
     raw = RawDataset.load(dataset)
     folder = nnunet_folder("nnUNet_preprocessed") / raw.name
-    request = SplitRequest(
-        name,
-        labeled,
-        folds,
-        seed,
-        protocol,
-        group_by,
-        read_list(labeled_cases, "--labeled-cases"),
-        read_list(test_cases, "--test-cases"),
-    )
-    adopt_partition(raw, folder)
-    made, partition = make_split(raw, folder, request, class_reader(raw))
+    if published is not None:
+        for option, value in (
+            ("--folds", folds),
+            ("--protocol", protocol),
+            ("--group-by", group_by),
+            ("--labeled-cases", labeled_cases),
+            ("--test-cases", test_cases),
+        ):
+            if value is not None:
+                raise LimitedError(f"--published and {option} {value} exclude each other; leave one of them out")
+        made = make_published_split(raw, name, published, labeled)
+        partition = write_published_partition(folder, made)
+    else:
+        request = SplitRequest(
+            name,
+            labeled,
+            folds,
+            seed,
+            protocol,
+            group_by,
+            read_list(labeled_cases, "--labeled-cases"),
+            read_list(test_cases, "--test-cases"),
+        )
+        adopt_partition(raw, folder)
+        made, partition = make_split(raw, folder, request, class_reader(raw))
     written = write_split(folder, made, partition, replace)
     if as_json:
         show_json({"files": [str(f) for f in written], "info": made.info, "folds": [vars(f) for f in made.folds]})

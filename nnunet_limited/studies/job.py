@@ -82,8 +82,12 @@ def _call(words: tuple[str, ...], commands: list[str], log: TextIO) -> str:
 
 def _split(folder: StudyFolder, run: Run, call: Call) -> None:
     study = folder.study
-    words = ["split", run.dataset, "--name", run.split, "--seed", str(run.seed), "--folds", str(study.number_of_folds)]
+    words = ["split", run.dataset, "--name", run.split, "--seed", str(run.seed)]
     words += ["--labeled", run.labeled] if run.labeled != ALL else []
+    if study.published is not None:
+        words += ["--published", str(RawDataset.load(run.dataset).folder / study.published)]
+    else:
+        words += ["--folds", str(study.number_of_folds)]
     words += ["--protocol", study.protocol] if study.protocol else []
     words += ["--group-by", study.group_by] if study.group_by else []
     made = json.loads(call("nnunet-limited", *words, "--json"))

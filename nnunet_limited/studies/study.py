@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.metrics import METRICS
 from nnunet_limited.host.dataset import RawDataset, images_by_case
-from nnunet_limited.splits.make import grouped, wanted
+from nnunet_limited.splits.make import grouped
+from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.trainers.config import resolve
 from nnunet_limited.trainers.launch import find_trainer
 
@@ -61,6 +62,7 @@ class Study(_Part):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of split and run")
     protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
     group_by: str | None = Field(None, description="regular expression of patients, as for split")
+    published: Path | None = Field(None, description="published split, a file that may be relative to the raw dataset")
     number_of_folds: int = Field(5, ge=2, description="folds of the partition")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
     configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
@@ -184,6 +186,8 @@ def _problems(study: Study) -> Iterator[str]:
         yield f"baseline {study.baseline!r} is no method; there are {names}"
     if study.iterations % study.iterations_per_epoch:
         yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
+    if study.published is not None and (study.folds != (0,) or study.group_by or study.protocol):
+        yield "published: there is one fold, and patients and protocol are the file's; leave out the other keys"
     for metric in study.metrics:
         if metric not in METRICS:
             yield f"metrics: {metric!r} is none of {', '.join(METRICS)}"
@@ -228,29 +232,41 @@ def _method_problems(study: Study, method: Method) -> Iterator[str]:
 def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     raw = RawDataset.load(dataset)
     test = test_cases(study, raw)
+    overlap = sorted(set(test) & set(raw.cases))
+    if overlap:
+        yield f"test case {overlap[0]} is a training case too ({len(overlap)} in all); take it out of one of the two"
+    if study.published is not None:
+        for size in all_sizes(study):
+            labeled = None if str(size) == ALL else str(size)
+            try:
+                fold = make_published_split(raw, "check", raw.folder / study.published, labeled).folds[0]
+            except LimitedError as error:
+                yield str(error)
+                continue
+            yield from _nothing_to_learn(study, size, bool(fold.unlabeled))
+        return
     groups = grouped(raw.labeled, study.group_by)
     pool = len(groups)
     if study.protocol != "deployment" and not raw.without_label:
-        largest = max(len(part) for part in _parts(pool, study.number_of_folds))
-        pool -= largest
+        pool -= -(-pool // study.number_of_folds)
         if pool < 1:
             yield f"{len(groups)} labelled cases are too few for {study.number_of_folds} folds"
-    for size in dict.fromkeys(size for method in study.methods for size in study.sizes(method)):
+    for size in all_sizes(study):
         if str(size).isdecimal() and int(size) > pool:
             what = "groups" if study.group_by else "cases"
             yield f"labeled {size}: only {pool} labelled {what} are there to train on"
-    if overlap := sorted(set(test) & set(raw.cases)):
-        yield f"test case {overlap[0]} is a training case too ({len(overlap)} in all); take it out of one of the two"
-    everything = str(wanted(None, pool))
+        yield from _nothing_to_learn(study, size, bool(raw.without_label) or str(size) not in (ALL, str(pool)))
+
+
+def all_sizes(study: Study) -> list[Labeled]:
+    """Return every labelled size of a study."""
+    return list(dict.fromkeys(size for method in study.methods for size in study.sizes(method)))
+
+
+def _nothing_to_learn(study: Study, size: Labeled, unlabeled: bool) -> Iterator[str]:
     for method in study.methods:
-        learns = find_trainer(method.trainer).uses_unlabeled
-        for size in study.sizes(method):
-            if learns and not raw.without_label and str(size) in (ALL, everything):
-                yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
-
-
-def _parts(count: int, folds: int) -> list[range]:
-    return [range(fold, count, folds) for fold in range(folds)]
+        if size in study.sizes(method) and not unlabeled and find_trainer(method.trainer).uses_unlabeled:
+            yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
 
 
 def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:

@@ -1,0 +1,73 @@
+"""Splits of published comparisons: who is labelled is what the papers say, not drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import file_hash, read_object, write_json
+from nnunet_limited.splits.check import Fold, Split, parse_folds, split_name
+
+FORMAT = "give a JSON object with 'train', a list of cases in the published order, and perhaps 'val'"
+
+
+def make_published_split(dataset: RawDataset, name: str, file: Path, labeled: str | None) -> Split:
+    """Return the one fold of a published split.
+
+    ``train`` (or ``train_order``) lists cases, of which the first ``labeled`` are labelled, or those of the patients
+    that ``labelled_patients`` lists for that number; None labels them all. ``val`` lists the validation cases; where
+    none are published, they are the last fifth of the order, which no table labels. Cases of the dataset that are not
+    listed are left out.
+
+    Raises LimitedError for a file of another form, for cases that the dataset does not have or has no label of, and
+    for a number of labelled cases that the file does not know.
+    """
+    split_name(name)
+    fold = published_fold(read_object(file, "published split", FORMAT), labeled, file)
+    for case in (*fold.train, *fold.val, *fold.unlabeled):
+        if case not in dataset.cases:
+            raise LimitedError(f"{file} lists case {case!r}, which {dataset.folder} does not have; correct one of them")
+    for case in (*fold.train, *fold.val):
+        if dataset.cases[case].label is None:
+            raise LimitedError(f"{file} uses the label of {case!r}, which {dataset.folder} does not have; add it")
+    info = {"dataset": dataset.name, "protocol": "published", "labeled": labeled, "published": file_hash(file)}
+    split = Split(name, dataset.name, (fold,), info)
+    parse_folds([vars(fold)], file)
+    return Split(name, dataset.name, (fold,), {**info, "hash": split.hash})
+
+
+def published_fold(content: dict[str, Any], labeled: str | None, file: Path) -> Fold:
+    """Return the fold of a published split; see :func:`make_published_split`."""
+    order = content.get("train") or content.get("train_order")
+    if not isinstance(order, list) or len(order) < 2 or not all(isinstance(case, str) for case in order):
+        raise LimitedError(f"{file} lists no cases to train on; {FORMAT}")
+    val = content.get("val") or order[-max(1, len(order) // 5) :]
+    training = [case for case in order if case not in set(val)]
+    patients = content.get("labelled_patients", {})
+    if labeled is None:
+        train = training
+    elif labeled in patients:
+        train = [case for case in training if any(case.startswith(f"{patient}_") for patient in patients[labeled])]
+    elif patients:
+        raise LimitedError(
+            f"--labeled {labeled}: {file} lists the labelled patients of {', '.join(patients)}; take one"
+        )
+    elif not labeled.isdecimal() or not 1 <= int(labeled) <= len(training):
+        raise LimitedError(f"--labeled {labeled}: {file} has {len(training)} cases to train on; give 1 to that many")
+    else:
+        train = training[: int(labeled)]
+    hidden = [case for case in training if case not in set(train)]
+    return Fold(tuple(sorted(train)), tuple(sorted(val)), tuple(sorted(hidden)))
+
+
+def write_published_partition(folder: Path, split: Split) -> list[list[str]]:
+    """Write ``splits_final.json`` with all labels of the published training cases, unless there is one.
+
+    Returns the validation cases of each fold.
+    """
+    final, fold = folder / "splits_final.json", split.folds[0]
+    if not final.is_file():
+        write_json(final, [{"train": sorted((*fold.train, *fold.unlabeled)), "val": list(fold.val)}])
+    return [list(fold.val)]
