@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from helpers import DATASET, FROM_START, plan
 
 from nnunet_limited.data.views import Views
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.crossval import missing_step
+from nnunet_limited.evaluation.crossval import missing_step, train_folds
+from nnunet_limited.host.files import one_at_a_time
 from nnunet_limited.planners.configure import configure
 from nnunet_limited.trainers.config import parse_assignments
 from nnunet_limited.trainers.launch import TrainRequest, prepare
@@ -215,3 +217,23 @@ def test_second_networks_learn_from_the_labelled_crops(workspaces, trainer: str)
     before = [parameter.detach().clone() for parameter in second.parameters()]
     made.train_step(next(made.dataloader_train))
     assert any(not torch.equal(a, b) for a, b in zip(before, second.parameters(), strict=True))
+
+
+def test_a_fold_is_trained_once_by_two_at_a_time(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first and finds the fold complete."""
+    workspace = workspaces("2d").activate("results_twice")
+    request = TrainRequest(DATASET, "2d", "0", "LimitedSupervisedTrainer", workspace.configure("twice"))
+    folder = request.results / "fold_0"
+    monkeypatch.setattr("nnunet_limited.evaluation.crossval.subprocess.run", lambda *a, **k: pytest.fail("trained"))
+    lines: list[str] = []
+    second = threading.Thread(target=train_folds, args=(request, [0], lines.append))
+    with one_at_a_time(folder):
+        second.start()
+        second.join(10)
+        assert second.is_alive()
+        assert not lines
+        (folder / "validation").mkdir(parents=True)
+        (folder / "checkpoint_final.pth").touch()
+        (folder / "validation" / "summary.json").write_text("{}")
+    second.join()
+    assert lines == ["fold 0: complete"]

@@ -75,18 +75,21 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
     for fold, step in steps.items():
         prepare(replace(request, fold=str(fold), flags=_flags(request, step)))
     request.write_plans()
-    for fold, step in steps.items():
-        if step is None:
-            log(f"fold {fold}: complete")
-            continue
-        log(f"fold {fold}: {step[0]}; log in {base / f'fold_{fold}'}")
-        command = [sys.executable, "-m", "nnunet_limited", "train", request.dataset, request.configuration, str(fold)]
-        command += ["-tr", request.trainer, "-p", request.plans, *_flags(request, step)]
-        status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    for fold in folds:
+        folder = base / f"fold_{fold}"
+        with one_at_a_time(folder):  # another process may be at it, for which this one waits
+            step = missing_step(folder, "--npz" in request.flags)
+            if step is None:
+                log(f"fold {fold}: complete")
+                continue
+            log(f"fold {fold}: {step[0]}; log in {folder}")
+            command = [sys.executable, "-m", "nnunet_limited", "train", request.dataset, request.configuration]
+            command += [str(fold), "-tr", request.trainer, "-p", request.plans, *_flags(request, step)]
+            status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if status:
             raise LimitedError(
                 f"fold {fold} of {base.name} ended with status {status}; see its error above and the newest "
-                f"training_log in {base / f'fold_{fold}'}, then run the command again"
+                f"training_log in {folder}, then run the command again"
             )
 
 
