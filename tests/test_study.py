@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from helpers import DATASET, Variant, write_case, write_dataset
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.folder import StudyFolder, open_folder
 from nnunet_limited.studies.study import Study, load_study
-from nnunet_limited.studies.workflow import estimate
+from nnunet_limited.studies.workflow import Execution, estimate, run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -154,6 +155,12 @@ def test_a_folder_of_something_else_is_not_taken(folders: Path, raw: Path) -> No
         open_folder(write(folders / "other.yaml"), folders)
     with pytest.raises(LimitedError, match="holds no study"):
         _ = StudyFolder(folders).study
+
+
+def test_a_study_is_run_by_one_at_a_time(folders: Path, raw: Path) -> None:
+    folder = open_folder(write(folders / "study.yaml"), folders / "out")
+    with FileLock(folder.path / ".running.lock"), pytest.raises(LimitedError, match="is being run already"):
+        run_study(folder, Execution())
 
 
 def test_the_cost_counts_what_is_missing(folders: Path, raw: Path) -> None:

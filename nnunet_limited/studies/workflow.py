@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.folder import StudyFolder
 from nnunet_limited.studies.job import GPUS
 from nnunet_limited.studies.study import Run
@@ -53,7 +56,13 @@ def run_study(folder: StudyFolder, execution: Execution) -> int:
         settings["threads"] = execution.cores
         command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
     command += ["--config", *(f"{key}={value}" for key, value in settings.items()), *execution.options]
-    return subprocess.run(command, env=environment, check=False).returncode
+    lock = FileLock(folder.path / ".running.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LimitedError(f"{folder.path} is being run already; wait for that to end, or stop it") from error
+    with lock:
+        return subprocess.run(command, env=environment, check=False).returncode
 
 
 def states(folder: StudyFolder) -> list[tuple[Run, str, Path | None]]:
