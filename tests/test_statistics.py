@@ -59,6 +59,21 @@ def test_interval_and_p_value_are_those_of_their_definitions() -> None:
     assert paired_difference(many, many * 0) == paired_difference(many, many * 0), "seeded"
 
 
+def test_scans_of_a_patient_are_one_unit() -> None:
+    """Two scans of one patient weigh as much as one of another, and do not make evidence stronger."""
+    index = pd.MultiIndex.from_tuples([("p", "p1"), ("p", "p2"), ("q", "q1")])
+    baseline = pd.DataFrame([[0.5], [0.5], [0.5]], index=index)
+    found = paired_difference(baseline.add([0.1, 0.3, 0.0], axis=0), baseline)
+    assert (found.cases, found.mean) == (2, pytest.approx(0.1))
+    ranked = ranking_stability({"a": baseline, "b": baseline.add([0.1, 0.1, -0.15], axis=0)})
+    assert ranked["rank"].tolist() == [1, 2]
+
+
+def test_methods_are_ranked_on_the_seeds_that_all_have() -> None:
+    one, other = scores([[0.5, 0.9], [0.5, 0.9]]), scores([[0.6], [0.6]])
+    assert ranking_stability({"one": one, "other": other})["rank"].tolist() == [2, 1]
+
+
 def test_no_difference_is_no_evidence() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -74,12 +89,13 @@ def test_p_values_are_corrected_for_their_number() -> None:
 
 @pytest.mark.parametrize(
     ("score", "expected"),
-    [(0.5, 4), (0.7, 8), (0.65, 4 * 2**0.75), (0.75, 8 * 2**0.5), (0.8, 16), (0.81, math.inf), (0.4, 4)],
+    [(0.5, 4), (0.7, 8), (0.65, 4 * 2**0.75), (0.75, 8 * 2**0.5), (0.8, 16), (0.81, math.inf), (0.4, math.nan)],
 )
 def test_labels_for_a_score_are_read_off_the_learning_curve(score: float, expected: float) -> None:
     curve = {16: 0.8, 4: 0.5, 8: 0.7}
-    assert labels_for(curve, score) == pytest.approx(expected)
-    assert labels_for({n: -v for n, v in curve.items()}, -score, higher_is_better=False) == pytest.approx(expected)
+    expect = pytest.approx(expected, nan_ok=True)
+    assert labels_for(curve, score) == expect
+    assert labels_for({n: -v for n, v in curve.items()}, -score, higher_is_better=False) == expect
 
 
 def test_a_curve_that_falls_is_read_where_it_first_gets_there() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from helpers import DATASET, Variant, write_case, write_dataset
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.folder import StudyFolder, open_folder
+from nnunet_limited.studies.job import device
 from nnunet_limited.studies.study import Study, load_study
-from nnunet_limited.studies.workflow import Execution, estimate, run_study
+from nnunet_limited.studies.workflow import Execution, choose_gpus, estimate, run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -76,6 +80,14 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"labeled": ["few"]}, ("'few'",)),
     ({"labeled": [0]}, ("labeled 0",)),
     ({"folds": [3]}, ("fold 3", "3 folds")),
+    ({"configurations": ["3d_fulres"]}, ("'3d_fulres'", "3d_fullres")),
+    ({"configurations": ["3d_cascade_fullres"]}, ("'3d_cascade_fullres'",)),
+    ({"size": "Tiny"}, ("size", "Tiny")),
+    ({"patch": "abc"}, ("patch", "abc")),
+    ({"patch": "32x32x32"}, ("patch 32x32x32", "2d")),
+    ({"methods": methods({"name": "-"})}, ("methods.0.name",)),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "teacher": "nnUNetTrainer"})}, ("teacher nnUNetTrainer",)),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "settings": {"pseudo_labels": "r"}})}, ("pseudo_labels",)),
     ({"iterations": 5}, ("iterations=5", "iterations_per_epoch=2")),
     ({"metrics": ["dice", "accuracy"]}, ("accuracy",)),
 ]
@@ -124,20 +136,59 @@ def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(folders: Path,
     file = write(folders / "study.yaml", labeled=[2, 6], test={}, methods=mine)
     with pytest.raises(LimitedError) as error:
         open_folder(file, out)
-    for text in ("labeled 6: only 5", "test case case_00 is a training case", "'m1' at labeled all: no case is left"):
+    for text in (
+        "--labeled 6: only 5",
+        "case_00 is a test case and a training case",
+        "'m1' at labeled all: no case is left",
+    ):
         assert text in str(error.value)
     assert not out.exists()
 
 
 def test_groups_are_counted_as_the_split_counts_them(folders: Path, raw: Path) -> None:
     file = write(folders / "study.yaml", group_by="case_(?=0[0-3])|case(?=_0[4-7])")
-    with pytest.raises(LimitedError, match="labeled 2: only 1 labelled groups"):
+    with pytest.raises(LimitedError, match="labeled 2: only 1 labelled groups are there"):
         open_folder(file, folders / "out")
+
+
+def test_patients_of_the_test_set_are_not_trained_on(folders: Path, raw: Path) -> None:
+    write_case(raw, "case_0x", Variant(), 9, "imagesTs")
+    (raw / "labelsTs").mkdir()
+    (raw / "labelsTs" / "case_0x.nii.gz").write_bytes(b"")
+    open_folder(write(folders / "study.yaml", test={}), folders / "cases")
+    file = write(
+        folders / "study.yaml", test={}, group_by="case_(?=0[0-3])|case(?=_0[4-7x])|ca(?=se_0)", number_of_folds=2
+    )
+    with pytest.raises(LimitedError, match="case is a test case and a training case"):
+        open_folder(file, folders / "patients")
+
+
+def test_deployment_asks_for_a_test_set(folders: Path, raw: Path) -> None:
+    """Or every size would be validated on other cases."""
+    with pytest.raises(LimitedError, match="give a test set"):
+        open_folder(write(folders / "study.yaml", protocol="deployment"), folders / "out")
+    for case in ("case_06", "case_07"):
+        (raw / "labelsTr" / f"{case}.nii.gz").unlink()
+    with pytest.raises(LimitedError, match="give a test set"):
+        open_folder(write(folders / "study.yaml"), folders / "out")
+    with pytest.raises(LimitedError, match="is trained and validated on"):
+        open_folder(
+            write(folders / "study.yaml", protocol="deployment", labeled=[1], methods=methods({})), folders / "out"
+        )
+
+
+def test_a_partition_that_is_there_is_kept(folders: Path, raw: Path) -> None:
+    cases = [f"case_{number:02d}" for number in range(8)]
+    (raw / "splits_final.json").write_text(json.dumps([{"train": cases[:4], "val": cases[4:]}] * 2))
+    with pytest.raises(LimitedError, match=r"splits_final\.json"):
+        open_folder(write(folders / "study.yaml"), folders / "out")
 
 
 def test_a_study_that_has_run_may_grow_but_not_change(folders: Path, raw: Path) -> None:
     out = folders / "out"
-    open_folder(write(folders / "study.yaml"), out)
+    open_folder(write(folders / "study.yaml", iterations=2), out)
+    open_folder(write(folders / "study.yaml"), out)  # nothing has run yet
+    (out / "splits").mkdir()
     assert (out / "raw" / DATASET).resolve() == raw.resolve()
     more = write(folders / "more.yaml", seeds=[0, 1, 2], methods=[*SMALL["methods"], *methods({})])
     assert len(open_folder(more, out).study.runs()) == 3 * (3 + 2 + 2)
@@ -148,6 +199,9 @@ def test_a_study_that_has_run_may_grow_but_not_change(folders: Path, raw: Path) 
     with pytest.raises(LimitedError, match="'mean teacher' is not as"):
         open_folder(write(folders / "changed.yaml", methods=changed), out)
     assert len(StudyFolder(out).study.runs()) == 3 * (3 + 2 + 2), "a refused file changes nothing"
+    open_folder(write(folders / "fewer.yaml", methods=SMALL["methods"][:1]), out)
+    with pytest.raises(LimitedError, match="'mean teacher' is not as"):
+        open_folder(write(folders / "changed.yaml", methods=changed), out)
 
 
 def test_a_folder_of_something_else_is_not_taken(folders: Path, raw: Path) -> None:
@@ -161,6 +215,41 @@ def test_a_study_is_run_by_one_at_a_time(folders: Path, raw: Path) -> None:
     folder = open_folder(write(folders / "study.yaml"), folders / "out")
     with FileLock(folder.path / ".running.lock"), pytest.raises(LimitedError, match="is being run already"):
         run_study(folder, Execution())
+
+
+def test_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert choose_gpus(None, None) == ("0", "1", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,7")
+    assert choose_gpus(2, None) == ("5", "3")
+    assert choose_gpus(0, None) == ()
+    with pytest.raises(LimitedError, match="--gpus 4: this machine shows 3"):
+        choose_gpus(4, None)
+    with pytest.raises(LimitedError, match="--gpus 0 or --gpus 1"):
+        choose_gpus(None, "slurm")
+    assert len(choose_gpus(1, "slurm")) == 1
+
+
+def test_a_gpu_is_held_by_as_many_trainings_as_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two places on GPU 5 and none free, the third training waits."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(
+        "nnunet_limited.studies.job.time.sleep", lambda seconds: waited.append(seconds) or first.close()
+    )
+    waited: list[float] = []
+    first, second = ExitStack(), ExitStack()
+    for stack in (first, second):
+        assert stack.enter_context(device("5/5")) == "cuda"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    assert not waited
+    with device("5/5"):
+        assert waited
+    second.close()
+    with device("none"):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_the_cost_counts_what_is_missing(folders: Path, raw: Path) -> None:

@@ -65,7 +65,12 @@ def run(
     cores: Annotated[
         int | None, typer.Option(min=1, help="CPU cores to use, or those of a job with --executor; default: all.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all. One training on each.")] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="GPUs to use, one training on each; default: all. With --executor: of a training, 0 or 1."
+        ),
+    ] = None,
     share_gpus: Annotated[int, typer.Option(min=1, help="Trainings at once on one GPU.")] = 1,
     executor: Annotated[str | None, typer.Option(help="Snakemake executor, e.g. slurm.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs at once with --executor.")] = 100,
@@ -75,21 +80,17 @@ def run(
     A job that fails does not stop the others. Further options are passed on to Snakemake. Example:
     nnunet-limited study run studies/smoke.yaml --out smoke --cores 2
     """
-    import torch
-
     from nnunet_limited.host.extras import need
 
     need("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.folder import open_folder
     from nnunet_limited.studies.report import make_report
-    from nnunet_limited.studies.workflow import Execution, counted, run_study, states
+    from nnunet_limited.studies.workflow import Execution, choose_gpus, counted, run_study, states
 
+    chosen = choose_gpus(gpus, executor)
     folder = open_folder(file, out)
-    found = torch.cuda.device_count() if gpus is None else gpus
-    available = os.cpu_count() or 1
-    execution = Execution(
-        cores or (1 if executor else available), found, share_gpus, executor, jobs, tuple(context.args)
-    )
+    available = 1 if executor else os.cpu_count() or 1
+    execution = Execution(cores or available, chosen, share_gpus, executor, jobs, tuple(context.args))
     status = run_study(folder, execution)
     done = states(folder)
     console.print(f"{len(done)} runs: {counted(done)}")

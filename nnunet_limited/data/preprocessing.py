@@ -67,14 +67,15 @@ def preprocess(
 ) -> None:
     """Preprocess the cases that are missing or older than their raw files."""
     with_label, without_label = data_folders(plans, configuration)
-    tasks = []
-    for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
-        for identifier in cases:
-            case = dataset.cases[identifier]
-            if not is_current(folder / f"{identifier}.pkl", case, use_label):
-                tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
-    if tasks:
-        run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
+    with files.one_at_a_time(with_label):  # or another process that wants the same cases would make them too
+        tasks = []
+        for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
+            for identifier in cases:
+                case = dataset.cases[identifier]
+                if not is_current(folder / f"{identifier}.pkl", case, use_label):
+                    tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
+        if tasks:
+            run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
     for folder in (with_label, without_label):
         with contextlib.suppress(OSError):  # not there, or another process is making cases in it
             scratch_folder(folder).rmdir()

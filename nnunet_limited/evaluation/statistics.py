@@ -2,6 +2,7 @@
 
 Scores of one method are a table (pandas) with a row for each case and a column for each seed, nan where a case was not
 validated with that seed. Cases are the independent units: a case's mean over seeds is what is resampled and ranked.
+Rows that share the first level of their index are of one unit, as the scans of a patient are.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def paired_difference(scores: pd.DataFrame, baseline: pd.DataFrame, seed: int = 
     (1 if no case differs).
     """
     seeds = [column for column in scores.columns if column in baseline.columns]
-    difference = (scores[seeds] - baseline[seeds]).mean(axis=1).dropna().to_numpy()
+    difference = _by_unit(scores[seeds] - baseline[seeds]).dropna().to_numpy()
     if not len(difference):
         return Difference(0, *[float("nan")] * 4)
     low = high = mean = float(difference.mean())
@@ -51,6 +52,12 @@ def paired_difference(scores: pd.DataFrame, baseline: pd.DataFrame, seed: int = 
         low, high = map(float, found.confidence_interval)
     p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
     return Difference(len(difference), mean, low, high, p)
+
+
+def _by_unit(scores: pd.DataFrame) -> pd.Series:
+    """Return the mean over seeds of each row, and over the rows of each unit."""
+    means: pd.Series = scores.mean(axis=1).dropna().groupby(level=0).mean()
+    return means
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -68,16 +75,17 @@ def labels_for(curve: Mapping[int, float], score: float, higher_is_better: bool 
     """Return the number of labelled cases at which the baseline's learning ``curve`` reaches ``score``.
 
     The curve (score by number of labelled cases) is taken as linear in the logarithm of that number, and its first
-    crossing counts. It is inf where the curve never gets there, and the smallest number of the curve, of which less may
-    do, where it starts there.
+    crossing counts. It is inf where the curve never gets there, and nan where it starts above and nothing is known.
     """
     sign = 1 if higher_is_better else -1
     points = sorted((number, sign * value) for number, value in curve.items() if not np.isnan(value))
     wanted = sign * score
     if not points or np.isnan(score):
         return float("nan")
-    if points[0][1] >= wanted:
-        return float(points[0][0])
+    if points[0][1] > wanted:
+        return float("nan")
+    if len(points) == 1:
+        return float(points[0][0]) if points[0][1] == wanted else float("inf")
     for (n0, v0), (n1, v1) in pairwise(points):
         if v1 >= wanted:
             return float(n0 * (n1 / n0) ** ((wanted - v0) / (v1 - v0)))
@@ -89,10 +97,13 @@ def ranking_stability(
 ) -> pd.DataFrame:
     """Return each method's rank (1 is best), its 95 % interval and how often it is first, in resampled cases.
 
-    Methods are ranked by their mean over the cases that all of them have (Wiesenfarth et al., Scientific Reports 2021,
-    doi:10.1038/s41598-021-82017-6); equal ones share a rank.
+    Methods are ranked by their mean over the cases and seeds that all of them have; equal ones share a rank
+    (Wiesenfarth et al., Scientific Reports 2021, doi:10.1038/s41598-021-82017-6).
     """
-    table = pd.DataFrame({name: scores.mean(axis=1) for name, scores in methods.items()}).dropna()
+    seeds = set.intersection(*(set(scores.columns) for scores in methods.values()))
+    rows = set.intersection(*(set(scores.dropna(how="all").index) for scores in methods.values()))
+    shared = {name: scores.loc[scores.index.isin(rows), sorted(seeds)] for name, scores in methods.items()}
+    table = pd.DataFrame({name: _by_unit(scores) for name, scores in shared.items()}).dropna()
     columns = ["rank", "low", "high", "first"]
     if table.empty:
         return pd.DataFrame(np.nan, index=list(methods), columns=columns)

@@ -163,8 +163,7 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
         raise LimitedError(f"--group-by {pattern!r} is not a regular expression ({error}); correct it") from error
     groups: Groups = {}
     for case in sorted(cases):
-        match = expression.search(case)
-        group = match and match.group(1 if expression.groups else 0)
+        group = group_of(case, expression)
         if group is None:
             raise LimitedError(f"--group-by {pattern!r} does not match case {case!r}; widen the expression")
         groups.setdefault(group, []).append(case)
@@ -174,6 +173,12 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
             "tells patients apart, e.g. 'patient[0-9]+'"
         )
     return groups
+
+
+def group_of(case: str, expression: re.Pattern[str]) -> str | None:
+    """Return what the first group of the expression, or its whole match, is in a case's name."""
+    match = expression.search(case)
+    return match and match.group(1 if expression.groups else 0)
 
 
 def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list[str]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 from matplotlib.figure import Figure
 
 from nnunet_limited.demo.picture import COLOURS
@@ -40,6 +39,7 @@ def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 def learning_curves(
     title: str,
     curves: Mapping[str, pd.DataFrame],
+    methods: Sequence[str],
     upper: float | None,
     label: str,
 ) -> Picture:
@@ -47,7 +47,8 @@ def learning_curves(
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     told = []
-    for (method, curve), style in zip(curves.items(), styles(list(curves)).values(), strict=True):
+    for method, curve in curves.items():
+        style = styles(methods)[method]
         axes.plot(curve["labeled_cases"], curve["mean"], label=method, **style)
         axes.fill_between(
             curve["labeled_cases"], curve["mean"] - curve["sd"], curve["mean"] + curve["sd"],
@@ -96,7 +97,7 @@ def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.S
     return Picture("paired", figure, caption, f"A dot for each case. {'; '.join(told)}.")
 
 
-def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Picture:
+def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float]]], methods: Sequence[str]) -> Picture:
     """Draw what each method logged of each epoch: loss, unsupervised loss with its weight, pseudo-label quality."""
     groups = {
         "training loss": ("train_losses",),
@@ -112,10 +113,12 @@ def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     told = []
     for axes, (name, keys) in zip(panels, shown.items(), strict=True):
-        for (method, log), style in zip(curves.items(), styles(list(curves)).values(), strict=True):
+        for method, log in curves.items():
             for key in keys:
                 if _finite(log.get(key)):
-                    axes.plot(range(1, len(log[key]) + 1), log[key], label=method, color=style["color"])
+                    axes.plot(
+                        range(1, len(log[key]) + 1), log[key], label=method, color=styles(methods)[method]["color"]
+                    )
                     told.append(f"{method}, {name}: {log[key][0]:.3f} to {log[key][-1]:.3f}")
         axes.set_ylabel(name, fontsize=9)
         axes.grid(alpha=0.3)
@@ -131,16 +134,20 @@ def _finite(values: Sequence[float] | None) -> bool:
 
 def overlay(
     title: str,
+    reader: Any,
     image: Path,
     truth: Path,
     predictions: Mapping[str, Path],
     values: Mapping[str, Sequence[int]],
     told: str,
 ) -> Picture:
-    """Draw a case's image, truth, and predictions on the slice where the two predictions differ most from the truth."""
-    arrays = [sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (image, truth, *predictions.values())]
-    volume, labels, *predicted = [array[None] if array.ndim == 2 else array for array in arrays]
-    spacing = sitk.ReadImage(str(image)).GetSpacing()
+    """Draw a case's image, truth, and predictions on the slice where the predictions differ most from the truth.
+
+    ``reader`` is the host's for these files; of an image of several channels in one file, the first is shown.
+    """
+    volumes, properties = reader.read_images([str(image)])
+    volume, spacing = volumes[0], properties["spacing"]
+    labels, *predicted = (reader.read_seg(str(file))[0][0] for file in (truth, *predictions.values()))
     wrong = sum((p != labels).reshape(len(labels), -1).sum(axis=1) for p in predicted)
     z = int(np.argmax(wrong)) if wrong.any() else int((labels > 0).reshape(len(labels), -1).sum(axis=1).argmax())
     figure = Figure(figsize=(2.6 * (2 + len(predicted)), 3.1), layout="constrained")
@@ -149,7 +156,7 @@ def overlay(
     names = ["image", "truth", *predictions]
     colours = dict(zip(values, cycle(COLOURS), strict=False))
     for axes, name, shown in zip(panels, names, [None, labels, *predicted], strict=True):
-        axes.imshow(volume[z], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[1] / spacing[0])
+        axes.imshow(volume[z], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[-2] / spacing[-1])
         axes.set_title(name, fontsize=9)
         axes.set_axis_off()
         if shown is None:

@@ -16,10 +16,10 @@ import yaml
 from nnunet_limited.demo.phantom import write_phantom_dataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import dataset_name, nnunet_folder
-from nnunet_limited.host.files import read_object, replacing
-from nnunet_limited.studies.study import PHANTOM, Run, Study, check_data, load_study, read_study
+from nnunet_limited.host.files import read_object, replacing, write_json
+from nnunet_limited.studies.study import PHANTOM, Method, Run, Study, check_data, load_study, read_study
 
-FILE = "study.yaml"
+FILE, METHODS = "study.yaml", "methods.json"
 PHANTOM_DATASET = "Dataset990_Phantom"
 STEPS = ("split", "plan", "train", "predict", "evaluate")
 FREE = ("datasets", "labeled", "methods", "seeds", "folds", "baseline", "metrics", "minutes_per_run")
@@ -98,9 +98,9 @@ def open_folder(file: Path, out: Path) -> StudyFolder:
     """
     study = load_study(file)
     fresh = not (out / FILE).is_file()
-    if not fresh:
-        _refuse_changes(StudyFolder(out).study, study, file, out)
-    elif out.exists() and any(out.iterdir()):
+    if (out / "splits").is_dir():
+        _refuse_changes(StudyFolder(out), study, file)
+    elif fresh and out.exists() and any(out.iterdir()):
         raise LimitedError(f"{out} is not empty and holds no study; give another --out")
     try:
         named, problems = _link_datasets(study, out)
@@ -112,18 +112,28 @@ def open_folder(file: Path, out: Path) -> StudyFolder:
         raise
     with replacing(out / FILE) as temporary:
         temporary.write_text(yaml.safe_dump(named.model_dump(mode="json"), sort_keys=False))
+    known = learnt_methods(out) if (out / "splits").is_dir() else {}
+    write_json(out / METHODS, known | {method.slug: _specification(method) for method in named.methods})
     return StudyFolder(out)
 
 
-def _refuse_changes(before: Study, now: Study, file: Path, out: Path) -> None:
-    old, new = before.model_dump(), now.model_dump()
+def learnt_methods(out: Path) -> dict[str, Any]:
+    """Return every method that a study has ever been run with."""
+    return read_object(out / METHODS, "list of methods", "delete it with the folder's runs")
+
+
+def _specification(method: Method) -> dict[str, Any]:
+    return method.model_dump(mode="json", include={"trainer", "settings", "teacher", "rounds"})
+
+
+def _refuse_changes(folder: StudyFolder, now: Study, file: Path) -> None:
+    old, new, out = folder.study.model_dump(), now.model_dump(), folder.path
     for key, value in new.items():
         if key not in FREE and value != old[key]:
             raise LimitedError(f"{file}: {key} is {value!r}, but {out} was run with {old[key]!r}; give another --out")
-    what = {"trainer", "settings", "teacher", "rounds"}
-    learnt = {method.slug: method.model_dump(include=what) for method in before.methods}
+    learnt = learnt_methods(out)
     for method in now.methods:
-        mine = method.model_dump(include=what)
+        mine = _specification(method)
         if learnt.get(method.slug, mine) != mine:
             raise LimitedError(f"{file}: method {method.name!r} is not as {out} was run with it; give it another name")
 
@@ -143,6 +153,7 @@ def _link_datasets(study: Study, out: Path) -> tuple[Study, list[str]]:
             names.append(_link(dataset, out / "raw"))
         except LimitedError as error:
             problems.append(str(error))
+    problems += [f"dataset {name} is there twice" for name in sorted(set(names)) if names.count(name) > 1]
     return study.model_copy(update={"datasets": tuple(names)}), problems
 
 

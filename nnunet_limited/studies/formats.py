@@ -43,7 +43,7 @@ def _numeric(row: Any, key: str, digits: int) -> str:
 
 
 def _spread(row: Any, key: str) -> str:
-    return f"{number(row[key])} ± {number(row[f'{key}_sd'])}"
+    return number(row[key]) + (f" ± {number(row[f'{key}_sd'])}" if row["seeds"] > 1 else "")
 
 
 def _p(row: Any) -> str:
@@ -71,6 +71,7 @@ def headline_formats(study: Study) -> list[Format]:
     return [
         *setting_columns(study),
         numeric("seeds", "seeds", 0),
+        numeric("cases", "cases", 0),
         scores[0],
         (f"{TITLES[study.metrics[0]]} against {study.reference} [95 %]", "difference", _interval),
         ("p (Holm)", "p_holm", _p),

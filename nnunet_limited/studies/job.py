@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,20 +31,18 @@ from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import read_object, write_json
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, read_record
-from nnunet_limited.studies.study import ALL, Run, Study
+from nnunet_limited.studies.study import ALL, Run, Study, test_cases
 from nnunet_limited.trainers.launch import find_trainer
 
-GPUS = "NNUNET_LIMITED_GPUS"
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
 Call = Callable[..., str]
 
 
 def main(arguments: list[str]) -> int:
     """Do a step; return the exit status."""
-    step, identifier = arguments
+    step, identifier, *devices = arguments
     folder = StudyFolder(Path("."))
     os.environ.update(folder.environment())
-    os.environ.setdefault("nnUNet_def_n_proc", os.environ.get("OMP_NUM_THREADS", "1"))
     if step in ("split", "plan"):
         dataset, split = identifier.split("/")
         run = next(run for run in folder.study.runs() if (run.dataset, run.split) == (dataset, split))
@@ -55,8 +54,10 @@ def main(arguments: list[str]) -> int:
     with log.open("w") as stream:
         commands: list[str] = []
         try:
-            STEPS[step](folder, run, lambda *words: _call(words, commands, stream))
-        except (LimitedError, OSError) as error:
+            STEPS[step](folder, run, lambda *words: _call(words, commands, stream), *devices)
+        except Exception as error:
+            if not isinstance(error, LimitedError):
+                traceback.print_exc(file=stream)
             print(f"error: {error}", file=stream)
             failed_marker(log).write_text(f"{error}\n")
             print(f"{identifier}: {step} failed, see {log}", file=sys.stderr)
@@ -108,7 +109,7 @@ def _split_folder(folder: StudyFolder, run: Run) -> Path:
     return folder.path / "splits" / run.dataset / run.split
 
 
-def _train(folder: StudyFolder, run: Run, call: Call) -> None:
+def _train(folder: StudyFolder, run: Run, call: Call, devices: str) -> None:
     study = folder.study
     method = study.method(run.method)
     plans = read_object(_split_folder(folder, run) / "plans.json", "record of plans", "delete its folder")["plans"]
@@ -120,7 +121,7 @@ def _train(folder: StudyFolder, run: Run, call: Call) -> None:
         words += ["--set", f"{key}={value}"]
     if rounds:
         words += ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
-    with gpu():
+    with device(devices):
         printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
     last = results[-1]
@@ -181,15 +182,15 @@ def _curves(logged: dict[str, list[Any]]) -> dict[str, list[float]]:
     }
 
 
-def _predict(folder: StudyFolder, run: Run, call: Call) -> None:
+def _predict(folder: StudyFolder, run: Run, call: Call, devices: str) -> None:
     study, record = folder.study, read_record(folder, run)
     assert study.test is not None
     images = RawDataset.load(run.dataset).folder / study.test.images
     out = folder.run_folder(run) / "predictions"
     words = ["-i", str(images), "-o", str(out), "-d", run.dataset, "-p", record["plans"], "-c", run.configuration]
     words += ["-tr", record["trainer"], "-f", str(run.fold)]
-    with gpu() as device:
-        call("nnUNetv2_predict", *words, "-device", device)
+    with device(devices) as chosen:
+        call("nnUNetv2_predict", *words, "-device", chosen)
     write_json(folder.run_folder(run) / "predicted.json", {"predictions": str(out)})
 
 
@@ -197,6 +198,11 @@ def _evaluate(folder: StudyFolder, run: Run, call: Call) -> None:
     study = folder.study
     description = Path(os.environ["nnUNet_preprocessed"]) / run.dataset / "dataset.json"
     predictions, labels = compared(folder, run)
+    raw = RawDataset.load(run.dataset)
+    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
+    for case in test_cases(study, raw) or split.folds[run.fold].val:
+        if not (predictions / f"{case}{raw.dataset_json['file_ending']}").is_file():
+            raise LimitedError(f"{predictions} has no prediction of {case}; delete {run.identifier} and run again")
     words = ["evaluate", str(predictions), str(labels), "--dataset-json", str(description)]
     words += ["--tolerance", str(study.tolerance), *(["--voxels"] if study.voxels else [])]
     call("nnunet-limited", *words, "--out", str(folder.run_folder(run) / "metrics.csv"))
@@ -214,31 +220,34 @@ def compared(folder: StudyFolder, run: Run) -> tuple[Path, Path]:
 
 
 @contextmanager
-def gpu() -> Any:
-    """Yield the device to use, and hold one of this machine's GPUs if the study shares them out."""
+def device(names: str) -> Iterator[str]:
+    """Yield the device to use, and hold one of the GPUs that the study shares out.
+
+    ``names`` are CUDA's, ``0/1``; one that is there twice takes two trainings. It is ``none`` on a machine whose GPUs
+    are not to be used, and empty where the scheduler says which to use.
+    """
     import torch
 
-    count = int(os.environ.get(GPUS, "0"))
-    if not count:
+    if names == "none":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if names in ("", "none"):
         yield "cuda" if torch.cuda.is_available() else "cpu"
         return
     while True:
-        for number in range(count):
-            lock = FileLock(f".gpu_{number}.lock")
+        for slot, name in enumerate(names.split("/")):
+            lock = FileLock(f".gpu_{slot}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 continue
-            try:
-                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+            with lock:
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
                 yield "cuda"
-                return
-            finally:
-                lock.release()
+            return
         time.sleep(1)
 
 
-STEPS: dict[str, Callable[[StudyFolder, Run, Call], None]] = {
+STEPS: dict[str, Callable[..., None]] = {
     "split": _split,
     "plan": _plan,
     "train": _train,

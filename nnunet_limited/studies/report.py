@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader
 
 from nnunet_limited.evaluation.metrics import HIGHER_IS_BETTER
 from nnunet_limited.evaluation.statistics import mean_and_sd
-from nnunet_limited.host.dataset import RawDataset, images_by_case
+from nnunet_limited.host.dataset import RawDataset, images_by_case, reader_for
 from nnunet_limited.host.files import replacing
 from nnunet_limited.studies.figures import Picture, learning_curves, overlay, paired, training_curves
 from nnunet_limited.studies.folder import StudyFolder
@@ -114,10 +114,11 @@ def _summary(results: Results, folder: StudyFolder, main: pd.DataFrame) -> str:
         return f"{told} No run is done yet."
     metric = study.metrics[0]
     best = main.sort_values(metric, ascending=metric not in HIGHER_IS_BETTER)
+    told += f" Best mean {TITLES[metric]}, of which the tables say how sure it is:"
     for setting, rows in best.groupby(SETTING, sort=False):
         if setting[2] != ALL:
             first = rows.iloc[0]
-            told += f" {setting[0]}, {setting[1]}, {setting[2]} labelled: {first['method']} {first[metric]:.3f}."
+            told += f" {_title(setting)}: {first['method']} {first[metric]:.3f}."
     return told
 
 
@@ -166,7 +167,8 @@ def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame)
         return Section("Results", ["No run is done yet."])
     metric = study.metrics[0]
     pick = "idxmax" if metric in HIGHER_IS_BETTER else "idxmin"
-    shown = main.assign(best=main.index.isin(getattr(main.groupby(SETTING)[metric], pick)()))
+    known = main.dropna(subset=[metric])
+    shown = main.assign(best=main.index.isin(getattr(known.groupby(SETTING)[metric], pick)()))
     return Section("Results", notes, [_table("Methods by labelled size", shown, headline_formats(study))])
 
 
@@ -199,6 +201,7 @@ def _curves_section(results: Results, folder: StudyFolder, out: Path, written: l
     study = folder.study
     metric = study.metrics[0]
     section = Section("Learning curves")
+    names = [method.name for method in study.methods]
     for place in _places(results):
         curves, upper = {}, None
         for method in study.methods:
@@ -215,7 +218,7 @@ def _curves_section(results: Results, folder: StudyFolder, out: Path, written: l
             if points:
                 curves[method.name] = pd.DataFrame(sorted(points), columns=["labeled_cases", "mean", "sd"])
         if curves:
-            made = learning_curves(_title(place), curves, upper, f"{TITLES[metric]}{unit(study, metric)}")
+            made = learning_curves(_title(place), curves, names, upper, f"{TITLES[metric]}{unit(study, metric)}")
             section.pictures.append(_embed(made, out, "learning_curves_" + "_".join(place), written))
     return section
 
@@ -248,7 +251,7 @@ def _training_section(results: Results, folder: StudyFolder, out: Path, written:
                 if _setting(run) == setting and run.method == method.slug and method.name not in curves:
                     curves[method.name] = record["curves"][-1]
         if curves:
-            made = training_curves(_title(setting), curves)
+            made = training_curves(_title(setting), curves, [method.name for method in study.methods])
             section.pictures.append(_embed(made, out, "training_" + "_".join(setting), written))
     return section
 
@@ -265,11 +268,12 @@ def _cases_section(results: Results, folder: StudyFolder, out: Path, written: li
     section = Section("Cases", ["The slice on which the predictions differ most from the truth."])
     for place in _places(results):
         setting = next(s for s in results.settings() if s[:2] == place)
-        runs = {run.method: run for run in reversed(results.records) if _setting(run) == setting}
+        runs = {(r.method, r.seed, r.fold): r for r in results.records if _setting(r) == setting}
         for method in study.methods:
-            if method.slug not in runs or reference.slug not in runs:
+            both = [r for r in runs.values() if r.method == method.slug and (reference.slug, r.seed, r.fold) in runs]
+            if method.name == study.reference or not both:
                 continue
-            run = runs[method.slug]
+            run = both[0]
             scores = results.scores
             chosen = scores[
                 (scores[SETTING] == list(setting)).all(axis=1)
@@ -279,9 +283,9 @@ def _cases_section(results: Results, folder: StudyFolder, out: Path, written: li
                 & (scores["class"] == "mean")
             ].dropna(subset=[metric])
             ordered = chosen.sort_values(metric, ascending=metric in HIGHER_IS_BETTER)
-            shown = [run] if method.name == study.reference else [runs[reference.slug], run]
+            shown = [runs[reference.slug, run.seed, run.fold], run]
             for what, position in (("worst", 0), ("median", len(ordered) // 2)):
-                if position < len(ordered) and len(shown) == 2:
+                if position < len(ordered):
                     row = ordered.iloc[position]
                     told = f"{TITLES[metric]} of {method.name}: {row[metric]:.3f}."
                     title = f"{_title(setting)}, seed {run.seed}: {what} case of {method.name}, {row['case']}. {told}"
@@ -294,8 +298,8 @@ def _cases_section(results: Results, folder: StudyFolder, out: Path, written: li
 
 def _files(
     folder: StudyFolder, run: Run, case: str, shown: dict[str, Run]
-) -> tuple[Path, Path, dict[str, Path], dict[str, list[int]]]:
-    """Return a case's image (first channel), label and predictions, and the values of its classes."""
+) -> tuple[Any, Path, Path, dict[str, Path], dict[str, list[int]]]:
+    """Return a case's reader, image (first channel), label and predictions, and the values of its classes."""
     study = folder.study
     raw = RawDataset.load(run.dataset)
     ending = raw.dataset_json["file_ending"]
@@ -307,7 +311,7 @@ def _files(
         for name, value in raw.dataset_json["labels"].items()
         if name not in ("background", "ignore")
     }
-    return image, labels, predictions, values
+    return reader_for(raw.dataset_json, image)(), image, labels, predictions, values
 
 
 # ---- records ---------------------------------------------------------------------------------------------------------
@@ -316,7 +320,7 @@ def _files(
 def _runs_section(results: Results, folder: StudyFolder) -> Section:
     section = Section("Runs", [], [_table("Every run of the study", results.runs, RUNS)])
     for _, row in results.runs[results.runs["state"] == "failed"].iterrows():
-        lines = Path(row["log"]).read_text().splitlines()[-15:]
+        lines = Path(row["log"]).read_text(errors="replace").splitlines()[-15:]
         section.blocks.append({"title": f"End of the log of {row['run']}, which failed", "content": "\n".join(lines)})
     return section
 

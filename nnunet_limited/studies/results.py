@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nnunet_limited.evaluation.metrics import METRICS
+from nnunet_limited.splits.make import group_of
 from nnunet_limited.studies.folder import StudyFolder, read_record
 from nnunet_limited.studies.study import Run
 from nnunet_limited.studies.workflow import states
@@ -25,18 +27,21 @@ class Results:
     runs: pd.DataFrame
     scores: pd.DataFrame
     records: dict[Run, dict[str, Any]]
+    group_by: str | None = None
 
     def settings(self) -> list[tuple[str, str, str]]:
         """Return every dataset, configuration and labelled size, in the order of the study."""
         return list(dict.fromkeys(self.runs[SETTING].itertuples(index=False, name=None)))
 
     def table(self, setting: tuple[str, str, str], method: str, metric: str, name: str = MEAN) -> pd.DataFrame:
-        """Return a method's scores, a row for each case and a column for each seed."""
+        """Return a method's scores, a row for each patient (case, without groups), case and fold, a column a seed."""
         wanted = (*setting, method, name)
         chosen = self.scores
         for key, value in zip((*SETTING, "method", "class"), wanted, strict=True):
             chosen = chosen[chosen[key] == value]
-        return chosen.pivot_table(index="case", columns="seed", values=metric, aggfunc="mean", dropna=False)
+        patient = re.compile(self.group_by or "$")
+        table = chosen.assign(unit=[group_of(case, patient) or case for case in chosen["case"]])
+        return table.pivot(index=["unit", "case", "fold"], columns="seed", values=metric)
 
     def labeled_cases(self, setting: tuple[str, str, str]) -> float:
         """Return the mean number of labelled cases of a size, nan if nothing was trained on it."""
@@ -62,4 +67,5 @@ def load_results(folder: StudyFolder) -> Results:
             scores.append(pd.concat([found, means.assign(**{"class": MEAN})]).assign(**keys))
         rows.append(row)
     empty = pd.DataFrame(columns=[*KEYS, "case", "class", *METRICS])
-    return Results(pd.DataFrame(rows), pd.concat(scores, ignore_index=True) if scores else empty, records)
+    found = pd.concat(scores, ignore_index=True) if scores else empty
+    return Results(pd.DataFrame(rows), found, records, folder.study.group_by)

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.metrics import METRICS
-from nnunet_limited.host.dataset import RawDataset, images_by_case
+from nnunet_limited.host.dataset import RawDataset, images_by_case, nnunet_folder
+from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
+from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.make import grouped
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.trainers.config import resolve
@@ -20,7 +22,8 @@ from nnunet_limited.trainers.launch import find_trainer
 
 PHANTOM = "phantom"
 ALL = "all"
-SHARED = ("num_epochs", "num_iterations_per_epoch", "seed")  # what the study sets for every run
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # what the study sets for every run
 Labeled = int | str
 
 
@@ -31,7 +34,7 @@ class _Part(BaseModel):
 class Method(_Part):
     """A trainer with its settings; one that learns pseudo-labels is self-trained, its teacher first."""
 
-    name: str = Field(description="what tables and pictures call it")
+    name: str = Field(pattern=r"[A-Za-z0-9]", description="what tables and pictures call it")
     trainer: str = Field("LimitedSupervisedTrainer", description="class name, as for -tr")
     settings: dict[str, Any] = Field({}, description="as for --set")
     labeled: tuple[Labeled, ...] | None = Field(None, description="sizes to train it on; default: those of the study")
@@ -66,8 +69,10 @@ class Study(_Part):
     number_of_folds: int = Field(5, ge=2, description="folds of the partition")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
     configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
-    size: str | None = Field(None, description="'tiny' for a network that learns on a CPU")
-    patch: str | None = Field(None, description="patch size, e.g. 112x112x80; default: nnU-Net's choice")
+    size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that learns on a CPU")
+    patch: str | None = Field(
+        None, pattern=r"^\d+x\d+(x\d+)?$", description="patch size, e.g. 112x112x80; default: nnU-Net's choice"
+    )
     iterations: int = Field(250_000, ge=1, description="steps of a run")
     iterations_per_epoch: int = Field(250, ge=1, description="steps of an epoch")
     test: TestSet | None = Field(None, description="test set; default: the validation cases of the folds")
@@ -195,8 +200,13 @@ def _problems(study: Study) -> Iterator[str]:
         if not 0 <= fold < study.number_of_folds:
             yield f"fold {fold} is none of the {study.number_of_folds} folds, which count from 0"
     for seed in study.seeds:
-        if seed < 0:
-            yield f"seed {seed} is negative; give one from 0"
+        if not 0 <= seed < 2**32:
+            yield f"seed {seed} is not within 0 and 2^32"
+    for configuration in study.configurations:
+        if configuration not in CONFIGURATIONS:
+            yield f"configuration {configuration!r} is none of {', '.join(CONFIGURATIONS)}"
+        elif study.patch and study.patch.count("x") + 1 != (2 if configuration == "2d" else 3):
+            yield f"patch {study.patch} does not fit configuration {configuration}"
     for method in study.methods:
         yield from _method_problems(study, method)
 
@@ -224,49 +234,58 @@ def _method_problems(study: Study, method: Method) -> Iterator[str]:
         if "pseudo_labels" not in trainer.Config.model_fields:
             yield f"method {method.name!r}: {method.trainer} takes no teacher; leave it out"
         try:
-            find_trainer(method.teacher, "teacher")
+            if not hasattr(find_trainer(method.teacher, "teacher"), "resolve_config"):
+                yield f"method {method.name!r}: teacher {method.teacher} is no trainer of nnunet-limited"
         except LimitedError as error:
             yield f"method {method.name!r}: {error}"
 
 
 def _data_problems(study: Study, dataset: str) -> Iterator[str]:
+    """Try out every split; the fold partition of the dataset is taken over, as the split command does."""
     raw = RawDataset.load(dataset)
-    test = test_cases(study, raw)
-    overlap = sorted(set(test) & set(raw.cases))
+    folder = nnunet_folder("nnUNet_preprocessed") / raw.name
+    test = list(test_cases(study, raw))
+    if not study.test and study.protocol != "benchmark" and (study.protocol or raw.without_label):
+        yield "under deployment validation cases change with the labelled size; give a test set, or protocol: benchmark"
+    unit = {case: name for name, cases in grouped([*raw.cases, *test], study.group_by).items() for case in cases}
+    overlap = sorted({unit[case] for case in test} & {unit[case] for case in raw.cases})
     if overlap:
-        yield f"test case {overlap[0]} is a training case too ({len(overlap)} in all); take it out of one of the two"
-    if study.published is not None:
-        for size in all_sizes(study):
-            labeled = None if str(size) == ALL else str(size)
+        yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
+    adopt_partition(raw, folder)
+    for size in all_sizes(study):
+        labeled = None if str(size) == ALL else str(size)
+        for seed in study.seeds:
+            request = SplitRequest("check", labeled, study.number_of_folds, seed, study.protocol, study.group_by)
             try:
-                fold = make_published_split(raw, "check", raw.folder / study.published, labeled).folds[0]
+                if study.published is not None:
+                    split = make_published_split(raw, "check", raw.folder / study.published, labeled)
+                else:
+                    split = make_split(raw, folder, request, class_reader(raw))[0]
             except LimitedError as error:
                 yield str(error)
-                continue
-            yield from _nothing_to_learn(study, size, bool(fold.unlabeled))
-        return
-    groups = grouped(raw.labeled, study.group_by)
-    pool = len(groups)
-    if study.protocol != "deployment" and not raw.without_label:
-        pool -= -(-pool // study.number_of_folds)
-        if pool < 1:
-            yield f"{len(groups)} labelled cases are too few for {study.number_of_folds} folds"
-    for size in all_sizes(study):
-        if str(size).isdecimal() and int(size) > pool:
-            what = "groups" if study.group_by else "cases"
-            yield f"labeled {size}: only {pool} labelled {what} are there to train on"
-        yield from _nothing_to_learn(study, size, bool(raw.without_label) or str(size) not in (ALL, str(pool)))
+                break
+            problems = list(_split_problems(study, size, split))
+            yield from problems
+            if problems:
+                break
+
+
+def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
+    for number in study.folds:
+        if number >= len(split.folds):
+            yield f"labeled {size}: there is no fold {number}, only {len(split.folds)} folds"
+            continue
+        fold = split.folds[number]
+        if both := set(fold.train) & set(fold.val):
+            yield f"labeled {size}, fold {number}: {min(both)} is trained and validated on; ask for more"
+        for method in study.methods:
+            if size in study.sizes(method) and not fold.unlabeled and find_trainer(method.trainer).uses_unlabeled:
+                yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
 
 
 def all_sizes(study: Study) -> list[Labeled]:
     """Return every labelled size of a study."""
     return list(dict.fromkeys(size for method in study.methods for size in study.sizes(method)))
-
-
-def _nothing_to_learn(study: Study, size: Labeled, unlabeled: bool) -> Iterator[str]:
-    for method in study.methods:
-        if size in study.sizes(method) and not unlabeled and find_trainer(method.trainer).uses_unlabeled:
-            yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
 
 
 def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:

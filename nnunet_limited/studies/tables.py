@@ -68,7 +68,12 @@ def headline(results: Results, study: Study) -> pd.DataFrame:
             difference = Difference(0, *[np.nan] * 4)
             if method.name != study.reference and not baseline.empty:
                 difference = paired_difference(table, baseline)
-            row |= {"cases": len(table), "difference": difference.mean, "low": difference.low, "high": difference.high}
+            row["cases"] = table.index.get_level_values("case").nunique()
+            row |= {
+                "difference": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+            }
             row |= {"p": difference.p, "labels_saved": np.nan}
             if method.name != study.reference and len(curve) > 1:
                 row["labels_saved"] = labels_for(curve, row[main], higher) - results.labeled_cases(setting)

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.folder import StudyFolder
-from nnunet_limited.studies.job import GPUS
+from nnunet_limited.studies.folder import StudyFolder, failed_marker
 from nnunet_limited.studies.study import Run
 from nnunet_limited.trainers.launch import find_trainer
 
@@ -23,14 +23,32 @@ SNAKEFILE = Path(__file__).with_name("Snakefile")
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how much at once: ``cores`` and ``gpus`` of this machine, or ``jobs`` of an ``executor``."""
+    """Where and how much at once: ``cores`` and ``gpus`` (their names) of this machine, or ``jobs`` of an ``executor``.
+
+    With an executor, ``cores`` and ``gpus`` are those of one training.
+    """
 
     cores: int = 1
-    gpus: int = 0
+    gpus: tuple[str, ...] = ()
     share_gpus: int = 1
     executor: str | None = None
     jobs: int = 100
     options: tuple[str, ...] = ()
+
+
+def choose_gpus(wanted: int | None, executor: str | None) -> tuple[str, ...]:
+    """Return the names of the GPUs to use: as many as wanted of those that CUDA sees, by default all."""
+    import torch
+
+    if executor is not None:
+        if wanted not in (0, 1):
+            raise LimitedError(f"--executor {executor}: say with --gpus 0 or --gpus 1 what a training gets")
+        return ("",) * wanted
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    if wanted is not None and wanted > count:
+        raise LimitedError(f"--gpus {wanted}: this machine shows {count} GPUs; ask for that many, or fewer")
+    return tuple(visible.split(",")[: count if wanted is None else wanted]) if count else ()
 
 
 def run_study(folder: StudyFolder, execution: Execution) -> int:
@@ -38,22 +56,16 @@ def run_study(folder: StudyFolder, execution: Execution) -> int:
     environment = {**os.environ, **folder.environment()}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder.path)]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
-    settings = {}
+    settings: dict[str, Any] = {"gpu": min(1, len(execution.gpus)), "threads": execution.cores}
     if execution.executor is None:
-        threads = 1
-        if execution.gpus:
-            slots = execution.gpus * execution.share_gpus
-            threads = max(1, execution.cores // slots)
-            settings["gpu"] = 1
-            environment[GPUS] = str(execution.gpus)
-            command += ["--resources", f"gpu={slots}"]
-        settings["threads"] = threads
+        slots = execution.gpus * execution.share_gpus
+        settings["threads"] = threads = max(1, execution.cores // len(slots)) if slots else 1
+        settings["devices"] = "/".join(slots) or "none"
+        command += ["--cores", str(execution.cores), "--resources", f"gpu={len(slots)}"]
+        environment["nnUNet_def_n_proc"] = str(threads)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        command += ["--cores", str(execution.cores)]
     else:
-        settings["gpu"] = 1 if execution.gpus else 0
-        settings["threads"] = execution.cores
         command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
     command += ["--config", *(f"{key}={value}" for key, value in settings.items()), *execution.options]
     lock = FileLock(folder.path / ".running.lock")
@@ -62,7 +74,25 @@ def run_study(folder: StudyFolder, execution: Execution) -> int:
     except Timeout as error:
         raise LimitedError(f"{folder.path} is being run already; wait for that to end, or stop it") from error
     with lock:
-        return subprocess.run(command, env=environment, check=False).returncode
+        status = _wait(subprocess.Popen(command, env=environment))
+    for _, state, log in states(folder):
+        if state == "started" and log is not None and "--dry-run" not in execution.options:
+            failed_marker(log).write_text("it ended without a word, perhaps killed for want of memory or time\n")
+    return status
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for Snakemake to end, and to take back its jobs when it is interrupted."""
+    interrupted = False
+    while True:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # it is told too
+            interrupted = True
+            continue
+        if interrupted:
+            raise KeyboardInterrupt
+        return status
 
 
 def states(folder: StudyFolder) -> list[tuple[Run, str, Path | None]]:
