@@ -34,6 +34,15 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
     return ended.value.code
 
 
+def test_wrong_words_are_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert command(monkeypatch, "study", "run", "s.yaml") == 2
+    told = capsys.readouterr().err
+    assert "--out" in told
+    assert "(see nnunet-limited study run --help)" in told
+    assert command(monkeypatch, "study", "status", str(folders)) == 2
+    assert "holds no study" in capsys.readouterr().err
+
+
 def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """A job that fails stops no other and is told; started again, finished jobs are not repeated and it is done."""
     write_dataset(folders / "raw", Variant(cases=6))

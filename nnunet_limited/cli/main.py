@@ -87,7 +87,10 @@ def main() -> None:
 
 def _command() -> str:
     known = {command.name for command in app.registered_commands}
-    return " ".join(["nnunet-limited", *[argument for argument in sys.argv[1:2] if argument in known]])
+    groups = {group.name for group in app.registered_groups}
+    words = [argument for argument in sys.argv[1:2] if argument in known | groups]
+    words += [argument for argument in sys.argv[2:3] if words and words[0] in groups and not argument.startswith("-")]
+    return " ".join(["nnunet-limited", *words])
 
 
 def _usage(error: Any) -> str:
