@@ -15,7 +15,7 @@ FileArgument = Annotated[Path, typer.Argument(help="Study file, e.g. studies/smo
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study; made if it is not there.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a study, the --out of 'study run'.")]
 
-REPORT_NEEDS = ("monai", "pandas", "statsmodels", "jinja2")
+REPORT_NEEDS = ("monai", "yaml", "pandas", "statsmodels", "jinja2")
 
 commands = typer.Typer(
     help="Compare methods, labelled sizes, folds and seeds: one file, one command, one page.", no_args_is_help=True
@@ -34,6 +34,9 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
 
     Example: nnunet-limited study plan studies/smoke.yaml --out smoke
     """
+    from nnunet_limited.host.extras import need
+
+    need("study", "study plan", "yaml")
     from nnunet_limited.studies.folder import open_folder
     from nnunet_limited.studies.workflow import counted, estimate, states
 
@@ -110,6 +113,9 @@ def status(
 
     Example: nnunet-limited study status smoke
     """
+    from nnunet_limited.host.extras import need
+
+    need("study", "study status", "yaml")
     from nnunet_limited.studies.folder import StudyFolder
     from nnunet_limited.studies.workflow import counted, states
 

@@ -15,16 +15,12 @@ from matplotlib.figure import Figure
 from nnunet_limited.demo.picture import COLOURS
 
 MARKERS = "osD^vP*X"
-TRUTH_COLOUR = "#009E73"
-BASELINE_COLOUR, METHOD_COLOUR = "#E69F00", "#56B4E9"
-UNSUPERVISED = ("unsupervised_losses", "unsupervised_weights")
 
 
 @dataclass(frozen=True)
 class Picture:
     """A figure with its caption and its text."""
 
-    name: str
     figure: Figure
     caption: str
     text: str
@@ -68,7 +64,7 @@ def learning_curves(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
     caption = f"{title}: {label} against labelled cases, mean and ± sd over seeds."
-    return Picture("learning_curves", figure, caption, f"Learning curves. {'; '.join(told)}.")
+    return Picture(figure, caption, f"Learning curves. {'; '.join(told)}.")
 
 
 def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.Series]], label: str) -> Picture:
@@ -94,38 +90,33 @@ def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.S
         axes.set_axis_off()
     panels[0].set_ylabel(f"{label}, method")
     caption = f"{title}: {label} of each case, method against {baseline}; above the line the method is higher."
-    return Picture("paired", figure, caption, f"A dot for each case. {'; '.join(told)}.")
+    return Picture(figure, caption, f"A dot for each case. {'; '.join(told)}.")
 
 
 def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float]]], methods: Sequence[str]) -> Picture:
     """Draw what each method logged of each epoch: loss, unsupervised loss with its weight, pseudo-label quality."""
-    groups = {
-        "training loss": ("train_losses",),
-        "unsupervised loss": ("unsupervised_losses",),
-        "its weight": ("unsupervised_weights",),
-        "Dice of pseudo-labels": ("pseudo_label_dice",),
-        "share of sure voxels": ("pseudo_label_shares",),
+    logged = {
+        "training loss": "train_losses",
+        "unsupervised loss": "unsupervised_losses",
+        "its weight": "unsupervised_weights",
+        "Dice of pseudo-labels": "pseudo_label_dice",
     }
-    shown = {
-        name: keys for name, keys in groups.items() if any(_finite(log.get(k)) for log in curves.values() for k in keys)
-    }
+    shown = {name: key for name, key in logged.items() if any(_finite(log.get(key)) for log in curves.values())}
     figure = Figure(figsize=(7, 1.7 * len(shown) + 0.6), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    colours = styles(methods)
     told = []
-    for axes, (name, keys) in zip(panels, shown.items(), strict=True):
+    for axes, (name, key) in zip(panels, shown.items(), strict=True):
         for method, log in curves.items():
-            for key in keys:
-                if _finite(log.get(key)):
-                    axes.plot(
-                        range(1, len(log[key]) + 1), log[key], label=method, color=styles(methods)[method]["color"]
-                    )
-                    told.append(f"{method}, {name}: {log[key][0]:.3f} to {log[key][-1]:.3f}")
+            if _finite(log.get(key)):
+                axes.plot(range(1, len(log[key]) + 1), log[key], label=method, color=colours[method]["color"])
+                told.append(f"{method}, {name}: {log[key][0]:.3f} to {log[key][-1]:.3f}")
         axes.set_ylabel(name, fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].legend(frameon=False, fontsize=9, ncols=2)
     panels[-1].set_xlabel("epoch")
     caption = f"{title}: what was logged of each epoch."
-    return Picture("training", figure, caption, f"Training curves. {'; '.join(told)}.")
+    return Picture(figure, caption, f"Training curves. {'; '.join(told)}.")
 
 
 def _finite(values: Sequence[float] | None) -> bool:
@@ -168,4 +159,4 @@ def overlay(
     for region, colour in colours.items():
         panels[0].plot([], [], color=colour, label=region)
     figure.legend(loc="outside lower center", ncols=max(1, len(values)), frameon=False, fontsize=9)
-    return Picture("overlay", figure, f"{title}, slice {z}.", f"Outlines on slice {z}. {told}")
+    return Picture(figure, f"{title}, slice {z}.", f"Outlines on slice {z}. {told}")

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         commands: list[str] = []
         try:
             STEPS[step](folder, run, lambda *words: _call(words, commands, stream), *devices)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other jobs go on and the report names this one
             if not isinstance(error, LimitedError):
                 traceback.print_exc(file=stream)
             print(f"error: {error}", file=stream)
