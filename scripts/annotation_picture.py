@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from nnunet_limited.annotations.simulate import simulate
 from nnunet_limited.demo.phantom import LABELS, SPACING_XYZ, write_phantom_dataset
-from nnunet_limited.demo.picture import COLOURS
+from nnunet_limited.evaluation.overlay import COLOURS
 
 IGNORE = len(LABELS)
 PANELS: list[tuple[str, str, dict]] = [

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nnunet_limited.demo.picture import COLOURS
+from nnunet_limited.evaluation.overlay import COLOURS, colours_of, show_image, show_labels
 
 MARKERS = "osD^vP*X"
 
@@ -143,20 +143,13 @@ def overlay(
     z = int(np.argmax(wrong)) if wrong.any() else int((labels > 0).reshape(len(labels), -1).sum(axis=1).argmax())
     figure = Figure(figsize=(2.6 * (2 + len(predicted)), 3.1), layout="constrained")
     panels = figure.subplots(1, 2 + len(predicted))
-    low, high = np.percentile(volume[z], (0.5, 99.5))
     names = ["image", "truth", *predictions]
-    colours = dict(zip(values, cycle(COLOURS), strict=False))
     for axes, name, shown in zip(panels, names, [None, labels, *predicted], strict=True):
-        axes.imshow(volume[z], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[-2] / spacing[-1])
+        show_image(axes, volume[z], spacing[-2] / spacing[-1])
         axes.set_title(name, fontsize=9)
-        axes.set_axis_off()
-        if shown is None:
-            continue
-        for region, members in values.items():
-            mask = np.isin(shown[z], members)
-            if mask.any():
-                axes.contour(mask, levels=[0.5], colors=[colours[region]], linewidths=1.4)
-    for region, colour in colours.items():
+        if shown is not None:
+            show_labels(axes, shown[z], values, tint=0)
+    for region, colour in colours_of(list(values)).items():
         panels[0].plot([], [], color=colour, label=region)
     figure.legend(loc="outside lower center", ncols=max(1, len(values)), frameon=False, fontsize=9)
     return Picture(figure, f"{title}, slice {z}.", f"Outlines on slice {z}. {told}")
