@@ -1,0 +1,1 @@
+"""Active learning: which case, slice or patch to annotate next."""

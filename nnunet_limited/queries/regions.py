@@ -1,0 +1,153 @@
+"""Parts of scans that can be asked for, and sums over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from nnunet_limited.errors import LimitedError
+
+
+class Region(NamedTuple):
+    """A part of a case: voxels from ``start`` on, ``size`` of them along each axis, as arrays have them (z, y, x)."""
+
+    case: str
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        """Return the index of its voxels."""
+        return tuple(slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """What is asked for: a whole ``case``, a ``slice`` across an axis, or a ``patch``.
+
+    ``axis`` is that of slices, by default the one with the largest spacing; ``size`` that of patches, in voxels.
+    """
+
+    kind: str = "case"
+    axis: int | None = None
+    size: tuple[int, ...] = ()
+
+    def windows(self, shape: Sequence[int], spacing: Sequence[float], case: str) -> Windows:
+        """Return the candidates of a case: all slices, or patches at every half of their size and at the border.
+
+        Raises LimitedError for an axis or size that does not fit the image.
+        """
+        if self.kind == "case":
+            return Windows(tuple(np.zeros(1, int) for _ in shape), tuple(shape))
+        if self.kind == "slice":
+            axis = int(np.argmax(spacing)) if self.axis is None else self.axis
+            if axis >= len(shape):
+                raise LimitedError(f"--axis {axis}: case {case} has the axes 0 to {len(shape) - 1}; choose one of them")
+            size = tuple(1 if a == axis else n for a, n in enumerate(shape))
+            return Windows(tuple(np.arange(n - s + 1) for n, s in zip(shape, size, strict=True)), size)
+        if len(self.size) != len(shape):
+            raise LimitedError(
+                f"--size {'x'.join(map(str, self.size))} has {len(self.size)} numbers, case {case} {len(shape)} axes; "
+                "give one for each"
+            )
+        size = tuple(min(s, n) for s, n in zip(self.size, shape, strict=True))
+        places = [np.unique([*range(0, n - s + 1, max(1, s // 2)), n - s]) for n, s in zip(shape, size, strict=True)]
+        return Windows(tuple(places), size)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Boxes of one ``size`` in a case, at every combination of the ``starts`` along each axis, the last one fastest."""
+
+    starts: tuple[np.ndarray, ...]
+    size: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return int(np.prod([len(one) for one in self.starts]))
+
+    def regions(self, case: str) -> list[Region]:
+        """Return them one by one."""
+        grid = np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, len(self.starts))
+        return [Region(case, tuple(start), self.size) for start in grid.tolist()]
+
+    @property
+    def bounds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return where they begin and end along each axis."""
+        return [(start, start + size) for start, size in zip(self.starts, self.size, strict=True)]
+
+    @property
+    def middles(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return, along each axis, the bounds of the voxels that are nearest to the middle of each window.
+
+        Every voxel is nearest to one of them: these cells tile the image.
+        """
+        cells = []
+        for start, size in zip(self.starts, self.size, strict=True):
+            between = (start[1:] + start[:-1] + size) / 2
+            cells.append((np.concatenate([[-np.inf], between]), np.concatenate([between, [np.inf]])))
+        return cells
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a map lies on its scan: its voxels, however many, cover those of the scan from ``lower`` to ``upper``."""
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def sums(self, values: np.ndarray, bounds: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Return the integral of a map over boxes of the scan, in scan voxels, 0 outside of the map.
+
+        ``values`` (*further, *spatial) is constant within each of its voxels; ``bounds`` are those of the boxes along
+        each spatial axis, and the result is (*further, *boxes along each axis).
+        """
+        total = np.asarray(values, np.float64)
+        for axis, ((start, stop), low, high) in enumerate(
+            zip(bounds, self.lower, self.upper, strict=True), total.ndim - len(self.lower)
+        ):
+            total = np.moveaxis(total, axis, -1)
+            scale = (high - low) / total.shape[-1]
+            summed = np.concatenate([np.zeros((*total.shape[:-1], 1)), np.cumsum(total, axis=-1)], axis=-1) * scale
+            low_end, high_end = (_at(summed, (np.asarray(place) - low) / scale) for place in (start, stop))
+            total = np.moveaxis(high_end - low_end, -1, axis)
+        return total
+
+
+def _at(summed: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Interpolate linearly along the last axis at ``place``, which is cut off at the ends."""
+    place = np.clip(place, 0, summed.shape[-1] - 1)
+    before = np.minimum(place.astype(int), summed.shape[-1] - 2)
+    part = place - before
+    return summed[..., before] * (1 - part) + summed[..., before + 1] * part
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Regions as arrays, for quick comparison."""
+
+    members: dict[str, np.ndarray]
+    starts: np.ndarray
+    stops: np.ndarray
+
+    @classmethod
+    def of(cls, regions: Sequence[Region]) -> Boxes:
+        """Take regions, of which those of different cases may differ in their number of axes."""
+        axes = max((len(region.start) for region in regions), default=1)
+        starts, stops = np.zeros((2, len(regions), axes), int)
+        members: dict[str, list[int]] = {}
+        for n, region in enumerate(regions):
+            starts[n, : len(region.start)] = region.start
+            stops[n, : len(region.start)] = np.add(region.start, region.size)
+            members.setdefault(region.case, []).append(n)
+        return cls({case: np.array(found) for case, found in members.items()}, starts, stops)
+
+    def overlap(self, other: Region) -> np.ndarray:
+        """Return the numbers of those that share a voxel with ``other``."""
+        mine = self.members.get(other.case, np.zeros(0, int))
+        start, stop = np.array(other.start), np.add(other.start, other.size)
+        axes = len(start)
+        shared = (self.starts[mine, :axes] < stop) & (self.stops[mine, :axes] > start)
+        return mine[shared.all(1)]

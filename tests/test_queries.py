@@ -1,0 +1,439 @@
+"""Scores, regions and strategies: a template that every strategy passes, and each checked against what it should do."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import nnunet_limited.queries.baselines
+import nnunet_limited.queries.diverse  # noqa: F401
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.queries import scores
+from nnunet_limited.queries.diverse import signature_distance
+from nnunet_limited.queries.pool import Pool
+from nnunet_limited.queries.regions import Granularity, Grid, Region
+from nnunet_limited.queries.strategy import STRATEGIES, find_strategy
+
+NAMES = sorted(STRATEGIES)
+FEATURES = {"encoder": 5, "gradient": 6, "signature": 9}
+
+
+def make_pool(regions, seed=0, known=2, **changes):
+    """Make a pool of 3 classes with random scores."""
+    rng, n = np.random.default_rng(seed), len(regions)
+    names = ("entropy", "expected_entropy", "bald", "margin", "least_confidence", "disagreement")
+    made = {
+        "regions": regions,
+        "scores": {name: rng.random(n) for name in names},
+        "class_scores": rng.random((n, 3)),
+        "foreground": rng.integers(0, 4, (n, 3)).astype(float),
+        "border": rng.integers(0, 3, (n, 3)).astype(float),
+        "features": {name: rng.random((n, f)) for name, f in FEATURES.items()},
+        "known": {name: rng.random((known, f)) for name, f in FEATURES.items()} if isinstance(known, int) else known,
+    }
+    return Pool(**{**made, **changes})
+
+
+def patches(cases=4, shape=(6, 24, 24), size=(3, 8, 8)):
+    return [
+        region
+        for number in range(cases)
+        for region in Granularity("patch", size=size).windows(shape, (1, 1, 1), "").regions(f"case_{number}")
+    ]
+
+
+def whole_cases(count):
+    return [Region(f"case_{number:03d}", (0, 0, 0), (6, 24, 24)) for number in range(count)]
+
+
+def share_a_voxel(a, b):
+    sets = [set(itertools.product(*(range(s, s + n) for s, n in zip(r.start, r.size, strict=True)))) for r in (a, b)]
+    return a.case == b.case and bool(sets[0] & sets[1])
+
+
+def flat(values):
+    """Return every array of a pool as bytes."""
+    arrays = [*values.scores.values(), *values.features.values(), *values.known.values()]
+    return [a.tobytes() for a in [*arrays, values.class_scores, values.foreground, values.border]]
+
+
+# ---- the template ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_strategy(name):
+    pool = make_pool(
+        patches(), blocked=[Region("case_0", (0, 0, 0), (6, 24, 12)), Region("case_2", (1, 2, 3), (1,) * 3)]
+    )
+    strategy, before = find_strategy(name), flat(pool)
+    chosen, utilities = strategy.query(pool, 7, 1, return_utilities=True)
+    assert len(chosen) == 7  # the budget, exactly
+    assert strategy.query(pool, 7, 1) == chosen  # seeded
+    assert flat(pool) == before  # inputs unchanged
+    regions = [pool.regions[index] for index in chosen]
+    assert not any(share_a_voxel(a, b) for a, b in itertools.combinations(regions, 2))
+    assert not any(share_a_voxel(a, b) for a in regions for b in pool.blocked)
+    assert utilities.shape == (7, len(pool))
+    for turn, index in enumerate(chosen):
+        assert np.isfinite(utilities[turn, index])
+        assert np.isnan(utilities[turn, chosen[:turn]]).all()  # what is chosen is not free any more
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_differ_or_scores_decide(name):
+    pool = make_pool(whole_cases(40))
+    chosen = {tuple(find_strategy(name).query(pool, 5, seed)) for seed in range(8)}
+    decided = name in (
+        "entropy",
+        "expected_entropy",
+        "bald",
+        "margin",
+        "least_confidence",
+        "disagreement",
+        "core_set",
+        "cdal",
+    )
+    assert (len(chosen) == 1) == decided
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_pools(name):
+    one = make_pool(whole_cases(1))
+    assert find_strategy(name).query(one, 1, 0) == [0]
+    few = make_pool(whole_cases(3))
+    assert sorted(find_strategy(name).query(few, 10, 0)) == [0, 1, 2]  # a budget larger than the pool
+    without_known = make_pool(whole_cases(6), known=0)
+    assert len(set(find_strategy(name).query(without_known, 4, 0))) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ties(name):
+    pool = make_pool(whole_cases(12))
+    same = {key: np.ones_like(value) for key, value in pool.scores.items()}
+    alike = {key: np.ones_like(value) for key, value in pool.features.items()}
+    pool = make_pool(whole_cases(12), scores=same, features=alike, class_scores=np.ones((12, 3)))
+    pool = replace(
+        pool, foreground=np.ones((12, 3)), border=np.zeros((12, 3)), known={k: v[:2] for k, v in alike.items()}
+    )
+    first = Counter(find_strategy(name).query(pool, 4, seed)[0] for seed in range(60))
+    assert len(first) > 6  # none of the equal ones is preferred
+    assert len(set(find_strategy(name).query(pool, 12, 0))) == 12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_scores(name):
+    pool = make_pool(whole_cases(5))
+    nothing = {key: np.zeros_like(value) for key, value in pool.scores.items()}
+    pool = make_pool(whole_cases(5), scores=nothing, class_scores=np.zeros((5, 3)), foreground=np.zeros((5, 3)))
+    pool = replace(pool, border=np.zeros((5, 3)), features={key: np.zeros((5, f)) for key, f in FEATURES.items()})
+    assert len(set(find_strategy(name).query(pool, 3, 0))) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refused(name):
+    pool = make_pool(whole_cases(3))
+    with pytest.raises(LimitedError, match="budget 0"):
+        find_strategy(name).query(pool, 0, 0)
+    blocked = make_pool(whole_cases(3), blocked=whole_cases(3))
+    with pytest.raises(LimitedError, match="no region is left"):
+        find_strategy(name).query(blocked, 1, 0)
+    if find_strategy(name).needs_model or find_strategy(name).features:
+        with pytest.raises(LimitedError, match="this strategy needs"):
+            find_strategy(name).query(Pool(whole_cases(3)), 1, 0)
+
+
+@pytest.mark.parametrize("what", ["scores", "features", "class_scores", "foreground", "border"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_pool_refuses_what_is_no_number(what, value):
+    pool = make_pool(whole_cases(3))
+    broken = getattr(pool, what)
+    array = broken if isinstance(broken, np.ndarray) else next(iter(broken.values()))
+    array[1] = value
+    with pytest.raises(LimitedError, match=r"case_001.*not finite"):
+        make_pool(whole_cases(3), **{what: broken})
+
+
+def test_a_pool_refuses_arrays_of_another_length():
+    with pytest.raises(LimitedError, match="2 rows for 3 regions"):
+        make_pool(whole_cases(3), scores={"entropy": np.ones(2)})
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(LimitedError, match="'entropi' is none of badge, bald"):
+        find_strategy("entropi")
+
+
+# ---- each strategy ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["entropy", "expected_entropy", "bald", "margin", "least_confidence", "disagreement"])
+def test_top_scores_against_brute_force(name):
+    """Of all greedy orders without overlap, that of the largest scores; on whole cases it is the best set."""
+    pool = make_pool(patches(2))
+    expected, utilities = [], pool.scores[name]
+    for index in np.argsort(-utilities):
+        if len(expected) < 6 and not any(share_a_voxel(pool.regions[index], pool.regions[i]) for i in expected):
+            expected.append(int(index))
+    assert find_strategy(name).query(pool, 6, 0) == expected
+    cases = make_pool(whole_cases(8))
+    best = max(itertools.combinations(range(8), 3), key=lambda some: cases.scores[name][list(some)].sum())
+    assert set(find_strategy(name).query(cases, 3, 0)) == set(best)
+
+
+@pytest.mark.parametrize(("name", "score"), [("power_entropy", "entropy"), ("power_bald", "bald")])
+def test_power_noise_draws_in_proportion_to_the_score(name, score):
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    pool = make_pool(whole_cases(4), scores={score: values})
+    first = Counter(find_strategy(name).query(pool, 1, seed)[0] for seed in range(4000))
+    assert np.allclose([first[n] / 4000 for n in range(4)], values, atol=0.03)
+
+
+@pytest.mark.parametrize(("name", "score"), [("softrank_entropy", "entropy"), ("softrank_bald", "bald")])
+def test_softrank_draws_in_proportion_to_one_over_the_rank(name, score):
+    pool = make_pool(whole_cases(4), scores={score: np.array([0.1, 90.0, 0.3, 0.4])})
+    first = Counter(find_strategy(name).query(pool, 1, seed)[0] for seed in range(4000))
+    weights = 1 / np.array([4, 1, 3, 2])
+    assert np.allclose([first[n] / 4000 for n in range(4)], weights / weights.sum(), atol=0.03)
+
+
+def test_clasp_pe_gives_two_thirds_to_the_classes_in_equal_parts():
+    n = 40
+    by_class = np.full((n, 3), 1e-9)
+    for value in range(3):  # ten candidates of each class; the last ten for entropy alone
+        by_class[10 * value : 10 * value + 10, value] = 1
+    entropy = np.full(n, 1e-9)
+    entropy[30:] = 1
+    pool = make_pool(whole_cases(n), scores={"entropy": entropy}, class_scores=by_class, progress=1.0)
+    for budget, classes, plain in ((10, [2, 2, 2], 4), (12, [2, 2, 3], 5), (1, [0, 0, 0], 1)):
+        chosen = np.array(find_strategy("clasp_pe").query(pool, budget, 3))
+        assert sorted(int(((chosen // 10) == value).sum()) for value in range(3)) == classes
+        assert (chosen >= 30).sum() == plain
+
+
+def test_clasp_pe_noise_fades():
+    values = np.linspace(0.1, 1, 30)
+    for progress, exponent in ((0.0, 1), (0.5, 10), (1.0, 100)):
+        pool = make_pool(whole_cases(30), scores={"entropy": values}, class_scores=values[:, None], progress=progress)
+        first = Counter(find_strategy("clasp_pe").query(pool, 1, seed)[0] for seed in range(1500))
+        chance = values**exponent / (values**exponent).sum()
+        assert np.isclose(first[29] / 1500, chance[29], atol=0.04)
+
+
+def test_random_is_fair_to_cases_and_to_regions():
+    regions = [*patches(1), *whole_cases(2)[1:]]  # many regions of one case, one of another
+    chosen = Counter(find_strategy("random").query(make_pool(regions), 1, seed)[0] for seed in range(3000))
+    assert np.isclose(chosen[len(regions) - 1] / 3000, 0.5, atol=0.03)
+    within = np.array([chosen[n] for n in range(len(regions) - 1)]) / 1500
+    assert np.abs(within - 1 / (len(regions) - 1)).max() < 0.03
+
+
+def test_stratified_random_takes_from_all_cases():
+    pool = make_pool(patches(5))
+    for budget in (5, 12):
+        chosen = find_strategy("random_stratified").query(pool, budget, 4)
+        counts = Counter(pool.regions[index].case for index in chosen)
+        assert len(counts) == 5
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@pytest.mark.parametrize(("name", "share"), [("random_fg66", 2 / 3), ("random_fg33", 1 / 3)])
+def test_foreground_aware_random(name, share):
+    """One region of ten shows class 0, another the border of class 2; half of the turns on foreground go to each."""
+    foreground, border = np.zeros((10, 3)), np.zeros((10, 3))
+    foreground[2, 0], border[7, 2] = 30, 5
+    regions = [Region("one", (n, 0, 0), (1, 4, 4)) for n in range(10)]
+    pool = make_pool(regions, foreground=foreground, border=border)
+    chosen = Counter(find_strategy(name).query(pool, 1, seed)[0] for seed in range(3000))
+    for index in (2, 7):
+        assert np.isclose(chosen[index] / 3000, share / 2 + (1 - share) / 10, atol=0.03)
+
+
+def test_foreground_aware_random_is_fair_to_classes():
+    foreground = np.zeros((3, 3))
+    foreground[0, 0], foreground[1, 1], foreground[2, 1] = 1000, 1, 3
+    regions = [Region("one", (n, 0, 0), (1, 4, 4)) for n in range(3)]
+    pool = make_pool(regions, foreground=foreground, border=foreground)
+    chosen = Counter(find_strategy("random_fg66").query(pool, 1, seed)[0] for seed in range(3000))
+    expected = [2 / 3 * part + 1 / 9 for part in (1 / 2, 1 / 8, 3 / 8)]
+    assert np.allclose([chosen[n] / 3000 for n in range(3)], expected, atol=0.03)
+
+
+def test_core_set_against_brute_force():
+    rng = np.random.default_rng(5)
+    points, known = rng.random((15, 2)), rng.random((3, 2))
+    pool = make_pool(whole_cases(15), features={"encoder": points}, known={"encoder": known})
+    scale, expected = points.std(0), []
+    for _ in range(5):
+        centres = np.concatenate([known, points[expected]]) / scale
+        nearest = np.linalg.norm(points[:, None] / scale - centres[None], axis=2).min(1)
+        expected.append(int(nearest.argmax()))
+    assert find_strategy("core_set").query(pool, 5, 0) == expected
+
+
+def test_typiclust_takes_the_middle_of_each_cluster_without_annotation():
+    rng = np.random.default_rng(2)
+    middles = np.array([[0, 0], [10, 0], [0, 10], [10, 10]], float)
+    points = np.concatenate([middle + rng.normal(0, 0.5, (30, 2)) for middle in middles])
+    pool = make_pool(whole_cases(120), features={"encoder": points}, known={"encoder": middles[:1]})
+    chosen = find_strategy("typiclust").query(pool, 3, 0)
+    assert {index // 30 for index in chosen} == {1, 2, 3}
+    assert all(np.linalg.norm(points[index] - middles[index // 30]) < 0.5 for index in chosen)
+
+
+def test_kmeans_bald_takes_the_most_uncertain_of_each_cluster():
+    points = np.repeat(np.array([[0.0, 0], [10, 0], [0, 10]]), 10, axis=0) + np.random.default_rng(0).random((30, 2))
+    bald = np.linspace(0.5, 1, 30)
+    pool = make_pool(whole_cases(30), scores={"bald": bald}, features={"encoder": points}, known={})
+    assert set(find_strategy("kmeans_bald").query(pool, 3, 0)) == {9, 19, 29}
+    assert find_strategy("kmeans_bald").query(pool, 1, 0) == [29]
+    pool = make_pool(whole_cases(60), scores={"bald": np.r_[bald, np.full(30, 0.1)]}, known={})
+    assert max(find_strategy("kmeans_bald").query(pool, 3, 0)) < 30  # only the best ten times as many are clustered
+
+
+def test_badge_takes_the_longest_then_the_far_ones():
+    gradients = np.array([[0.0, 0], [5, 0], [5.001, 0], [0, 4], [0, 4.001]])
+    pool = make_pool(whole_cases(5), features={"gradient": gradients})
+    assert find_strategy("badge").query(pool, 1, 0) == [2]
+    second = Counter(find_strategy("badge").query(pool, 2, seed)[1] for seed in range(2000))
+    distance = ((gradients - gradients[2]) ** 2).sum(1)
+    assert np.allclose([second[n] / 2000 for n in range(5)], distance / distance.sum(), atol=0.04)
+
+
+def test_cdal_takes_the_farthest_signature():
+    sure, confused = np.array([0.9, 0.1, 0.1, 0.9]), np.array([0.6, 0.4, 0.4, 0.6])
+    pool = make_pool(
+        whole_cases(3), features={"signature": np.stack([sure, confused, sure])}, known={"signature": sure[None]}
+    )
+    assert find_strategy("cdal").query(pool, 1, 0) == [1]
+
+
+def test_distance_of_signatures():
+    p, q = np.array([0.9, 0.1, 0, 0]), np.array([0.6, 0.4, 0.2, 0.8])
+    expected = 0.3 * np.log(0.9 / 0.6) - 0.3 * np.log(0.1 / 0.4)  # the second class is in one of them only
+    assert np.isclose(signature_distance(p[None], q)[0], expected, atol=1e-4)
+    assert signature_distance(np.zeros((1, 4)), q)[0] == 0
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_by_hand():
+    a = torch.tensor([0.7, 0.2, 0.1]).double()[:, None]
+    b = torch.tensor([0.1, 0.2, 0.7]).double()[:, None]
+    mean_entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
+    entropy_of_mean = -(2 * 0.4 * np.log(0.4) + 0.2 * np.log(0.2))
+    members = torch.stack([a, b])
+    assert np.isclose(scores.entropy(a).item(), mean_entropy)
+    assert np.isclose(scores.expected_entropy(members).item(), mean_entropy)
+    assert np.isclose(scores.bald(members).item(), entropy_of_mean - mean_entropy)
+    assert np.isclose(scores.least_confidence(a).item(), 0.3)
+    assert np.isclose(scores.margin(a).item(), 0.5)
+    assert np.allclose(scores.class_entropy(a)[:, 0], np.array([0.7, 0.2, 0.1]) * mean_entropy)
+
+
+def test_scores_of_regions_by_hand():
+    p = torch.tensor([0.9, 0.4]).double()[:, None]
+    binary = [-(x * np.log(x) + (1 - x) * np.log(1 - x)) for x in (0.9, 0.4)]
+    assert np.isclose(scores.entropy(p, regions=True).item(), sum(binary))
+    assert np.isclose(scores.least_confidence(p, regions=True).item(), 0.4)
+    assert np.isclose(scores.margin(p, regions=True).item(), 0.8)
+    assert np.isclose(scores.bald(torch.stack([p, p]), regions=True).item(), 0)
+
+
+def test_scores_at_the_ends():
+    certain, equal = torch.tensor([1.0, 0.0])[:, None], torch.tensor([0.5, 0.5])[:, None]
+    for score in (scores.entropy, scores.margin, scores.least_confidence):
+        assert score(certain).item() == 0
+        assert score(certain, regions=True).item() == 0
+    assert np.isclose(scores.entropy(equal).item(), np.log(2))
+    assert scores.margin(equal).item() == 1
+    assert scores.bald(torch.stack([certain, certain])).item() == 0
+
+
+def test_members_one_after_the_other():
+    members = torch.rand(4, 3, 5, 6).softmax(1)
+    heard = scores.Members(regions=False)
+    for p in members:
+        before = p.clone()
+        heard.add(p)
+        assert torch.equal(p, before)
+    assert torch.allclose(heard.mean, members.mean(0))
+    assert torch.allclose(heard.expected_entropy, scores.expected_entropy(members))
+    assert torch.allclose(
+        scores.mutual_information(heard.mean, heard.expected_entropy), scores.bald(members), atol=1e-6
+    )
+
+
+def test_disagreement_by_hand():
+    labels = [np.array([1, 1, 0, 2]), np.array([1, 0, 0, 2]), np.array([1, 1, 0, 0])]
+    first = [1 - 2 / 3, 0, 1 - 2 / 3]  # of the pairs (0, 1), (0, 2), (1, 2)
+    second = [0, 1, 1]
+    whole = scores.disagreement(labels, [1, 2], lambda mask: np.array([mask.sum()]))
+    assert np.isclose(whole[0], np.mean([*first, *second]))
+    ends = scores.disagreement(labels, [1, 2], lambda mask: np.array([mask[:2].sum(), mask[2:].sum()]))
+    assert np.allclose(ends, [np.mean(first), np.mean(second)])  # each half has one class only
+    assert scores.disagreement(labels[:1], [1], lambda mask: np.array([mask.sum()])) == 0
+    assert scores.disagreement(labels, [5], lambda mask: np.array([mask.sum()])) == 0
+
+
+# ---- regions ---------------------------------------------------------------------------------------------------------
+
+
+def test_patches_cover_the_image_to_its_border():
+    windows = Granularity("patch", size=(4, 5, 40)).windows((10, 11, 12), (1, 1, 1), "c")
+    covered = np.zeros((10, 11, 12), bool)
+    for region in windows.regions("c"):
+        assert region.size == (4, 5, 12)  # cut to the image
+        assert covered[region.inside].shape == region.size
+        covered[region.inside] = True
+    assert covered.all()
+    assert len(windows) == len(windows.regions("c")) == 4 * 4 * 1
+
+
+def test_slices_lie_across_the_largest_spacing():
+    windows = Granularity("slice").windows((4, 5, 6), (1, 3, 1), "c")
+    assert windows.regions("c") == [Region("c", (0, n, 0), (4, 1, 6)) for n in range(5)]
+    assert len(Granularity("slice", axis=2).windows((4, 5, 6), (1, 3, 1), "c")) == 6
+    assert Granularity().windows((4, 5, 6), (1, 3, 1), "c").regions("c") == [Region("c", (0, 0, 0), (4, 5, 6))]
+
+
+def test_sizes_and_axes_that_do_not_fit():
+    with pytest.raises(LimitedError, match=r"--axis 3: case c has the axes 0 to 2"):
+        Granularity("slice", axis=3).windows((4, 5, 6), (1, 1, 1), "c")
+    with pytest.raises(LimitedError, match=r"--size 4x5 has 2 numbers, case c 3 axes"):
+        Granularity("patch", size=(4, 5)).windows((4, 5, 6), (1, 1, 1), "c")
+
+
+def test_sums_on_the_scan_itself():
+    values = np.random.default_rng(0).random((2, 6, 9, 7))
+    windows = Granularity("patch", size=(3, 4, 2)).windows(values.shape[1:], (1, 1, 1), "c")
+    sums = Grid((0, 0, 0), values.shape[1:]).sums(values, windows.bounds).reshape(2, -1)
+    for n, region in enumerate(windows.regions("c")):
+        assert np.allclose(sums[:, n], values[(slice(None), *region.inside)].sum((1, 2, 3)))
+
+
+def test_sums_of_a_map_of_another_resolution():
+    """The map has half of the resolution of the scan, of which it covers the voxels 2 to 10; sums are in its voxels."""
+    small = np.random.default_rng(0).random((4, 3))
+    scan = np.zeros((12, 9))
+    scan[2:10, 1:7] = np.kron(small, np.ones((2, 2)))
+    windows = Granularity("patch", size=(3, 5)).windows(scan.shape, (1, 1), "c")
+    sums = Grid((2, 1), (10, 7)).sums(small, windows.bounds).ravel()
+    assert np.allclose(sums, [scan[region.inside].sum() for region in windows.regions("c")])
+
+
+def test_cells_around_middles_tile_the_image():
+    scan = np.random.default_rng(0).random((9, 14))
+    windows = Granularity("patch", size=(4, 6)).windows(scan.shape, (1, 1), "c")
+    cells = Grid((0, 0), scan.shape).sums(scan, windows.middles)
+    assert np.isclose(cells.sum(), scan.sum())
+    middle = [np.add(region.start, np.array(region.size) / 2) for region in windows.regions("c")]
+    nearest = {tuple(v): np.argmin([np.abs(m - np.add(v, 0.5)).max() for m in middle]) for v in np.ndindex(9, 14)}
+    inner = [n for n, m in enumerate(middle) if nearest[tuple(np.floor(m).astype(int))] == n]
+    assert inner  # the middle voxel of a region is in its own cell
+    voxel = np.zeros((9, 14))
+    voxel[tuple(np.floor(middle[inner[0]]).astype(int))] = 1
+    assert Grid((0, 0), scan.shape).sums(voxel, windows.middles).ravel()[inner[0]] > 0
