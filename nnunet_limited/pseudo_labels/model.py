@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from nnunet_limited.trainers.run import (
 )
 
 CHECKPOINT = "checkpoint_final.pth"
+NOISE = 0.1  # standard deviations of a normalised image
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,38 @@ class Predictor:
             confidence = probability.max(0)
         members = [self._to_scan(each, properties)[0] for each in logits] if len(logits) > 1 else []
         return label, confidence, members
+
+    def probabilities(self, image: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield what each member predicts for a preprocessed ``image``, as probabilities (c, *spatial) on its grid.
+
+        A single fold becomes an ensemble by mirroring the image, or by noise where mirroring is not allowed.
+        """
+        flat = len(self.host.configuration_manager.patch_size) == 2
+        axes = [int(axis) + (2 if flat else 1) for axis in self.host.allowed_mirroring_axes or ()]
+        flips: list[tuple[int, ...]] = [()]
+        noise = np.zeros(1)
+        if len(self.members) == 1 and axes:
+            flips = [some for n in range(len(axes) + 1) for some in combinations(axes, n)]
+        elif len(self.members) == 1:
+            noise = np.array([0.0] + 3 * [NOISE])
+        random = torch.Generator().manual_seed(0)
+        self.host.use_mirroring = False
+        try:
+            for parameters in self.members:
+                self.host.list_of_parameters = [parameters]
+                for flip, level in product(flips, noise):
+                    shown = torch.from_numpy(image)
+                    shown = shown + level * torch.randn(shown.shape, generator=random) if level else shown
+                    logits = self.host.predict_logits_from_preprocessed_data(shown.flip(flip)).flip(flip)
+                    yield self.host.label_manager.apply_inference_nonlin(logits.float())
+        finally:
+            self.host.use_mirroring = True
+
+    def to_scan(self, probabilities: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
+        """Return the label (*spatial), on the scan's grid, of what :meth:`probabilities` yields or its mean."""
+        if self.host.label_manager.has_regions:
+            return self._to_scan(torch.logit(probabilities, 1e-6), properties)[0]
+        return self._to_scan(probabilities.clamp_min(1e-6).log(), properties)[0]
 
     def _to_scan(self, logits: torch.Tensor, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
