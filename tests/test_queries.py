@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import nnunet_limited.queries.baselines
-import nnunet_limited.queries.diverse  # noqa: F401
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import scores
 from nnunet_limited.queries.diverse import signature_distance
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Granularity, Grid, Region
-from nnunet_limited.queries.strategy import STRATEGIES, find_strategy
+from nnunet_limited.queries.strategy import find_strategy, strategies
 
-NAMES = sorted(STRATEGIES)
+NAMES = list(strategies())
 FEATURES = {"encoder": 5, "gradient": 6, "signature": 9}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from nnunet_limited.errors import LimitedError
 
@@ -69,3 +70,18 @@ def classes(label: np.ndarray, ignore: int) -> list[int]:
 def only(label: np.ndarray, annotated: np.ndarray, ignore: int) -> np.ndarray:
     """Return ``label`` where ``annotated`` and ``ignore`` elsewhere."""
     return np.where(annotated, label, np.asarray(ignore, label.dtype))
+
+
+def outlines(label: np.ndarray, annotated: np.ndarray, ignore: int, axis: int = 0) -> tuple[int, int]:
+    """Return how many outlines of objects there are in the ``annotated`` part of ``label``, and in how many slices.
+
+    An outline is that of one foreground object in one slice across ``axis``; a slice without any counts for one, as
+    someone has looked at it. A 2D image is one slice.
+    """
+    label, annotated = (a[None] if a.ndim == 2 else np.moveaxis(a, axis, 0) for a in (label, annotated))
+    planes = [n for n in range(len(label)) if annotated[n].any()]
+    marks = 0
+    for n in planes:
+        present = [value for value in classes(label[n][annotated[n]], ignore) if value]
+        marks += max(1, sum(ndimage.label((label[n] == value) & annotated[n])[1] for value in present))
+    return marks, len(planes)

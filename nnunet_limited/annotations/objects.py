@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from nnunet_limited.annotations.annotation import Annotation, Box, classes, only
+from nnunet_limited.annotations.annotation import Annotation, Box, classes, only, outlines
 
 
 def boxes(label: np.ndarray, ignore: int, rng: np.random.Generator, margin: float = 0.0) -> Annotation:
@@ -85,7 +85,7 @@ def patches(
     """Annotate ``count`` patches of ``size`` of ``label`` (2D or 3D, integers) in full.
 
     Their centres are random voxels of each class in turn, foreground first. A mark is the outline of one object in one
-    slice.
+    slice, or a look at a slice without any.
     """
     annotated = np.zeros(label.shape, bool)
     present = classes(label, ignore)
@@ -96,15 +96,7 @@ def patches(
         inside = tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))
         annotated[inside] = True
     annotated &= label != ignore
-    planes = [(one, mask) for one, mask in zip(*_planes(label, annotated), strict=True) if mask.any()]
-    marks = sum(
-        ndimage.label((one == value) & mask)[1] for one, mask in planes for value in classes(one[mask], ignore) if value
-    )
-    return Annotation(only(label, annotated, ignore), max(marks, len(planes)), len(planes))
-
-
-def _planes(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(array[None] if array.ndim == 2 else array for array in arrays)
+    return Annotation(only(label, annotated, ignore), *outlines(label, annotated, ignore))
 
 
 def _objects(label: np.ndarray, ignore: int) -> Iterator[tuple[int, np.ndarray, tuple[slice, ...]]]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,14 @@ def write_view(
     origin: dict[str, Any],
     processes: int,
     check: Callable[[dict[str, dict[str, Any]]], None] | None = None,
+    hidden: Collection[str] = (),
 ) -> dict[str, Any]:
     """Make the raw dataset ``name``, in which some cases have sparse labels; return its record.
 
-    All other cases keep the label they have, if any.
-
     ``annotate(case, target, reader_class, ignore, *arguments[case])`` writes the sparse label of a case to ``target``
-    and returns what is to be recorded of it; ``check`` may refuse what is recorded of all. Dense labels are copied to
-    ``labelsVal/`` to validate on. The folder appears when it is complete.
+    and returns what is to be recorded of it; ``check`` may refuse what is recorded of all. All other cases keep the
+    label they have, if any. Dense labels are copied to ``labelsVal/`` to validate on. The labels that ``hidden`` cases
+    have in ``dataset`` are neither kept nor copied. The folder appears when it is complete.
     """
     folder = view_folder(name)
     cases = list(arguments)
@@ -72,20 +72,20 @@ def write_view(
         about = dict(zip(cases, run_all(annotate, tasks, processes, "Annotating"), strict=True))
         if check is not None:
             check(about)
-        for case in cases:
-            dense = dataset.cases[case].truth or dataset.cases[case].label
+        kept = [case for case in dataset.labeled if case not in {*about, *hidden}]
+        for case in (*(case for case in cases if case not in hidden), *kept):
+            dense = dataset.cases[case].truth or (dataset.cases[case].label if case in about else None)
             if dense is not None:
                 shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
                 spacing = dense.with_name(f"{dense.name.removesuffix(ending)}.json")  # as nnU-Net has it beside TIFF
                 if spacing.is_file():
                     shutil.copyfile(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
-        kept = [case for case in dataset.labeled if case not in about]
         record = {**origin, "dataset": dataset.name, "ignore": ignore, "kept": kept, "cases": about}
         for sub in (TRUTH_FOLDER, BOX_FOLDER):
             with contextlib.suppress(OSError):  # what it holds is why it is there
                 (scratch / sub).rmdir()
         write_json(scratch / RECORD, record)
-        write_json(scratch / "dataset.json", _description(dataset, folder, cases, ignore))
+        write_json(scratch / "dataset.json", _description(dataset, folder, cases, kept, _declared(dataset, about)))
         scratch.rename(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -94,7 +94,15 @@ def write_view(
     return record
 
 
-def _description(dataset: RawDataset, folder: Path, cases: Sequence[str], ignore: int) -> dict[str, Any]:
+def _declared(dataset: RawDataset, about: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Return the ignore label as dataset.json has it, if any label is sparse or may be."""
+    sparse = any(one.get("annotated_share", 0) < 1 for one in about.values())
+    return {"ignore": ignore_of(dataset)} if sparse or "ignore" in dataset.dataset_json["labels"] else {}
+
+
+def _description(
+    dataset: RawDataset, folder: Path, cases: Sequence[str], others: Sequence[str], ignore: dict[str, int]
+) -> dict[str, Any]:
     """Return the view's dataset.json, whose paths stay right if all raw datasets move together."""
     ending = dataset.dataset_json["file_ending"]
 
@@ -105,12 +113,12 @@ def _description(dataset: RawDataset, folder: Path, cases: Sequence[str], ignore
         return [relative(file) for file in dataset.cases[case].images]
 
     labels = {case: f"{SPARSE_FOLDER}/{case}{ending}" for case in cases}
-    for case in dataset.labeled:
+    for case in others:
         labels.setdefault(case, relative(dataset.cases[case].label))
     kept = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
     return {
         **kept,
-        "labels": {**dataset.dataset_json["labels"], "ignore": ignore},
+        "labels": {**dataset.dataset_json["labels"], **ignore},
         "numTraining": len(labels),
         "dataset": {case: {"images": images(case), "label": labels[case]} for case in sorted(labels)},
         "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in labels},

@@ -35,6 +35,10 @@ class Granularity:
     axis: int | None = None
     size: tuple[int, ...] = ()
 
+    def plane_axis(self, spacing: Sequence[float]) -> int:
+        """Return the axis across which people draw: that of the slices asked for, or the one of largest spacing."""
+        return int(np.argmax(spacing)) if self.axis is None else self.axis
+
     def windows(self, shape: Sequence[int], spacing: Sequence[float], case: str) -> Windows:
         """Return the candidates of a case: all slices, or patches at every half of their size and at the border.
 
@@ -43,17 +47,18 @@ class Granularity:
         if self.kind == "case":
             return Windows(tuple(np.zeros(1, int) for _ in shape), tuple(shape))
         if self.kind == "slice":
-            axis = int(np.argmax(spacing)) if self.axis is None else self.axis
+            axis = self.plane_axis(spacing)
             if axis >= len(shape):
                 raise LimitedError(f"--axis {axis}: case {case} has the axes 0 to {len(shape) - 1}; choose one of them")
             size = tuple(1 if a == axis else n for a, n in enumerate(shape))
             return Windows(tuple(np.arange(n - s + 1) for n, s in zip(shape, size, strict=True)), size)
-        if len(self.size) != len(shape):
+        size = (1, *self.size) if shape[0] == 1 and len(self.size) == len(shape) - 1 else self.size  # a 2D image
+        if len(size) != len(shape):
             raise LimitedError(
                 f"--size {'x'.join(map(str, self.size))} has {len(self.size)} numbers, case {case} {len(shape)} axes; "
                 "give one for each"
             )
-        size = tuple(min(s, n) for s, n in zip(self.size, shape, strict=True))
+        size = tuple(min(s, n) for s, n in zip(size, shape, strict=True))
         places = [np.unique([*range(0, n - s + 1, max(1, s // 2)), n - s]) for n, s in zip(shape, size, strict=True)]
         return Windows(tuple(places), size)
 
@@ -114,6 +119,17 @@ class Grid:
             low_end, high_end = (_at(summed, (np.asarray(place) - low) / scale) for place in (start, stop))
             total = np.moveaxis(high_end - low_end, -1, axis)
         return total
+
+    def spread(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Return a map (*spatial) on a scan of ``shape``, each voxel that of the map below its middle; 0 outside."""
+        places, inside = [], np.ones(tuple(shape), bool)
+        for axis, (low, high, size) in enumerate(zip(self.lower, self.upper, shape, strict=True)):
+            place = (np.arange(size) + 0.5 - low) / (high - low)
+            line = [1] * len(shape)
+            line[axis] = size
+            inside &= ((place >= 0) & (place < 1)).reshape(line)
+            places.append((place.clip(0, 1 - 1e-9) * values.shape[axis]).astype(int))
+        return np.where(inside, values[np.ix_(*places)], 0)
 
 
 def _at(summed: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -33,11 +33,16 @@ class Strategy(ABC):
     def query(
         self, pool: Pool, budget: int, seed: int, return_utilities: bool = False
     ) -> list[int] | tuple[list[int], np.ndarray]:
+        """Return what :meth:`ranked` does, without the utilities unless they are asked for."""
+        chosen, utilities = self.ranked(pool, budget, seed)
+        return (chosen, utilities) if return_utilities else chosen
+
+    def ranked(self, pool: Pool, budget: int, seed: int) -> tuple[list[int], np.ndarray]:
         """Return the numbers of up to ``budget`` regions of ``pool``, in the order in which they are to be annotated.
 
-        They overlap neither each other nor what is blocked; there are fewer only if no more such regions are left. With
-        ``return_utilities`` also an array (chosen, n): what each choice went by, nan for a region that was not free.
-        Raises LimitedError for a budget below 1 and a pool without free region, or without what the strategy needs.
+        They overlap neither each other nor what is blocked; there are fewer only if no more such regions are left. The
+        second result (chosen, n) is what each choice went by, nan for a region that was not free. Raises LimitedError
+        for a budget below 1, and a pool without a free region or without what the strategy needs.
         """
         if budget < 1:
             raise LimitedError(f"budget {budget} asks for nothing; ask for at least 1 region")
@@ -46,18 +51,27 @@ class Strategy(ABC):
         if not choice.free.any():
             raise LimitedError("no region is left to ask for: all of the pool is annotated, or validated on")
         self.choose(choice, budget, rng)
-        return (choice.indices, np.stack(choice.utilities)) if return_utilities else choice.indices
+        return choice.indices, np.stack(choice.utilities)
 
     @abstractmethod
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
         """Take up to ``budget`` regions."""
 
 
+def strategies() -> dict[str, type[Strategy]]:
+    """Return every strategy by its name."""
+    import nnunet_limited.queries.baselines
+    import nnunet_limited.queries.diverse  # noqa: F401, they register theirs
+
+    return dict(sorted(STRATEGIES.items()))
+
+
 def find_strategy(name: str) -> Strategy:
     """Return the strategy of a name; raise LimitedError if there is none."""
-    if name not in STRATEGIES:
-        raise LimitedError(f"strategy {name!r} is none of {', '.join(sorted(STRATEGIES))}; choose one")
-    return STRATEGIES[name]()
+    known = strategies()
+    if name not in known:
+        raise LimitedError(f"strategy {name!r} is none of {', '.join(known)}; choose one")
+    return known[name]()
 
 
 class TopScore(Strategy):

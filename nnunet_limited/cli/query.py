@@ -1,0 +1,191 @@
+"""``nnunet-limited query`` and ``nnunet-limited absorb``: what to annotate next, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
+from nnunet_limited.cli.sparsify import voxels
+from nnunet_limited.cli.train import DatasetArgument, DeviceOption
+from nnunet_limited.errors import LimitedError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("query")(query)
+    app.command("absorb")(absorb)
+
+
+def _progress(cases: list[str]) -> Iterable[str]:
+    """Show on a terminal how far the pool is."""
+    shown = Console(stderr=True)
+    return track(cases, "Cases", console=shown, disable=not shown.is_terminal)
+
+
+def query(
+    dataset: DatasetArgument,
+    configuration: Annotated[
+        str | None, typer.Argument(help="2d, 3d_fullres, … of the model; leave it out for a cold start.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to make for the annotators, e.g. round_1.")] = Path("round_1"),
+    items: Annotated[int | None, typer.Option(min=1, help="Budget: how many to annotate.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=1, help="Budget in minutes of work, by estimate.")] = None,
+    what: Annotated[
+        Literal["case", "slice", "patch"], typer.Option(help="What is annotated: whole cases, slices or 3D patches.")
+    ] = "case",
+    size: Annotated[str | None, typer.Option(help="Voxels of a patch along each axis (z, y, x): 16x64x64.")] = None,
+    axis: Annotated[int | None, typer.Option(min=0, max=2, help="Axis of slices; default: largest spacing.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="How to choose; default: clasp_pe, for a cold start typiclust.")
+    ] = None,
+    trainer: Annotated[str | None, typer.Option("-tr", help="Trainer of the model.")] = None,
+    plans: Annotated[str | None, typer.Option("-p", help="Plans of the model.")] = None,
+    folds: Annotated[list[int] | None, typer.Option("-f", help="Fold; repeatable. Default: all.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Cold start: split that says what is annotated; default: cases with a label.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Cold start: .npz with an array of features for each case, e.g. embeddings.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are planned; clasp_pe explores in early ones.")] = 5,
+    overlap: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of a region that may be annotated already; default 0 for patches."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="That an outline in one slice takes, for the estimate.")] = 79.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what to annotate next, and write a folder with all that annotators need.
+
+    With a model: nnunet-limited query 501 3d_fullres -tr LimitedSparseTrainer -p nnUNetPlans_l8 --what patch --size
+    16x64x64 --items 20 --out round_1. Without one: nnunet-limited query 501 --items 4 --out round_1
+    """
+    from nnunet_limited.host.extras import need
+    from nnunet_limited.queries.ask import Asker
+    from nnunet_limited.queries.regions import Granularity
+    from nnunet_limited.queries.request import QueryRequest, round_of
+    from nnunet_limited.trainers.launch import TrainRequest, choose_device
+
+    need("al", "query", "jinja2")
+    cold = (configuration, trainer, plans) == (None, None, None)
+    if not cold and None in (configuration, trainer, plans):
+        given = f"configuration={configuration}, -tr {trainer}, -p {plans}"
+        raise LimitedError(f"{given}: a model is named by all three; give them, or none for a cold start")
+    for option, value, belongs in (
+        ("--split", split, cold),
+        ("--features", features, cold),
+        ("-f", folds, not cold or split is not None),
+        ("--size", size, what == "patch"),
+        ("--axis", axis, what == "slice"),
+    ):
+        if value is not None and not belongs:
+            raise LimitedError(f"{option} {value} says nothing here; leave it out (see nnunet-limited query --help)")
+    if what == "patch" and size is None:
+        raise LimitedError("--what patch needs --size, the voxels of a patch along each axis; give e.g. 16x64x64")
+    model = None
+    if configuration is not None and trainer is not None and plans is not None:
+        model = TrainRequest(dataset, configuration, "0", trainer, plans)
+    request = QueryRequest(
+        dataset,
+        out,
+        strategy or ("typiclust" if cold else "clasp_pe"),
+        items,
+        minutes,
+        Granularity(what, axis, voxels(size) if size is not None else ()),
+        seed,
+        model,
+        tuple(folds or ()),
+        split,
+        features,
+        round_of(dataset),
+        rounds,
+        overlap,
+        seconds,
+    )
+    chosen = choose_device(device)
+    asker = Asker(request)
+    asker.score(chosen, _progress)
+    made = asker.hand_over(asker.choose(), chosen, _progress)
+    if as_json:
+        show_json({**made.origin, "queries": [one.as_dict() for one in made.queries]})
+        return
+    rows = []
+    for number, one in enumerate(made.queries, 1):
+        place = ["x".join(map(str, part)) for part in (one.region.start, one.region.size)]
+        rows.append((number, one.region.case, *place, f"{one.minutes:.3g}"))
+    show_table(f"What to annotate in {made.origin['dataset']}", ("", "case", "start", "size", "minutes"), rows)
+    if items is not None and len(made.queries) < items:
+        console.print(f"{len(made.queries)} instead of {items}: there is no more to ask for.")
+    console.print(f"wrote {out}: look at {out / 'index.html'}, annotate the files of {out / 'labels'}", highlight=False)
+    show_next(f"nnunet-limited absorb {out} --out Dataset{_next_number()}_{made.origin['dataset'][11:]}")
+
+
+def _next_number() -> str:
+    """Return the next free number of a dataset above 600."""
+    from nnunet_limited.host.dataset import nnunet_folder
+
+    taken = {
+        folder.name[7:10]
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed")
+        if nnunet_folder(variable).is_dir()
+        for folder in nnunet_folder(variable).iterdir()
+    }
+    return next(f"{n:03d}" for n in range(601, 1000) if f"{n:03d}" not in taken)
+
+
+def absorb(
+    folder: Annotated[Path, typer.Argument(help="Folder of a round, annotated.")],
+    out: Annotated[str, typer.Option(help="Name of the dataset to make, e.g. Dataset601_Heart.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the split to make; default r1 for round 1 and so on.")
+    ] = None,
+    accept_unchanged: Annotated[
+        bool,
+        typer.Option("--accept-unchanged", help="Files that are as they were handed out are answers too."),
+    ] = False,
+    oracle: Annotated[
+        Path | None, typer.Option(help="Simulation: folder of dense labels that answers every query.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check what came back of a round, and make the dataset and the split of the next one.
+
+    Answers may be partial; what is missing can be asked again. Nothing that was there is changed. Example:
+    nnunet-limited absorb round_1 --out Dataset601_Heart
+    """
+    from nnunet_limited.host.dataset import nnunet_folder
+    from nnunet_limited.host.parallel import default_processes
+    from nnunet_limited.queries.absorb import AbsorbRequest
+    from nnunet_limited.queries.absorb import absorb as make
+
+    record = make(AbsorbRequest(folder, out, name, accept_unchanged, oracle), default_processes())
+    if as_json:
+        show_json(record)
+        return
+    rows: list[tuple[Any, ...]] = []
+    for number, one in enumerate(record["queries"], 1):
+        done = one["annotated"]
+        state = "done" if done == 1 else "not answered" if not done else f"{100 * done:.0f} % annotated"
+        rows.append((number, one["case"], "x".join(map(str, one["start"])), "x".join(map(str, one["size"])), state))
+    show_table(f"Answers of {folder}", ("", "case", "start", "size", "state"), rows)
+    sums = {key: sum(about[key] for about in record["cases"].values()) for key in ("foreground_voxels", "minutes")}
+    console.print(
+        f"{sums['foreground_voxels']:,} voxels of foreground, about {sums['minutes']:.0f} minutes of outlining."
+    )
+    console.print(f"wrote {nnunet_folder('nnUNet_raw') / out} and its split {record['split']}", highlight=False)
+    model = record["model"] or {"configuration": "3d_fullres", "trainer": "LimitedSparseTrainer"}
+    plans, configuration = f"nnUNetPlans_{record['split']}", model["configuration"]
+    of_model = f"{out} {configuration} -tr {model['trainer']} -p {plans}"
+    show_next(
+        f"nnunet-limited plan {out} --split {record['split']} -c {configuration}",
+        f"nnunet-limited crossval {of_model}",
+        f"nnunet-limited query {of_model} --out round_{record['round'] + 1}",
+    )

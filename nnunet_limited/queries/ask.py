@@ -1,0 +1,284 @@
+"""Choose what to annotate next: score the pool by a model, or describe it without one, and let a strategy choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_limited.annotations.view import ignore_of
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import file_hash, replacing
+from nnunet_limited.host.parallel import default_processes
+from nnunet_limited.pseudo_labels.model import CHECKPOINT
+from nnunet_limited.queries import cold_start
+from nnunet_limited.queries.diverse import ENCODER
+from nnunet_limited.queries.hand_over import View, write_case, write_pictures
+from nnunet_limited.queries.pool import Pool
+from nnunet_limited.queries.regions import Grid, Region, Windows
+from nnunet_limited.queries.request import Field, QueryRequest
+from nnunet_limited.queries.rounds import Query, Round, begin_round, within
+from nnunet_limited.queries.scorer import Known, Scorer
+from nnunet_limited.queries.strategy import Strategy, find_strategy
+from nnunet_limited.splits import Split, load_split
+from nnunet_limited.trainers.run import load_run_split
+
+SCORES = ".scores"
+Track = Callable[[list[str]], Iterable[str]]
+
+
+class Asker:
+    """One round of queries, from the check of what is asked for to the choice."""
+
+    def __init__(self, request: QueryRequest) -> None:
+        """Check the request; raise LimitedError for what cannot be asked."""
+        self.request = request
+        self.strategy = find_strategy(request.strategy)
+        if (request.items is None) == (request.minutes is None):
+            raise LimitedError("a budget is a number of --items or of --minutes; give one of the two")
+        self.raw = RawDataset.load(request.dataset)
+        self.split = self._split()
+        folds = [self.split.fold(k) for k in request.folds or range(len(self.split.folds))] if self.split else []
+        self.field = Field.of(self.raw, folds, self.label)
+        if request.model is None:
+            _refuse_cold(self.strategy, request)
+        origin = self._origin()
+        begin_round(request.out, origin)
+        self.origin = origin
+
+    # ---- what may be asked for ---------------------------------------------------------------------------------------
+
+    def _split(self) -> Split | None:
+        request = self.request
+        if request.model is not None:
+            return load_run_split(request.model.load_plans())
+        if request.split is None:
+            return None
+        from nnunet_limited.planners.plan import plans_folder
+
+        return load_split(plans_folder(self.raw.name), request.split)
+
+    def label(self, case: str) -> np.ndarray:
+        """Return the label image of an annotated case."""
+        label, _ = self.raw.reader()().read_seg(str(self.raw.cases[case].label))
+        return np.asarray(label[0])
+
+    def _origin(self) -> dict[str, Any]:
+        """Return all that the queries depend on."""
+        request = self.request
+        origin: dict[str, Any] = {
+            "dataset": self.raw.name,
+            "round": request.number,
+            "rounds": request.rounds,
+            "strategy": request.strategy,
+            "seed": request.seed,
+            "items": request.items,
+            "minutes": request.minutes,
+            "granularity": [request.granularity.kind, request.granularity.axis, list(request.granularity.size)],
+            "overlap": request.most_annotated,
+            "seconds": request.seconds,
+            "split": self.split.name if self.split else None,
+            "split_hash": self.split.hash if self.split else None,
+            "folds": list(request.folds or range(len(self.split.folds))) if self.split else [],
+            "features": file_hash(request.features) if request.features and request.features.is_file() else None,
+            "model": None,
+        }
+        model = request.model
+        if model is not None:
+            checkpoints = {}
+            for fold in origin["folds"]:
+                file = model.results / f"fold_{fold}" / CHECKPOINT
+                if not file.is_file():
+                    raise LimitedError(f"{file} does not exist; train fold {fold} of {model.trainer} first")
+                checkpoints[str(fold)] = file_hash(file)
+            about = {"trainer": model.trainer, "plans": model.plans, "configuration": model.configuration}
+            origin["model"] = {**about, "checkpoints": checkpoints}
+        return origin
+
+    # ---- scoring -----------------------------------------------------------------------------------------------------
+
+    def score(self, device: str, track: Track) -> None:
+        """Score or describe every case that is not done yet; memory does not grow with their number."""
+        cases = self.field.pool
+        if self.strategy.features is not None:
+            cases = sorted({*cases, *self.field.known})
+        missing = [case for case in cases if not self._file(case).is_file()]
+        if not missing:
+            return
+        make = self._scorer(device)
+        with ThreadPoolExecutor(max(1, default_processes() // 2)) as workers:
+            waiting: list[Future[None]] = []
+            for case in track(missing):
+                waiting.append(workers.submit(self._finish, case, make(case)))
+                if len(waiting) > workers._max_workers:
+                    waiting.pop(0).result()
+            for last in waiting:
+                last.result()
+
+    def _scorer(self, device: str) -> Callable[[str], Callable[[], Known]]:
+        """Return what does the first part of the work on a case and returns the rest."""
+        if self.request.model is None:
+            return lambda case: partial(self._describe, case)
+        values = sorted(self.raw.foreground_values)
+        return Scorer(self.request, self.strategy, self.field, values, self.origin["folds"], device)
+
+    def _finish(self, case: str, work: Callable[[], Known]) -> None:
+        self.save(case, *work())
+
+    def _file(self, case: str) -> Path:
+        return self.request.out / SCORES / f"{case}.npz"
+
+    def save(self, case: str, windows: Windows, known: dict[str, np.ndarray]) -> None:
+        """Write what is known of the windows of a case, with the share of each that is annotated."""
+        if case in self.field.known:
+            annotated = self.label(case) != ignore_of(self.raw)
+            whole = Grid((0.0,) * annotated.ndim, tuple(map(float, annotated.shape)))
+            share = whole.sums(annotated, windows.bounds).reshape(len(windows)) / np.prod(windows.size)
+        else:
+            share = np.zeros(len(windows))
+        content: dict[str, Any] = {f"start_{axis}": start for axis, start in enumerate(windows.starts)}
+        content |= {"size": np.array(windows.size), "annotated": share, **known}
+        with replacing(self._file(case)) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **content)
+
+    def _describe(self, case: str) -> Known:
+        shape, spacing, about = cold_start.describe(self.raw.cases[case], self.raw.reader())
+        windows = self.request.granularity.windows(shape, spacing, case)
+        looks = windows.size[self.request.granularity.plane_axis(spacing)] * self.request.seconds / 60
+        return windows, {"about": about, "minutes": np.full(len(windows), looks)}
+
+    # ---- choosing ----------------------------------------------------------------------------------------------------
+
+    def choose(self) -> list[Query]:
+        """Return what the strategy chooses out of all that was scored."""
+        request = self.request
+        pool, minutes = self.pool()
+        count = request.items
+        if count is None:
+            assert request.minutes is not None
+            count = max(1, int(np.ceil(request.minutes / max(float(np.median(minutes)), 1e-6)))) * 2
+            count = min(count, len(pool))
+        picked, utilities = self.strategy.ranked(pool, count, request.seed)
+        queries = []
+        for turn, index in enumerate(picked):
+            score = float(utilities[turn][index])
+            why = _why(pool, index, self.strategy, self.class_names())
+            queries.append(Query(pool.regions[index], score, round(float(minutes[index]), 2), why))
+        return queries if request.minutes is None else within(queries, request.minutes)
+
+    # ---- handing over ------------------------------------------------------------------------------------------------
+
+    def hand_over(self, queries: list[Query], device: str, track: Track) -> Round:
+        """Write what annotators need, and at the end the record of the round, which is returned."""
+        scorer = None if self.request.model is None else self._scorer(device)
+        asked = Round(self.request.out, self.origin, tuple(queries), {})
+        views: dict[Region, View] = {}
+        hashes = {}
+        for case in track(asked.cases):
+            label = entropy = None
+            if isinstance(scorer, Scorer):
+                label, entropy = scorer.on_scan(case)
+            regions = asked.of(case)
+            before = self.label(case) if case in self.field.known else None
+            image, properties, hashes[case] = write_case(asked.folder, self.raw, case, regions, label, before)
+            spacing = properties["spacing"]
+            axis = self.request.granularity.plane_axis(spacing)
+            views |= {region: View.of(region, image, label, entropy, spacing, axis) for region in regions}
+        title = f"Round {self.request.number} of {self.raw.name}: what to annotate next"
+        classes = {name: [value] for value, name in self.class_names().items()}
+        write_pictures(asked.folder, title, [(query, views[query.region]) for query in queries], classes)
+        done = replace(asked, prefilled=hashes)
+        done.write()
+        return done
+
+    def class_names(self) -> dict[int, str]:
+        """Return the name of each single label, by value."""
+        labels = self.raw.dataset_json["labels"]
+        names = {int(value): name for name, value in labels.items() if not isinstance(value, list)}
+        return {value: names.get(value, str(value)) for value in sorted(self.raw.foreground_values)}
+
+    def pool(self) -> tuple[Pool, np.ndarray]:
+        """Return the candidates, and the minutes that each is thought to take."""
+        parts: dict[str, list[np.ndarray]] = {}
+        known: dict[str, list[np.ndarray]] = {}
+        regions = []
+        askable = set(self.field.pool)
+        described = self._descriptions()
+        for file in sorted((self.request.out / SCORES).glob("*.npz")):
+            case = file.name.removesuffix(".npz")
+            with np.load(file) as stored:
+                content = {key: stored[key] for key in stored.files if key != "about"}
+            size = tuple(int(s) for s in content.pop("size"))
+            starts = tuple(content.pop(f"start_{axis}") for axis in range(len(size)))
+            share = content.pop("annotated")
+            if case in described:
+                content[f"features_{ENCODER}"] = np.repeat(described[case][None], len(share), axis=0)
+            for key in [key for key in content if key.startswith("features_")]:
+                known.setdefault(key, []).append(content[key][share > 0.5])
+            if case not in askable:
+                continue
+            free = share <= self.request.most_annotated
+            found = Windows(starts, size).regions(case)
+            regions += [region for region, one in zip(found, free, strict=True) if one]
+            for key, values in content.items():
+                parts.setdefault(key, []).append(values[free])
+        if not regions:
+            raise LimitedError("no region is left to ask for: all of the pool is annotated; stop here")
+        joined = {key: np.concatenate(values) for key, values in parts.items()}
+        progress = (self.request.number - 1) / max(1, self.request.rounds - 1)
+        pool = Pool(
+            regions,
+            {key.removeprefix("score_"): joined[key] for key in joined if key.startswith("score_")},
+            joined.get("class_scores"),
+            joined.get("foreground"),
+            joined.get("border"),
+            {key.removeprefix("features_"): joined[key] for key in joined if key.startswith("features_")},
+            {key.removeprefix("features_"): np.concatenate(values) for key, values in known.items()},
+            progress=min(1.0, progress),
+        )
+        return pool, joined["minutes"]
+
+    def _descriptions(self) -> dict[str, np.ndarray]:
+        """Return the features of each case for a cold start."""
+        if self.request.model is not None or self.strategy.features is None:
+            return {}
+        files = sorted((self.request.out / SCORES).glob("*.npz"))
+        cases = [file.name.removesuffix(".npz") for file in files]
+        if self.request.features is not None:
+            features = cold_start.given_features(self.request.features, cases)
+        else:
+            features = np.stack([np.load(file)["about"] for file in files])
+        return dict(zip(cases, cold_start.components(features), strict=True))
+
+
+def _refuse_cold(strategy: Strategy, request: QueryRequest) -> None:
+    if strategy.needs_model:
+        raise LimitedError(
+            f"--strategy {request.strategy} needs a trained model; give its -tr, -p and configuration, or begin with "
+            "--strategy typiclust, core_set or random"
+        )
+    if strategy.features is not None and request.granularity.kind != "case":
+        raise LimitedError(
+            f"--strategy {request.strategy} without a model compares whole cases; give --what case, or another strategy"
+        )
+
+
+def _why(pool: Pool, index: int, strategy: Strategy, names: dict[int, str]) -> str:
+    """Return in words what is known of a region that was chosen."""
+    told = []
+    for key, name in (("entropy", "entropy"), ("bald", "disagreement of the members")):
+        if key in pool.scores:
+            values = pool.scores[key]
+            above = 100 * float((values > values[index]).mean())
+            told.append(f"{name} {values[index]:.3g} (higher in {above:.0f} % of the candidates)")
+    if pool.foreground is not None and pool.foreground[index].any():
+        shown = [name for name, count in zip(names.values(), pool.foreground[index], strict=False) if count >= 1]
+        told.append(f"predicted there: {', '.join(shown)}")
+    about = type(strategy).__doc__ or ""
+    return "; ".join(told) or about.splitlines()[0].rstrip(".")

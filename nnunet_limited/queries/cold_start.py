@@ -1,0 +1,71 @@
+"""Features of whole scans for a cold start, when there is no model yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.measure import block_reduce
+from skimage.transform import resize
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import Case
+
+PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
+BLOCKS = 4
+COMPONENTS = 32
+
+
+def describe(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[float, ...], np.ndarray]:
+    """Return a scan's shape, spacing and description (f,).
+
+    That is what nnU-Net's fingerprint holds of an image (sizes and spacings as logarithms, percentiles of the
+    intensities of each channel), and the means of the normalised channels in 4 x 4 x 4 blocks.
+    """
+    try:
+        image, properties = reader_class().read_images([str(file) for file in case.images])
+    except Exception as error:
+        raise LimitedError(f"image {case.images[0]} cannot be read ({error}); mend or remove it") from error
+    shape, spacing = image.shape[1:], tuple(float(s) for s in properties["spacing"])
+    parts = [np.log(shape), np.log(spacing)]
+    for channel in image.astype(np.float32):
+        levels = np.percentile(channel, PERCENTILES)
+        low, high = levels[0], max(levels[-1], levels[0] + 1e-6)
+        shown = (channel.clip(low, high) - low) / (high - low)
+        means = block_reduce(shown, tuple(-(-size // BLOCKS) for size in shape), np.mean)
+        parts += [levels, resize(means, (BLOCKS,) * means.ndim, order=1).ravel()]
+    return tuple(shape), spacing, np.concatenate(parts)
+
+
+def components(features: np.ndarray) -> np.ndarray:
+    """Return the first principal components of standardised features (n, up to 32)."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    standard = StandardScaler().fit_transform(features)
+    count = min(COMPONENTS, *standard.shape)
+    return np.asarray(PCA(count, svd_solver="full").fit_transform(standard))
+
+
+def given_features(file: Path, cases: list[str]) -> np.ndarray:
+    """Return the features (n, f) that a ``.npz`` file has for each case under its name, such as those of a network.
+
+    Raises LimitedError for a case that is missing, and for features of another length.
+    """
+    if not file.is_file():
+        raise LimitedError(f"--features {file} does not exist; write one array a case with numpy.savez")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            found = {case: np.asarray(stored[case], float).ravel() for case in cases if case in stored}
+    except (ValueError, OSError) as error:
+        raise LimitedError(f"--features {file} cannot be read ({error}); write it with numpy.savez") from error
+    for case in cases:
+        if case not in found:
+            raise LimitedError(f"--features {file} has no array named {case!r}; add it")
+        if len(found[case]) != len(found[cases[0]]):
+            raise LimitedError(
+                f"--features {file}: {case!r} has {len(found[case])} numbers, {cases[0]!r} {len(found[cases[0]])}; "
+                "give as many for each case"
+            )
+    return np.stack([found[case] for case in cases])

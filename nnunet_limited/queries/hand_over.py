@@ -1,0 +1,159 @@
+"""What annotators get: images, label files to begin with, and pictures of each query."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from nnunet_limited.annotations.view import ignore_of
+from nnunet_limited.evaluation.overlay import show_image, show_labels
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import file_hash, replacing
+from nnunet_limited.queries.regions import Region
+from nnunet_limited.queries.rounds import IMAGES, LABELS, Query
+
+MONTAGE = 24
+DPI = 90
+
+
+@dataclass(frozen=True)
+class View:
+    """The slice through the middle of a query (rows, columns): first channel, prediction, entropy; None without model.
+
+    ``aspect`` is the spacing of rows over that of columns; ``frame`` the query's first column and row and its size.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+    entropy: np.ndarray | None
+    aspect: float
+    frame: tuple[tuple[float, float], int, int]
+
+    @classmethod
+    def of(
+        cls,
+        region: Region,
+        image: np.ndarray,
+        label: np.ndarray | None,
+        entropy: np.ndarray | None,
+        spacing: Sequence[float],
+        axis: int,
+    ) -> View:
+        """Cut the slice across ``axis`` out of arrays of the scan (*spatial)."""
+        middle = region.start[axis] + region.size[axis] // 2
+        planes = [None if a is None else np.take(a, middle, axis).copy() for a in (image, label, entropy)]
+        rows, columns = (one for one in range(3) if one != axis)
+        corner = (region.start[columns] - 0.5, region.start[rows] - 0.5)
+        frame = corner, region.size[columns], region.size[rows]
+        assert planes[0] is not None
+        return cls(planes[0], planes[1], planes[2], spacing[rows] / spacing[columns], frame)
+
+
+def write_case(
+    folder: Path,
+    raw: RawDataset,
+    case: str,
+    regions: list[Region],
+    predicted: np.ndarray | None,
+    annotated: np.ndarray | None,
+) -> tuple[np.ndarray, Any, str]:
+    """Copy the images of a case and write the label file to begin with; return first channel, properties, file hash.
+
+    That is what is ``annotated`` already and, in the ``regions`` asked for, the prediction (without one, background)
+    of the rest. Elsewhere it is ignore. The label file of the case is not looked at: it may be a hidden one.
+    """
+    about, ending, reader = raw.cases[case], raw.dataset_json["file_ending"], raw.reader()()
+    for channel, file in enumerate(about.images):
+        _copy(file, folder / IMAGES / f"{case}_{channel:04d}{ending}")
+        beside = file.with_name(f"{file.name.removesuffix(ending)}.json")  # as nnU-Net has the spacing beside TIFF
+        if beside.is_file():
+            _copy(beside, folder / IMAGES / f"{case}_{channel:04d}.json")
+    image, properties = reader.read_images([str(file) for file in about.images])
+    ignore = ignore_of(raw)
+    label = np.full(image.shape[1:], ignore, np.uint8 if ignore < 256 else np.uint16)
+    for region in regions:
+        label[region.inside] = 0 if predicted is None else predicted[region.inside]
+    if annotated is not None:
+        label = np.where(annotated == ignore, label, annotated).astype(label.dtype)
+    target = folder / LABELS / f"{case}{ending}"
+    with replacing(target) as temporary:
+        made = temporary.with_name(f"{temporary.name}{ending}")  # writers go by the ending
+        reader.write_seg(label, str(made), properties)
+        made.replace(temporary)
+    return image[0], properties, file_hash(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.is_file():
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def write_pictures(folder: Path, title: str, seen: list[tuple[Query, View]], classes: dict[str, list[int]]) -> None:
+    """Write ``montage.png`` with the first queries and ``index.html`` with all of them."""
+    from jinja2 import Environment, PackageLoader
+
+    with replacing(folder / "montage.png") as temporary:
+        _montage(seen[:MONTAGE], classes).savefig(temporary, format="png", dpi=DPI)
+    rows = []
+    for query, view in seen:
+        buffer = io.BytesIO()
+        figure = _panels(view, classes)
+        figure.savefig(buffer, format="png", dpi=DPI)
+        width, height = (round(DPI * inches) for inches in figure.get_size_inches())
+        last = np.add(query.region.start, query.region.size) - 1
+        picture = {"data": base64.b64encode(buffer.getvalue()).decode(), "width": width, "height": height}
+        rows.append({"query": query, "place": f"voxels {_xyz(query.region.start)} to {_xyz(last)}", **picture})
+    minutes = sum(query.minutes or 0.0 for query, _ in seen)
+    page = Environment(loader=PackageLoader("nnunet_limited.queries", ""), autoescape=True).get_template("round.html")
+    with replacing(folder / "index.html") as temporary:
+        temporary.write_text(page.render(title=title, rows=rows, minutes=minutes, classes=list(classes)))
+
+
+def _xyz(voxel: Iterable[int]) -> str:
+    """Return a voxel as viewers show it: x, y, z from 0."""
+    return ", ".join(str(int(v)) for v in reversed(list(voxel)))
+
+
+def _draw(axes: Any, view: View, classes: dict[str, list[int]], labels: bool) -> None:
+    """Draw a slice with its frame and, if asked, the prediction."""
+    show_image(axes, view.image, view.aspect)
+    if labels and view.label is not None:
+        show_labels(axes, view.label, classes, tint=0.2)
+    axes.add_patch(Rectangle(*view.frame, fill=False, edgecolor="white", linewidth=2.2))
+    axes.add_patch(Rectangle(*view.frame, fill=False, edgecolor="black", linewidth=0.8, linestyle="--"))
+
+
+def _montage(seen: list[tuple[Query, View]], classes: dict[str, list[int]]) -> Figure:
+    columns = min(6, len(seen))
+    rows = -(-len(seen) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for number, (axes, (query, view)) in enumerate(zip(panels, seen, strict=False), 1):
+        _draw(axes, view, classes, labels=True)
+        axes.set_title(f"{number}. {query.region.case}", fontsize=8)
+    return figure
+
+
+def _panels(view: View, classes: dict[str, list[int]]) -> Figure:
+    """Return image, prediction and uncertainty, as far as they are there."""
+    names = ["image"] if view.label is None else ["image", "prediction", "uncertainty"]
+    figure = Figure(figsize=(3.0 * len(names), 3.3), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        _draw(axes, view, classes, labels=name == "prediction")
+        axes.set_title(name, fontsize=9)
+    if view.entropy is not None:
+        axes.imshow(view.entropy, cmap="inferno", alpha=0.6, vmin=0, aspect=view.aspect)
+    return figure

@@ -1,0 +1,101 @@
+"""What is asked of a query, and which cases it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_limited.annotations.view import RECORD, ignore_of
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import read_object
+from nnunet_limited.queries.regions import Granularity
+from nnunet_limited.splits import Fold
+from nnunet_limited.trainers.launch import TrainRequest
+
+
+@dataclass(frozen=True)
+class QueryRequest:
+    """What ``nnunet-limited query`` is asked for.
+
+    Without a ``model`` there is a cold start; ``split`` then says what is annotated already, if anything is. ``items``
+    or ``minutes`` are the budget; ``seconds`` is what an outline takes; ``overlap`` the share of a region that may be
+    annotated already, by default nothing of a patch, and not all of others; ``rounds`` how many rounds the loop is to
+    have, ``number`` which of them this is, from 1.
+    """
+
+    dataset: str
+    out: Path
+    strategy: str = "clasp_pe"
+    items: int | None = None
+    minutes: float | None = None
+    granularity: Granularity = Granularity()  # noqa: RUF009, it is frozen
+    seed: int = 0
+    model: TrainRequest | None = None
+    folds: tuple[int, ...] = ()
+    split: str | None = None
+    features: Path | None = None
+    number: int = 1
+    rounds: int = 5
+    overlap: float | None = None
+    seconds: float = 79.0
+
+    @property
+    def most_annotated(self) -> float:
+        """Return the largest share of a region that may be annotated already."""
+        if self.overlap is not None:
+            return self.overlap
+        return 0.0 if self.granularity.kind == "patch" else 1 - 1e-9
+
+
+@dataclass(frozen=True)
+class Field:
+    """Which cases a query may ask for: ``open`` ones have no label, ``sparse`` ones a label in part.
+
+    ``known`` cases are annotated and learnt from.
+    """
+
+    open: tuple[str, ...]
+    sparse: tuple[str, ...]
+    known: tuple[str, ...]
+
+    @property
+    def pool(self) -> list[str]:
+        """Return what may be asked for."""
+        return sorted({*self.open, *self.sparse})
+
+    @classmethod
+    def of(cls, raw: RawDataset, folds: Sequence[Fold], label: Callable[[str], np.ndarray]) -> Field:
+        """Return the cases that every one of ``folds`` leaves open; without folds, those that have no label.
+
+        ``label`` reads a case's label image. Raises LimitedError if nothing is left to ask for.
+        """
+        if not folds:
+            if not raw.without_label:
+                raise LimitedError(
+                    f"every image of {raw.folder} has a label, so nothing is left to ask for; hide some with "
+                    "'nnunet-limited split' and give --split"
+                )
+            return cls(tuple(raw.without_label), (), tuple(raw.labeled))
+        unlabeled = set.intersection(*(set(fold.unlabeled) for fold in folds))
+        train = set.intersection(*(set(fold.train) for fold in folds))
+        validated = {case for fold in folds for case in fold.val}
+        candidates = sorted(train - validated) if "ignore" in raw.dataset_json["labels"] else []
+        sparse = tuple(case for case in candidates if (label(case) == ignore_of(raw)).any())
+        if not unlabeled and not sparse:
+            raise LimitedError(
+                "no case is left to ask for that the chosen folds neither learn from nor validate on; give one fold "
+                "with -f, or make a split of the deployment protocol"
+            )
+        return cls(tuple(sorted(unlabeled)), sparse, tuple(sorted(train)))
+
+
+def round_of(dataset: str) -> int:
+    """Return the number of the round that a dataset is asked for: one more than that of which it was made."""
+    file = RawDataset.load(dataset).folder / RECORD
+    if not file.is_file():
+        return 1
+    return int(read_object(file, "record of annotations", "make the dataset again").get("round", 0)) + 1

@@ -1,0 +1,88 @@
+"""Score one case after the other with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from nnunet_limited.data.loader import UnlabeledDataset
+from nnunet_limited.data.preprocessing import data_folders, require
+from nnunet_limited.pseudo_labels.model import Predictor
+from nnunet_limited.queries.diverse import SIGNATURE
+from nnunet_limited.queries.features import feature_map
+from nnunet_limited.queries.regions import Windows
+from nnunet_limited.queries.request import Field, QueryRequest
+from nnunet_limited.queries.scores import entropy
+from nnunet_limited.queries.scoring import Prediction, hear, scan_grid, summarise, window_features
+from nnunet_limited.queries.strategy import Strategy
+from nnunet_limited.trainers.run import find_run, preprocess_unlabeled
+
+Known = tuple[Windows, dict[str, np.ndarray]]
+
+
+class Scorer:
+    """The models of some folds, which predict on the device and leave the rest of the work on a case to a thread."""
+
+    def __init__(
+        self, request: QueryRequest, strategy: Strategy, field: Field, values: list[int], folds: list[int], device: str
+    ) -> None:
+        """Load the models of ``folds``; ``values`` are the labels of the classes. Prepares images if need be."""
+        assert request.model is not None
+        self.request, self.strategy, self.field, self.values = request, strategy, field, values
+        self.device, model = torch.device(device), request.model
+        plans, configuration = model.load_plans(), model.configuration
+        for fold in folds:
+            run = find_run(model.trainer, plans, configuration, fold, {})
+            preprocess_unlabeled(run, plans, configuration, lambda line: None)
+        self.labeled, self.unlabeled = data_folders(plans, configuration)
+        require(self.unlabeled, field.open, "unlabelled", "run 'nnunet-limited plan'")
+        self.predictor = Predictor(model.results, folds, device)
+        self.host = self.predictor.host
+        self.backward = list(self.host.plans_manager.transpose_backward)
+
+    def load(self, case: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the preprocessed image of a case, and what the host knows of it."""
+        is_open = case in self.field.open
+        kind = UnlabeledDataset if is_open else nnUNetDatasetBlosc2
+        data, _, _, properties = kind(str(self.unlabeled if is_open else self.labeled), [case]).load_case(case)
+        return np.asarray(data[:]), properties
+
+    def predict(self, image: np.ndarray, properties: dict[str, Any], keep_members: bool = False) -> Prediction:
+        """Return what the models say of a case."""
+        members, grid = self.predictor.probabilities(image), scan_grid(properties, self.backward)
+        return hear(members, self.host.label_manager, grid, self.backward, keep_members)
+
+    def on_scan(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return predicted label and entropy of a case (*spatial) on the grid of its scan."""
+        image, properties = self.load(case)
+        prediction = self.predict(image, properties)
+        forward = [0, *(axis + 1 for axis in self.host.plans_manager.transpose_forward)]
+        label = self.predictor.to_scan(prediction.mean.permute(forward).contiguous(), properties)
+        return label, prediction.grid.spread(entropy(prediction.mean, prediction.regions).numpy(), label.shape)
+
+    def __call__(self, case: str) -> Callable[[], Known]:
+        """Predict a case; return the work that is left."""
+        request, strategy = self.request, self.strategy
+        image, properties = self.load(case)
+        shape = [int(properties["shape_before_cropping"][axis]) for axis in self.backward]
+        windows = request.granularity.windows(shape, properties["spacing"], case)
+        axis = request.granularity.plane_axis(properties["spacing"])
+        prediction = self.predict(image, properties, strategy.disagrees)
+        made = None
+        if strategy.features not in (None, SIGNATURE):
+            size = tuple(self.host.configuration_manager.patch_size)
+            made = feature_map(self.host.network, image, size, strategy.features, prediction.regions, self.device)
+
+        def work() -> Known:
+            wanted = strategy.features == SIGNATURE
+            known = summarise(prediction, windows, self.values, axis, request.seconds, wanted)
+            if made is not None:
+                features = window_features(made, prediction.grid, self.backward, windows, image.shape[1:])
+                known[f"features_{strategy.features}"] = features
+            return windows, known
+
+        return work
