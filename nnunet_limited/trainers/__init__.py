@@ -1,5 +1,6 @@
 """The trainers. nnU-Net finds them by name; each is a short module on :class:`LimitedTrainer`."""
 
+from nnunet_limited.trainers.active import LimitedActiveTrainer
 from nnunet_limited.trainers.adversarial import LimitedAdversarialTrainer
 from nnunet_limited.trainers.aliases import (
     ALIASES,
@@ -37,6 +38,7 @@ from nnunet_limited.trainers.unimatch import LimitedUniMatchTrainer
 
 __all__ = [
     "ALIASES",
+    "LimitedActiveTrainer",
     "LimitedAdversarialTrainer",
     "LimitedBCPTrainer",
     "LimitedBidirectionalCopyPasteTrainer",

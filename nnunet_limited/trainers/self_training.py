@@ -16,7 +16,7 @@ from nnunet_limited.data.pseudo_labels import PseudoLabels, find
 from nnunet_limited.host.dataset import nnunet_folder
 from nnunet_limited.losses.pseudo_label import label_probabilities, region_channels, segmentation_loss
 from nnunet_limited.trainers.base import Crops, LimitedTrainer, Unsupervised
-from nnunet_limited.trainers.config import SemiSupervisedConfig
+from nnunet_limited.trainers.config import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.trainers.run import Run
 
 
@@ -36,7 +36,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     members, chooses the cases.
     """
 
-    Config = SelfTrainingConfig
+    Config: ClassVar[type[TrainerConfig]] = SelfTrainingConfig
     teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # the first, where 'self-train' is told of no other
     relative_time = 2.0
     relative_memory = 1.0
