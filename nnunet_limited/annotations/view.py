@@ -118,6 +118,7 @@ def _description(
     kept = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
     return {
         **kept,
+        "view_of": dataset.name,
         "labels": {**dataset.dataset_json["labels"], **ignore},
         "numTraining": len(labels),
         "dataset": {case: {"images": images(case), "label": labels[case]} for case in sorted(labels)},

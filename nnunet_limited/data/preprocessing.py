@@ -18,6 +18,8 @@ from nnunet_limited.host.files import content_hash, replacing
 from nnunet_limited.host.parallel import run_all
 
 UNLABELED_SUFFIX = "_unlabeled"
+DATA_PREFIX = "nnUNetLimited_"
+FILES = (".b2nd", "_seg.b2nd", ".pkl")  # of a case; the last one is written last
 
 
 def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]:
@@ -69,10 +71,13 @@ def preprocess(
     with_label, without_label = data_folders(plans, configuration)
     with files.one_at_a_time(with_label):  # or another process that wants the same cases would make them too
         tasks = []
+        origin = origin_of(dataset)
         for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
             for identifier in cases:
                 case = dataset.cases[identifier]
-                if not is_current(folder / f"{identifier}.pkl", case, use_label):
+                if is_current(folder / f"{identifier}.pkl", case, use_label):
+                    continue
+                if origin is None or not take_over(case, origin, folder, use_label):
                     tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
         if tasks:
             run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
@@ -85,6 +90,36 @@ def is_current(result: Path, case: Case, use_label: bool) -> bool:
     """Tell whether ``result``, which is written last, is there and not older than the raw files it is made from."""
     sources = [*case.images, *([case.label] if use_label and case.label else [])]
     return files.is_current(result, sources)
+
+
+def origin_of(dataset: RawDataset) -> RawDataset | None:
+    """Return the raw dataset of which ``dataset`` is a view, if it is one and the other is there."""
+    name = dataset.dataset_json.get("view_of")
+    return RawDataset.load(name) if name and (nnunet_folder("nnUNet_raw") / name).is_dir() else None
+
+
+def take_over(case: Case, origin: RawDataset, folder: Path, use_label: bool) -> bool:
+    """Link a case that ``origin`` has preprocessed from the same files in a folder of the same name; tell if it could.
+
+    Such folders are named after all that preprocessing depends on, and cases in them are replaced, never changed.
+    """
+    theirs = origin.cases.get(case.identifier)
+    source = folder.parents[1] / origin.name / folder.name
+    if theirs is None or not folder.name.startswith(DATA_PREFIX):
+        return False
+    mine, other = ([*c.images, *([c.label] if use_label and c.label else [])] for c in (case, theirs))
+    same = [file.resolve() for file in mine] == [file.resolve() for file in other]
+    if not same or not is_current(source / f"{case.identifier}.pkl", theirs, use_label):
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
+    for ending in FILES:
+        with replacing(folder / f"{case.identifier}{ending}") as temporary:
+            try:
+                os.link(source / f"{case.identifier}{ending}", temporary)
+            except OSError:  # on a file system without links
+                shutil.copy2(source / f"{case.identifier}{ending}", temporary)
+    return True
 
 
 def preprocess_case(
@@ -118,7 +153,7 @@ def preprocess_case(
         preprocessor = chosen.preprocessor_class(verbose=False)
         preprocessor.run_case_save(str(made), images, label_file, manager, chosen, dataset_json)
         (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
-        for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+        for ending in FILES:
             os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")
 
 

@@ -13,6 +13,7 @@ import nnunet_limited
 from nnunet_limited.data.ignored import ignore_value
 from nnunet_limited.data.label_grid import bring_boxes
 from nnunet_limited.data.preprocessing import (
+    DATA_PREFIX,
     copy_ground_truth,
     data_folders,
     fingerprint_folder,
@@ -183,7 +184,7 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
         if len(request.patch) == len(configuration["patch_size"]):
             fit_patch(configuration, request.patch)
         shaped_by = preprocessing_hash(plans, configuration, dataset.dataset_json["labels"])
-        configuration["data_identifier"] = f"nnUNetLimited_{shaped_by}_{name}"
+        configuration["data_identifier"] = f"{DATA_PREFIX}{shaped_by}_{name}"
 
 
 def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
