@@ -118,8 +118,9 @@ class RawDataset:
             raise LimitedError(f"{folder} does not exist; put the raw dataset there or correct nnUNet_raw")
         dataset_json = read_object(folder / "dataset.json", "dataset description", FORMAT)
         check_description(dataset_json, folder / "dataset.json")
-        if "dataset" not in dataset_json and not (folder / "imagesTr").is_dir():
-            raise LimitedError(f"{folder / 'imagesTr'} does not exist; put the training images there")
+        unlabeled, training = folder / UNLABELED_FOLDER, folder / "imagesTr"
+        if "dataset" not in dataset_json and not training.is_dir() and not unlabeled.is_dir():
+            raise LimitedError(f"{training} does not exist; put the training images there")
 
         cases = {}
         ending = dataset_json["file_ending"]
@@ -127,14 +128,14 @@ class RawDataset:
             copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
             listed = get_filenames_of_train_images_and_targets(str(folder), copy)
         else:
-            images = images_by_case(folder / "imagesTr", ending)
+            nothing_yet = unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir()))
+            images = {} if nothing_yet else images_by_case(training, ending)
             listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
         for identifier, files in listed.items():
             label = Path(files["label"])
             further = [folder / name / f"{identifier}{ending}" for name in (TRUTH_FOLDER, BOX_FOLDER)]
             found = [file if file.is_file() else None for file in (label, *further)]
             cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), *found)
-        unlabeled = folder / UNLABELED_FOLDER
         without = {
             identifier: [folder / os.path.expandvars(image) for image in entry["images"]]
             for identifier, entry in dataset_json.get("unlabeled", {}).items()

@@ -62,28 +62,10 @@ class ModelSource:
 
     def _begin(self, split: Split, folder: str, members: Sequence[int | str]) -> PseudoLabels:
         preprocessed = self.model.folder
-        checkpoints = {}
-        for fold in members:
-            base = self.model.results / f"fold_{fold}"
-            if not (base / CHECKPOINT).is_file():
-                raise LimitedError(
-                    f"{base / CHECKPOINT} does not exist; train fold {fold} of {self.model.trainer} first"
-                )
-            if not (base / RECORD).is_file():
-                raise LimitedError(
-                    f"{base} has no {RECORD}, so it cannot be told which labels the model has seen; use a trainer of "
-                    "this package, e.g. LimitedSupervisedTrainer"
-                )
-            record = read_object(base / RECORD, "run record", "train the fold again")
-            for key, now in (("split_hash", split.hash), ("plans_hash", plans_hash(self.model.load_plans()))):
-                if record.get(key) != now:
-                    what = key.removesuffix("_hash")
-                    raise LimitedError(
-                        f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
-                    )
-            if self.previous is not None:
+        checkpoints = trained(self.model, split, members)
+        if self.previous is not None:
+            for fold in members:
                 find(preprocessed, split, self.previous, "all" if self.ensemble else fold)
-            checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
         origin = {
             "source": "model",
             "split": split.name,
@@ -136,6 +118,32 @@ class ModelSource:
             }
             labels = labels.add(case, label, confidence, properties, about, predictor.reader)
         return labels
+
+
+def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
+    """Return the hash of the final checkpoint of each fold, by its name.
+
+    Raises LimitedError for a fold that is not trained, or on another split or other plans than there are now.
+    """
+    checkpoints, plans = {}, plans_hash(model.load_plans())
+    for fold in folds:
+        base = model.results / f"fold_{fold}"
+        if not (base / CHECKPOINT).is_file():
+            raise LimitedError(f"{base / CHECKPOINT} does not exist; train fold {fold} of {model.trainer} first")
+        if not (base / RECORD).is_file():
+            raise LimitedError(
+                f"{base} has no {RECORD}, so it cannot be told which labels the model has seen; use a trainer of "
+                "this package, e.g. LimitedSupervisedTrainer"
+            )
+        record = read_object(base / RECORD, "run record", "train the fold again")
+        for key, now in (("split_hash", split.hash), ("plans_hash", plans)):
+            if record.get(key) != now:
+                what = key.removesuffix("_hash")
+                raise LimitedError(
+                    f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
+                )
+        checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
+    return checkpoints
 
 
 def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:

@@ -16,7 +16,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import file_hash, replacing
 from nnunet_limited.host.parallel import default_processes
-from nnunet_limited.pseudo_labels.model import CHECKPOINT
+from nnunet_limited.pseudo_labels.model import trained
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.diverse import ENCODER
 from nnunet_limited.queries.hand_over import View, write_case, write_pictures
@@ -27,7 +27,7 @@ from nnunet_limited.queries.rounds import Query, Round, begin_round, within
 from nnunet_limited.queries.scorer import Known, Scorer
 from nnunet_limited.queries.strategy import Strategy, find_strategy
 from nnunet_limited.splits import Split, load_split
-from nnunet_limited.trainers.run import load_run_split
+from nnunet_limited.trainers.run import load_run_split, planned_configuration
 
 SCORES = ".scores"
 Track = Callable[[list[str]], Iterable[str]]
@@ -91,14 +91,10 @@ class Asker:
         }
         model = request.model
         if model is not None:
-            checkpoints = {}
-            for fold in origin["folds"]:
-                file = model.results / f"fold_{fold}" / CHECKPOINT
-                if not file.is_file():
-                    raise LimitedError(f"{file} does not exist; train fold {fold} of {model.trainer} first")
-                checkpoints[str(fold)] = file_hash(file)
             about = {"trainer": model.trainer, "plans": model.plans, "configuration": model.configuration}
-            origin["model"] = {**about, "checkpoints": checkpoints}
+            planned_configuration(model.load_plans(), model.configuration)
+            assert self.split is not None
+            origin["model"] = {**about, "checkpoints": trained(model, self.split, origin["folds"])}
         return origin
 
     # ---- scoring -----------------------------------------------------------------------------------------------------
