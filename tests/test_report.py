@@ -147,27 +147,6 @@ def test_a_study_without_results_has_a_page_too(folders: Path) -> None:
     assert "No run is done yet" in content
 
 
-@pytest.fixture
-def browser(tmp_path: Path):
-    """A headless Chromium."""
-    paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if not all(paths.values()):
-        pytest.skip("no chromium and chromedriver; install both to test the page in a browser")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(paths["chromium"])
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path / 'profile'}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(paths["chromedriver"])))
-    yield driver
-    driver.quit()
-
-
 def test_the_page_works_in_a_browser(page: Path, browser) -> None:
     """No error, tables sort by mouse and keyboard, pictures open, and it fits a phone."""
     from selenium.webdriver.common.by import By

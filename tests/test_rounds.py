@@ -254,6 +254,31 @@ def test_a_budget_of_minutes(models, tmp_path: Path) -> None:
     assert within(queries, 1.0) == queries[:1]  # at least one
 
 
+def test_the_page_of_a_round_works_in_a_browser(models, tmp_path: Path, browser) -> None:
+    """No console error, every picture drawn and told in words, each query reached by keyboard, narrow and in print."""
+    from selenium.webdriver.common.keys import Keys
+
+    workspace, plans = models("2d")
+    _, made = ask(request(workspace, plans, tmp_path / "round", items=4))
+    browser.get((made.folder / "index.html").as_uri())
+    assert browser.get_log("browser") == []
+    sections = browser.find_elements("css selector", "section")
+    assert len(sections) == 4
+    for section, query in zip(sections, made.queries, strict=True):
+        picture = section.find_element("tag name", "img")
+        assert int(picture.get_property("naturalWidth")) > 300
+        assert query.region.case in picture.get_attribute("alt")
+        x, y, z = query.region.start[::-1]
+        assert f"voxels {x}, {y}, {z} to" in section.text
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        assert browser.switch_to.active_element == section
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert len(browser.execute_cdp_cmd("Page.printToPDF", {})["data"]) > 10_000
+
+
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 

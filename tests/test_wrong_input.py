@@ -13,12 +13,19 @@ import pytest
 import torch
 import wrong_input_data
 import wrong_input_pseudo
+import wrong_input_queries
 import wrong_input_sparse
 import wrong_input_train
 from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
 
 SMALL = TRAIN.replace(" 2d ", " 2d_small ")
-TABLE = [*wrong_input_data.TABLE, *wrong_input_train.TABLE, *wrong_input_pseudo.TABLE, *wrong_input_sparse.TABLE]
+TABLE = [
+    *wrong_input_data.TABLE,
+    *wrong_input_train.TABLE,
+    *wrong_input_pseudo.TABLE,
+    *wrong_input_sparse.TABLE,
+    *wrong_input_queries.TABLE,
+]
 
 
 @pytest.fixture(scope="module")

@@ -48,9 +48,13 @@ class Asker:
         self.field = Field.of(self.raw, folds, self.label)
         if request.model is None:
             _refuse_cold(self.strategy, request)
-        origin = self._origin()
-        begin_round(request.out, origin)
-        self.origin = origin
+        self.origin = self._origin()
+        first = self.raw.cases[self.field.pool[0]]
+        shape, spacing, _ = cold_start.describe(first, self.raw.reader())
+        request.granularity.windows(shape, spacing, first.identifier)
+        if request.features is not None:
+            cold_start.given_features(request.features, sorted({*self.field.pool, *self.field.known}))
+        begin_round(request.out, self.origin)
 
     # ---- what may be asked for ---------------------------------------------------------------------------------------
 
