@@ -181,11 +181,22 @@ def absorb(
         f"{sums['foreground_voxels']:,} voxels of foreground, about {sums['minutes']:.0f} minutes of outlining."
     )
     console.print(f"wrote {nnunet_folder('nnUNet_raw') / out} and its split {record['split']}", highlight=False)
-    model = record["model"] or {"configuration": "3d_fullres", "trainer": "LimitedSparseTrainer"}
-    plans, configuration = f"nnUNetPlans_{record['split']}", model["configuration"]
-    of_model = f"{out} {configuration} -tr {model['trainer']} -p {plans}"
-    show_next(
-        f"nnunet-limited plan {out} --split {record['split']} -c {configuration}",
-        f"nnunet-limited crossval {of_model}",
-        f"nnunet-limited query {of_model} --out round_{record['round'] + 1}",
-    )
+    show_next(*_next_commands(out, record))
+
+
+def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
+    """Return how to plan, train and ask again, with the configuration and size of the model that asked."""
+    from nnunet_limited.host.dataset import nnunet_folder
+    from nnunet_limited.planners.plan import load_plans
+
+    configuration, size = "3d_fullres", ""
+    if record["model"] is not None:
+        configuration = record["model"]["configuration"]
+        plans = load_plans(nnunet_folder("nnUNet_preprocessed") / record["dataset"], record["model"]["plans"])
+        size = " --size tiny" if plans.get("limited", {}).get("size") == "tiny" else ""
+    name, following = f"nnUNetPlans_{record['split']}{'_tiny' if size else ''}", record["round"] + 1
+    return [
+        f"nnunet-limited plan {out} --split {record['split']} -c {configuration}{size}",
+        f"nnunet-limited self-train {out} {configuration} -tr LimitedActiveTrainer -p {name}",
+        f"nnunet-limited query {out} {configuration} -tr LimitedActiveTrainer -p PLANS --out round_{following}",
+    ]
