@@ -287,8 +287,9 @@ def test_kmeans_bald_takes_the_most_uncertain_of_each_cluster():
     pool = make_pool(whole_cases(30), scores={"bald": bald}, features={"encoder": points}, known={})
     assert set(find_strategy("kmeans_bald").query(pool, 3, 0)) == {9, 19, 29}
     assert find_strategy("kmeans_bald").query(pool, 1, 0) == [29]
-    pool = make_pool(whole_cases(60), scores={"bald": np.r_[bald, np.full(30, 0.1)]}, known={})
-    assert max(find_strategy("kmeans_bald").query(pool, 3, 0)) < 30  # only the best ten times as many are clustered
+    far = np.concatenate([points[:29], [[500.0, 500]]])  # the least uncertain one
+    pool = make_pool(whole_cases(30), scores={"bald": np.linspace(1, 0.5, 30)}, features={"encoder": far}, known={})
+    assert 29 not in find_strategy("kmeans_bald").query(pool, 2, 0)  # only the best ten times as many are clustered
 
 
 def test_badge_takes_the_longest_then_the_far_ones():

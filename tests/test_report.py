@@ -17,8 +17,10 @@ from test_study import write as write_study
 from nnunet_limited.evaluation.evaluate import EvaluateRequest, evaluate, write_rows
 from nnunet_limited.host.files import write_json
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, open_folder
-from nnunet_limited.studies.report import make_report
+from nnunet_limited.studies.report import _summary, make_report
+from nnunet_limited.studies.results import load_results
 from nnunet_limited.studies.study import Run
+from nnunet_limited.studies.tables import headline
 
 CASES = ["case_00", "case_03", "case_06"]
 QUALITY = {"supervised": 0.1, "mean-teacher": 0.04}  # share of voxels predicted wrong
@@ -107,6 +109,30 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
         assert len(text) > 20, "a picture has a text"
     assert "&lt;no room&gt;" in content, "what logs say is no markup"
     assert FAILED in content
+
+
+def test_the_summary_has_the_sizes_in_order(study: StudyFolder, tmp_path: Path) -> None:
+    """Not in that of the results: here few labels do better."""
+    results = load_results(study)
+    few = results.scores["labeled"] == "2"
+    results.scores.loc[few, "dice"] = 0.99
+    told = _summary(results, study, headline(results, study.study))
+    assert 0 < told.index("2 labelled: ") < told.index("3 labelled: ")
+    results.scores.loc[~few, "dice"], results.scores.loc[few, "dice"] = 0.99, 0.5
+    told = _summary(results, study, headline(results, study.study))
+    assert 0 < told.index("2 labelled: ") < told.index("3 labelled: ")
+
+
+def test_a_run_that_waits_for_its_evaluation_is_trained(study: StudyFolder, tmp_path: Path) -> None:
+    folder = StudyFolder(shutil.copytree(study.path, tmp_path / "copy", symlinks=True))
+    run = folder.study.runs()[0]
+    log = folder.log(run, "train")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("epoch 1")
+    (folder.run_folder(run) / "metrics.csv").unlink()
+    assert folder.state(run) == ("trained", log)
+    (folder.run_folder(run) / "trained.json").unlink()
+    assert folder.state(run) == ("started", log)
 
 
 def test_the_tables_say_what_the_runs_found(study: StudyFolder, page: Path) -> None:

@@ -57,7 +57,10 @@ class StudyFolder:
         raise LimitedError(f"{identifier!r} is no run of {self.path}; 'nnunet-limited study status' lists them")
 
     def state(self, run: Run) -> tuple[str, Path | None]:
-        """Return ``done``, ``failed``, ``started`` or ``waiting``, and the log to look at."""
+        """Return ``done``, ``failed``, ``started``, ``trained`` or ``waiting``, and the log to look at.
+
+        What is trained waits for its evaluation.
+        """
         if (self.run_folder(run) / "metrics.csv").is_file():
             return "done", self.log(run, "evaluate")
         for step in STEPS:
@@ -65,7 +68,8 @@ class StudyFolder:
                 return "failed", self.log(run, step)
         for step in reversed(STEPS[2:]):
             if self.log(run, step).is_file():
-                return "started", self.log(run, step)
+                waits = step == "train" and (self.run_folder(run) / "trained.json").is_file()
+                return "trained" if waits else "started", self.log(run, step)
         return "waiting", None
 
     def environment(self) -> dict[str, str]:

@@ -113,11 +113,11 @@ def _summary(results: Results, folder: StudyFolder, main: pd.DataFrame) -> str:
     if main.empty:
         return f"{told} No run is done yet."
     metric = study.metrics[0]
-    best = main.sort_values(metric, ascending=metric not in HIGHER_IS_BETTER)
+    best = dict(list(main.sort_values(metric, ascending=metric not in HIGHER_IS_BETTER).groupby(SETTING)))
     told += f" Best mean {TITLES[metric]}, of which the tables say how sure it is:"
-    for setting, rows in best.groupby(SETTING, sort=False):
-        if setting[2] != ALL:
-            first = rows.iloc[0]
+    for setting in results.settings():
+        if setting[2] != ALL and setting in best:
+            first = best[setting].iloc[0]
             told += f" {_title(setting)}: {first['method']} {first[metric]:.3f}."
     return told
 

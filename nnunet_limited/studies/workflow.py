@@ -103,7 +103,9 @@ def states(folder: StudyFolder) -> list[tuple[Run, str, Path | None]]:
 def counted(found: Sequence[tuple[Run, str, Path | None]]) -> str:
     """Return how many runs are in which state."""
     counts = Counter(state for _, state, _ in found)
-    return ", ".join(f"{counts[state]} {state}" for state in ("done", "failed", "started", "waiting") if counts[state])
+    return ", ".join(
+        f"{counts[state]} {state}" for state in ("done", "failed", "started", "trained", "waiting") if counts[state]
+    )
 
 
 def estimate(folder: StudyFolder) -> list[tuple[str, int, float]]:
