@@ -60,6 +60,10 @@ def query(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="That an outline in one slice takes, for the estimate.")] = 79.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
+    oracle: Annotated[
+        Path | None,
+        typer.Option(help="Simulation: folder of the hidden labels; nothing is written for people."),
+    ] = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,6 +113,7 @@ def query(
         rounds,
         overlap,
         seconds,
+        oracle,
     )
     chosen = choose_device(device)
     asker = Asker(request)

@@ -19,12 +19,13 @@ from nnunet_limited.host.parallel import default_processes
 from nnunet_limited.pseudo_labels.model import trained
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.diverse import ENCODER
-from nnunet_limited.queries.hand_over import View, write_case, write_pictures
+from nnunet_limited.queries.hand_over import View, write_images, write_label, write_pictures
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Grid, Region, Windows
 from nnunet_limited.queries.request import Field, QueryRequest
 from nnunet_limited.queries.rounds import Query, Round, begin_round, within
 from nnunet_limited.queries.scorer import Known, Scorer
+from nnunet_limited.queries.scoring import middles
 from nnunet_limited.queries.strategy import Strategy, find_strategy
 from nnunet_limited.splits import Split, load_split
 from nnunet_limited.trainers.run import load_run_split, planned_configuration
@@ -70,8 +71,13 @@ class Asker:
 
     def label(self, case: str) -> np.ndarray:
         """Return the label image of an annotated case."""
-        label, _ = self.raw.reader()().read_seg(str(self.raw.cases[case].label))
-        return np.asarray(label[0])
+        return self._read(self.raw.cases[case].label)
+
+    def _read(self, file: Path | None) -> np.ndarray:
+        try:
+            return np.asarray(self.raw.reader()().read_seg(str(file))[0][0])
+        except Exception as error:
+            raise LimitedError(f"label {file} cannot be read ({error}); mend it or put it there") from error
 
     def _origin(self) -> dict[str, Any]:
         """Return all that the queries depend on."""
@@ -142,6 +148,10 @@ class Asker:
             share = whole.sums(annotated, windows.bounds).reshape(len(windows)) / np.prod(windows.size)
         else:
             share = np.zeros(len(windows))
+        if self.request.oracle is not None and "foreground" in known:
+            label = self._read(self.request.oracle / f"{case}{self.raw.dataset_json['file_ending']}")
+            whole = Grid((0.0,) * label.ndim, tuple(map(float, label.shape)))
+            known |= middles(label, sorted(self.raw.foreground_values), whole, windows)
         content: dict[str, Any] = {f"start_{axis}": start for axis, start in enumerate(windows.starts)}
         content |= {"size": np.array(windows.size), "annotated": share, **known}
         with replacing(self._file(case)) as temporary, temporary.open("wb") as stream:
@@ -175,21 +185,33 @@ class Asker:
     # ---- handing over ------------------------------------------------------------------------------------------------
 
     def hand_over(self, queries: list[Query], device: str, track: Track) -> Round:
-        """Write what annotators need, and at the end the record of the round, which is returned."""
-        scorer = None if self.request.model is None else self._scorer(device)
+        """Write what annotators need, and at the end the record of the round, which is returned.
+
+        With an oracle there are no people: label files are empty, and there are neither images nor pictures.
+        """
+        simulated = self.request.oracle is not None
+        scorer = None if self.request.model is None or simulated else self._scorer(device)
         asked = Round(self.request.out, self.origin, tuple(queries), {})
         views: dict[Region, View] = {}
         hashes = {}
         for case in track(asked.cases):
+            before = self.label(case) if case in self.field.known else None
+            if simulated:
+                hashes[case] = write_label(asked.folder, self.raw, case, asked.of(case), None, before)
+                continue
             label = entropy = None
             if isinstance(scorer, Scorer):
                 label, entropy = scorer.on_scan(case)
             regions = asked.of(case)
-            before = self.label(case) if case in self.field.known else None
-            image, properties, hashes[case] = write_case(asked.folder, self.raw, case, regions, label, before)
+            image, properties = write_images(asked.folder, self.raw, case)
+            hashes[case] = write_label(asked.folder, self.raw, case, regions, label, before)
             spacing = properties["spacing"]
             axis = self.request.granularity.plane_axis(spacing)
             views |= {region: View.of(region, image, label, entropy, spacing, axis) for region in regions}
+        if simulated:
+            done = replace(asked, prefilled=hashes)
+            done.write()
+            return done
         title = f"Round {self.request.number} of {self.raw.name}: what to annotate next"
         classes = {name: [value] for value, name in self.class_names().items()}
         write_pictures(asked.folder, title, [(query, views[query.region]) for query in queries], classes)

@@ -58,27 +58,33 @@ class View:
         return cls(planes[0], planes[1], planes[2], spacing[rows] / spacing[columns], frame)
 
 
-def write_case(
+def write_images(folder: Path, raw: RawDataset, case: str) -> tuple[np.ndarray, Any]:
+    """Copy the images of a case; return the first channel (*spatial) and the host's properties."""
+    about, ending = raw.cases[case], raw.dataset_json["file_ending"]
+    for channel, file in enumerate(about.images):
+        _copy(file, folder / IMAGES / f"{case}_{channel:04d}{ending}")
+        beside = file.with_name(f"{file.name.removesuffix(ending)}.json")  # as nnU-Net has the spacing beside TIFF
+        if beside.is_file():
+            _copy(beside, folder / IMAGES / f"{case}_{channel:04d}.json")
+    image, properties = raw.reader()().read_images([str(file) for file in about.images])
+    return image[0], properties
+
+
+def write_label(
     folder: Path,
     raw: RawDataset,
     case: str,
     regions: list[Region],
     predicted: np.ndarray | None,
     annotated: np.ndarray | None,
-) -> tuple[np.ndarray, Any, str]:
-    """Copy the images of a case and write the label file to begin with; return first channel, properties, file hash.
+) -> str:
+    """Write the label file of a case to begin with; return its hash.
 
-    That is what is ``annotated`` already and, in the ``regions`` asked for, the prediction (without one, background)
+    It holds what is ``annotated`` already and, in the ``regions`` asked for, the prediction (without one, background)
     of the rest. Elsewhere it is ignore. The label file of the case is not looked at: it may be a hidden one.
     """
-    about, ending, reader = raw.cases[case], raw.dataset_json["file_ending"], raw.reader()()
-    for channel, file in enumerate(about.images):
-        _copy(file, folder / IMAGES / f"{case}_{channel:04d}{ending}")
-        beside = file.with_name(f"{file.name.removesuffix(ending)}.json")  # as nnU-Net has the spacing beside TIFF
-        if beside.is_file():
-            _copy(beside, folder / IMAGES / f"{case}_{channel:04d}.json")
-    image, properties = reader.read_images([str(file) for file in about.images])
-    ignore = ignore_of(raw)
+    ending, reader, ignore = raw.dataset_json["file_ending"], raw.reader()(), ignore_of(raw)
+    image, properties = reader.read_images([str(file) for file in raw.cases[case].images])
     label = np.full(image.shape[1:], ignore, np.uint8 if ignore < 256 else np.uint16)
     for region in regions:
         label[region.inside] = 0 if predicted is None else predicted[region.inside]
@@ -89,7 +95,7 @@ def write_case(
         made = temporary.with_name(f"{temporary.name}{ending}")  # writers go by the ending
         reader.write_seg(label, str(made), properties)
         made.replace(temporary)
-    return image[0], properties, file_hash(target)
+    return file_hash(target)
 
 
 def _copy(source: Path, target: Path) -> None:

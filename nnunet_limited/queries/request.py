@@ -24,7 +24,8 @@ class QueryRequest:
     Without a ``model`` there is a cold start; ``split`` then says what is annotated already, if anything is. ``items``
     or ``minutes`` are the budget; ``seconds`` is what an outline takes; ``overlap`` the share of a region that may be
     annotated already, by default nothing of a patch, and not all of others; ``rounds`` how many rounds the loop is to
-    have, ``number`` which of them this is, from 1.
+    have, ``number`` which of them this is, from 1. ``oracle`` is a folder of the hidden labels, for simulations: then
+    foreground-aware random knows the foreground, and nothing is written for people.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class QueryRequest:
     rounds: int = 5
     overlap: float | None = None
     seconds: float = 79.0
+    oracle: Path | None = None
 
     @property
     def most_annotated(self) -> float:

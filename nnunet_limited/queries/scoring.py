@@ -82,14 +82,20 @@ def summarise(
     made["class_scores"] = np.stack([total(mean[c] * entropy) / volume for c in shown], axis=1)
     if prediction.labels:
         made["score_disagreement"] = scores.disagreement(prediction.labels, values, total)
+    made |= middles(prediction.label, values, grid, windows)
     masks = [prediction.label == value for value in values]
-    made["foreground"] = np.stack([grid.sums(mask, windows.middles).reshape(count) for mask in masks], axis=1)
-    borders = [mask & ~ndimage.binary_erosion(mask) for mask in masks]
-    made["border"] = np.stack([grid.sums(mask, windows.middles).reshape(count) for mask in borders], axis=1)
     made["minutes"] = _outlines(masks, grid, windows, plane_axis) * seconds / 60
     if signature:
         made[f"features_{SIGNATURE}"] = _signature(mean, total, regions)
     return made
+
+
+def middles(label: np.ndarray, values: list[int], grid: Grid, windows: Windows) -> dict[str, np.ndarray]:
+    """Return how many voxels of each class, and of its border, are nearest to the middle of each window (n, c)."""
+    masks = [label == value for value in values]
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in masks]
+    counted = [[grid.sums(mask, windows.middles).reshape(-1) for mask in which] for which in (masks, borders)]
+    return {name: np.stack(one, axis=1) for name, one in zip(("foreground", "border"), counted, strict=True)}
 
 
 def _outlines(masks: list[np.ndarray], grid: Grid, windows: Windows, axis: int) -> np.ndarray:

@@ -148,21 +148,23 @@ def _link_datasets(study: Study, out: Path) -> tuple[Study, list[str]]:
         (out / name).mkdir(parents=True, exist_ok=True)
     names, problems = [], []
     for dataset in map(str, study.datasets):
-        if dataset in (PHANTOM, PHANTOM_DATASET):
-            names.append(PHANTOM_DATASET)
-            if not (out / "raw" / PHANTOM_DATASET / "dataset.json").is_file():
-                write_phantom_dataset(out / "raw", PHANTOM_DATASET)
-            continue
         try:
-            names.append(_link(dataset, out / "raw"))
+            names.append(link_dataset(dataset, out / "raw"))
         except LimitedError as error:
             problems.append(str(error))
     problems += [f"dataset {name} is there twice" for name in sorted(set(names)) if names.count(name) > 1]
     return study.model_copy(update={"datasets": tuple(names)}), problems
 
 
-def _link(dataset: str, raw: Path) -> str:
-    """Return the full name of a dataset that is in ``raw``, or gets a link there to the one in ``nnUNet_raw``."""
+def link_dataset(dataset: str, raw: Path) -> str:
+    """Return the full name of a dataset that is in ``raw``, or gets a link there to the one in ``nnUNet_raw``.
+
+    The phantom is written there.
+    """
+    if dataset in (PHANTOM, PHANTOM_DATASET):
+        if not (raw / PHANTOM_DATASET / "dataset.json").is_file():
+            write_phantom_dataset(raw, PHANTOM_DATASET)
+        return PHANTOM_DATASET
     for name in sorted(link.name for link in raw.iterdir()):
         if dataset == name or (dataset.isdecimal() and name.startswith(f"Dataset{int(dataset):03d}_")):
             return name

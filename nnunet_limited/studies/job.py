@@ -31,7 +31,7 @@ from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import read_object, write_json
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, read_record
-from nnunet_limited.studies.study import ALL, Run, Study, test_cases
+from nnunet_limited.studies.study import ALL, Method, Run, test_cases
 from nnunet_limited.trainers.launch import find_trainer
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
@@ -48,31 +48,36 @@ def main(arguments: list[str]) -> int:
         run = next(run for run in folder.study.runs() if (run.dataset, run.split) == (dataset, split))
     else:
         run = folder.run(identifier)
-    log = folder.log(run, step)
+    return do(folder.log(run, step), f"{identifier}: {step}", lambda call: STEPS[step](folder, run, call, *devices))
+
+
+def do(log: Path, name: str, work: Callable[[Call], None]) -> int:
+    """Do ``work`` with a function that calls commands, all of which is in ``log``; return the exit status.
+
+    Work that fails leaves a mark beside its log, and the other jobs go on.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     failed_marker(log).unlink(missing_ok=True)
     with log.open("w") as stream:
-        commands: list[str] = []
         try:
-            STEPS[step](folder, run, lambda *words: _call(words, commands, stream), *devices)
-        except Exception as error:  # whatever it is, the other jobs go on and the report names this one
+            work(lambda *words: _call(words, stream))
+        except Exception as error:  # whatever it is, the report names it
             if not isinstance(error, LimitedError):
                 traceback.print_exc(file=stream)
             print(f"error: {error}", file=stream)
             failed_marker(log).write_text(f"{error}\n")
-            print(f"{identifier}: {step} failed, see {log}", file=sys.stderr)
+            print(f"{name} failed, see {log}", file=sys.stderr)
             return 1
     return 0
 
 
-def _call(words: tuple[str, ...], commands: list[str], log: TextIO) -> str:
+def _call(words: tuple[str, ...], log: TextIO) -> str:
     """Run a command and return what it prints; all that it says is in the log."""
     command = list(words)
     if command[0] == "nnunet-limited":
         command[:1] = [sys.executable, "-m", "nnunet_limited"]
     else:
         command[0] = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
-    commands.append(shlex.join(words))
     print(f"$ {shlex.join(words)}", file=log, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
     print(done.stdout, file=log, flush=True)
@@ -111,47 +116,51 @@ def _split_folder(folder: StudyFolder, run: Run) -> Path:
 
 def _train(folder: StudyFolder, run: Run, call: Call, devices: str) -> None:
     study = folder.study
-    method = study.method(run.method)
     plans = read_object(_split_folder(folder, run) / "plans.json", "record of plans", "delete its folder")["plans"]
-    trainer = find_trainer(method.trainer)
-    rounds = "pseudo_labels" in trainer.Config.model_fields
-    words = ["self-train" if rounds else "crossval", run.dataset, run.configuration, "-tr", method.trainer]
-    words += ["-p", plans, "--folds", str(run.fold)]
-    for key, value in (settings_of(study, run) | dict(method.settings)).items():
+    method = study.method(run.method)
+    with device(devices):
+        record = train(call, method, run.dataset, run.configuration, plans, run.fold, settings_of(study, run.seed))
+    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
+    about = {"split_hash": split.hash, "labeled_cases": len(split.folds[run.fold].train)}
+    write_json(folder.run_folder(run) / "trained.json", {**record, **about})
+
+
+def train(
+    call: Call, method: Method, dataset: str, configuration: str, plans: str, fold: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Train a method's fold, self-training from end to end, and return what is to be recorded of it."""
+    rounds = "pseudo_labels" in find_trainer(method.trainer).Config.model_fields
+    words = ["self-train" if rounds else "crossval", dataset, configuration, "-tr", method.trainer]
+    words += ["-p", plans, "--folds", str(fold)]
+    for key, value in (settings | dict(method.settings)).items():
         words += ["--set", f"{key}={value}"]
     if rounds:
         words += ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
-    with device(devices):
-        printed = json.loads(call("nnunet-limited", *words, "--json"))
+    printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
-    last = results[-1]
-    base = Path(os.environ["nnUNet_results"]) / last["dataset"]
-    folds = [base / f"{r['trainer']}__{r['plans']}__{r['configuration']}" / f"fold_{run.fold}" for r in results]
-    logged = [_logged(fold) for fold in folds]
-    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
-    write_json(
-        folder.run_folder(run) / "trained.json",
-        {
-            "trainer": last["trainer"],
-            "plans": last["plans"],
-            "split_hash": split.hash,
-            "labeled_cases": len(split.folds[run.fold].train),
-            "results": [str(fold.relative_to(folder.path.resolve())) for fold in folds],
-            "minutes": sum(map(_minutes, logged)),
-            "curves": [_curves(log) for log in logged],
-            "memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
-            "command": shlex.join(["nnunet-limited", *words]),
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "versions": {package: version(package) for package in PACKAGES},
-        },
-    )
-
-
-def settings_of(study: Study, run: Run) -> dict[str, Any]:
-    """Return the settings that the study gives to every run."""
+    root = Path(os.environ["nnUNet_results"])
+    folds = [
+        root / r["dataset"] / f"{r['trainer']}__{r['plans']}__{r['configuration']}" / f"fold_{fold}" for r in results
+    ]
+    logged = [_logged(one) for one in folds]
     return {
-        "seed": run.seed,
+        "trainer": results[-1]["trainer"],
+        "plans": results[-1]["plans"],
+        "results": [str(one.relative_to(root.parent)) for one in folds],
+        "minutes": sum(map(_minutes, logged)),
+        "curves": [_curves(log) for log in logged],
+        "memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "command": shlex.join(["nnunet-limited", *words]),
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def settings_of(study: Any, seed: int) -> dict[str, Any]:
+    """Return the settings that a study gives to every run of a seed."""
+    return {
+        "seed": seed,
         "num_epochs": study.iterations // study.iterations_per_epoch,
         "num_iterations_per_epoch": study.iterations_per_epoch,
     }

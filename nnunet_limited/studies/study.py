@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,11 +27,16 @@ SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # 
 Labeled = int | str
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a study file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Method(_Part):
+P = TypeVar("P", bound=Part)
+
+
+class Method(Part):
     """A trainer with its settings; one that learns pseudo-labels is self-trained, its teacher first."""
 
     name: str = Field(pattern=r"[A-Za-z0-9]", description="what tables and pictures call it")
@@ -47,14 +52,14 @@ class Method(_Part):
         return re.sub(r"[^A-Za-z0-9.+]+", "-", self.name).strip("-")
 
 
-class TestSet(_Part):
+class TestSet(Part):
     """Images that no run learns from, with labels; paths may be relative to the raw dataset."""
 
     images: Path = Field(Path("imagesTs"), description="folder of images")
     labels: Path = Field(Path("labelsTs"), description="folder of their labels")
 
 
-class Study(_Part):
+class Study(Part):
     """A study file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="of the study")
@@ -133,27 +138,32 @@ def load_study(file: Path) -> Study:
     """Read a study file and check all that can be known without its data, every problem in one error."""
     study = read_study(file)
     if problems := list(_problems(study)):
-        raise LimitedError(_listed(file, problems))
+        raise LimitedError(listed(file, problems))
     return study
 
 
 def read_study(file: Path) -> Study:
     """Read a study file; what is no study is one error."""
+    return read_part(file, Study, "studies/smoke.yaml")
+
+
+def read_part(file: Path, kind: type[P], example: str) -> P:
+    """Read a YAML file of a ``kind``; anything else is one error, which names an ``example``."""
     import yaml
 
     if not file.is_file():
-        raise LimitedError(f"study file {file} does not exist; write one, e.g. like studies/smoke.yaml")
+        raise LimitedError(f"study file {file} does not exist; write one, e.g. like {example}")
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LimitedError(f"{file} is not readable YAML ({error}); mend it") from error
     if not isinstance(content, dict):
-        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like studies/smoke.yaml")
+        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {example}")
     try:
-        return Study(**content)
+        return kind(**content)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
-        raise LimitedError(_listed(file, told)) from error
+        raise LimitedError(listed(file, told)) from error
 
 
 def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
@@ -165,10 +175,11 @@ def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
         except LimitedError as error:
             problems.append(str(error))
     if problems:
-        raise LimitedError(_listed(file, problems))
+        raise LimitedError(listed(file, problems))
 
 
-def _listed(file: Path, problems: list[str]) -> str:
+def listed(file: Path, problems: list[str]) -> str:
+    """Return one line that tells all problems of a file."""
     count = f"{len(problems)} problems: " if len(problems) > 1 else ""
     return f"{file}: {count}" + "; ".join(f"({n}) {p}" if count else p for n, p in enumerate(problems, 1))
 
@@ -208,13 +219,14 @@ def _problems(study: Study) -> Iterator[str]:
         elif study.patch and study.patch.count("x") + 1 != (2 if configuration == "2d" else 3):
             yield f"patch {study.patch} does not fit configuration {configuration}"
     for method in study.methods:
-        yield from _method_problems(study, method)
+        for size in study.sizes(method):
+            if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|all", str(size)):
+                yield f"labeled {size!r} is neither a number, nor a percentage, nor 'all'"
+        yield from method_problems(method)
 
 
-def _method_problems(study: Study, method: Method) -> Iterator[str]:
-    for size in study.sizes(method):
-        if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|all", str(size)):
-            yield f"labeled {size!r} is neither a number, nor a percentage, nor 'all'"
+def method_problems(method: Method) -> Iterator[str]:
+    """Yield what is wrong with a method."""
     try:
         trainer = find_trainer(method.trainer)
     except LimitedError as error:

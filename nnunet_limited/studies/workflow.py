@@ -51,10 +51,13 @@ def choose_gpus(wanted: int | None, executor: str | None) -> tuple[str, ...]:
     return tuple(visible.split(",")[: count if wanted is None else wanted]) if count else ()
 
 
-def run_study(folder: StudyFolder, execution: Execution) -> int:
-    """Do what is missing of a study; a job that fails does not stop the others. Returns Snakemake's exit status."""
+def run_study(folder: StudyFolder, execution: Execution, snakefile: Path = SNAKEFILE) -> int:
+    """Do what is missing of a study, by the ``snakefile`` of its kind; return Snakemake's exit status.
+
+    A job that fails does not stop the others.
+    """
     environment = {**os.environ, **folder.environment()}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder.path)]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder.path)]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
     settings: dict[str, Any] = {"gpu": min(1, len(execution.gpus)), "threads": execution.cores}
     if execution.executor is None:
