@@ -21,6 +21,7 @@ from nnunet_limited.cli import (
     pseudo_label,
     query,
     self_train,
+    simulate_al,
     sparsify,
     split,
     study,
@@ -51,6 +52,7 @@ for module in (
     query,
     evaluate,
     study,
+    simulate_al,
     doctor,
 ):
     module.register(app)

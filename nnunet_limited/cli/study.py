@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,19 @@ from nnunet_limited.errors import LimitedError
 FileArgument = Annotated[Path, typer.Argument(help="Study file, e.g. studies/smoke.yaml.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study; made if it is not there.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a study, the --out of 'study run'.")]
+
+CoresOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU cores to use, or those of a job with --executor; default: all.")
+]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="GPUs to use, one training on each; default: all. With --executor: of a training, 0 or 1."
+    ),
+]
+ShareOption = Annotated[int, typer.Option("--share-gpus", min=1, help="Trainings at once on one GPU.")]
+ExecutorOption = Annotated[str | None, typer.Option(help="Snakemake executor, e.g. slurm.")]
+JobsOption = Annotated[int, typer.Option(min=1, help="Jobs at once with --executor.")]
 
 REPORT_NEEDS = ("monai", "yaml", "pandas", "statsmodels", "jinja2")
 
@@ -65,18 +79,11 @@ def run(
     context: typer.Context,
     file: FileArgument,
     out: OutOption,
-    cores: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use, or those of a job with --executor; default: all.")
-    ] = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="GPUs to use, one training on each; default: all. With --executor: of a training, 0 or 1."
-        ),
-    ] = None,
-    share_gpus: Annotated[int, typer.Option(min=1, help="Trainings at once on one GPU.")] = 1,
-    executor: Annotated[str | None, typer.Option(help="Snakemake executor, e.g. slurm.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Jobs at once with --executor.")] = 100,
+    cores: CoresOption = None,
+    gpus: GpusOption = None,
+    share_gpus: ShareOption = 1,
+    executor: ExecutorOption = None,
+    jobs: JobsOption = 100,
 ) -> None:
     """Do what is missing of a study and make its report. Stopped and started again it repeats no finished job.
 
@@ -88,19 +95,37 @@ def run(
     need("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.folder import open_folder
     from nnunet_limited.studies.report import make_report
-    from nnunet_limited.studies.workflow import Execution, choose_gpus, counted, run_study, states
+    from nnunet_limited.studies.workflow import Execution, choose_gpus, run_study
 
     chosen = choose_gpus(gpus, executor)
     folder = open_folder(file, out)
-    available = 1 if executor else os.cpu_count() or 1
-    execution = Execution(cores or available, chosen, share_gpus, executor, jobs, tuple(context.args))
-    status = run_study(folder, execution)
-    done = states(folder)
-    console.print(f"{len(done)} runs: {counted(done)}")
-    console.print(f"wrote {make_report(folder)[-1]}", highlight=False)
+    execution = Execution(cores_of(cores, executor), chosen, share_gpus, executor, jobs, tuple(context.args))
+    finish(folder, run_study(folder, execution), make_report)
+
+
+def cores_of(cores: int | None, executor: str | None) -> int:
+    """Return how many cores to use."""
+    return cores or (1 if executor else os.cpu_count() or 1)
+
+
+def finish(folder: Any, status: int, make: Callable[[Any], list[Path]]) -> None:
+    """Make the report of a study that has run, and say what came of it; a run that failed is exit status 1."""
+    from nnunet_limited.studies.workflow import counted, states
+
+    found = states(folder)
+    console.print(f"{len(found)} runs: {counted(found)}")
+    console.print(f"wrote {make(folder)[-1]}", highlight=False)
     if status:
-        show_next(f"nnunet-limited study status {out}")
+        show_next(f"nnunet-limited study status {folder.path}")
         raise typer.Exit(1)
+
+
+def any_folder(path: Path) -> Any:
+    """Return the folder of a study, or of a simulated loop of active learning."""
+    from nnunet_limited.studies.active import FILE, ActiveFolder
+    from nnunet_limited.studies.folder import StudyFolder
+
+    return ActiveFolder(path) if (path / FILE).is_file() else StudyFolder(path)
 
 
 @commands.command("status")
@@ -116,10 +141,9 @@ def status(
     from nnunet_limited.host.extras import need
 
     need("study", "study status", "yaml")
-    from nnunet_limited.studies.folder import StudyFolder
     from nnunet_limited.studies.workflow import counted, states
 
-    folder = StudyFolder(out)
+    folder = any_folder(out)
     if run is not None:
         log = folder.state(folder.run(run))[1]
         if log is None:
@@ -150,10 +174,12 @@ def report(
     from nnunet_limited.host.extras import need
 
     need("study", "report", *REPORT_NEEDS)
-    from nnunet_limited.studies.folder import StudyFolder
+    from nnunet_limited.studies.active import ActiveFolder
+    from nnunet_limited.studies.active_report import make_active_report
     from nnunet_limited.studies.report import make_report
 
-    written = make_report(StudyFolder(study), out)
+    folder = any_folder(study)
+    written = make_active_report(folder, out) if isinstance(folder, ActiveFolder) else make_report(folder, out)
     if as_json:
         show_json({"files": [str(file) for file in written]})
         return

@@ -28,11 +28,12 @@ def foreground_efficiency(foreground: Sequence[float], dice: Sequence[float], st
     """Return b of dice = full - (full - start) exp(-b (foreground - its start)) by least squares (FG-Eff).
 
     ``foreground`` is the annotated part of all foreground voxels in percent; ``start`` the mean Dice before the first
-    query, ``full`` that with every label. It is nan if there is nothing to gain, or nothing was annotated.
+    query, ``full`` that with every label. It is nan if there is nothing to gain, or
+    that is not known, or nothing was annotated.
     """
     x, y = np.asarray(foreground, float), np.asarray(dice, float)
     x = x - x[0]
-    if full <= start or not x.any():
+    if not full > start or not x.any():
         return float("nan")
 
     def curve(at: np.ndarray, b: float) -> np.ndarray:

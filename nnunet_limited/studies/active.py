@@ -25,6 +25,7 @@ from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, m
 FILE, NUMBERS = "active.yaml", "datasets.json"
 START, FULL = "start", "full"
 FIRST_NUMBER = 601
+SNAKEFILE = Path(__file__).with_name("Active.smk")
 
 
 class Target(Part):

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader
 
 from nnunet_limited.evaluation.metrics import HIGHER_IS_BETTER
 from nnunet_limited.evaluation.statistics import mean_and_sd
 from nnunet_limited.host.dataset import RawDataset, images_by_case, reader_for
 from nnunet_limited.host.files import replacing
-from nnunet_limited.studies.figures import Picture, learning_curves, overlay, paired, training_curves
+from nnunet_limited.studies.figures import learning_curves, overlay, paired, training_curves
 from nnunet_limited.studies.folder import StudyFolder
 from nnunet_limited.studies.formats import (
     COSTS,
@@ -32,27 +26,10 @@ from nnunet_limited.studies.formats import (
     ranking_formats,
 )
 from nnunet_limited.studies.job import compared
+from nnunet_limited.studies.page import Section, embed, render, table_of
 from nnunet_limited.studies.results import SETTING, Results, load_results
 from nnunet_limited.studies.study import ALL, Run
 from nnunet_limited.studies.tables import TITLES, classes, costs, headline, ranking, unit
-
-DPI = 110
-
-
-@dataclass
-class Section:
-    """A part of the page."""
-
-    title: str
-    notes: list[str] = field(default_factory=list)
-    tables: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[dict[str, Any]] = field(default_factory=list)
-    blocks: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def anchor(self) -> str:
-        """Return its name in addresses."""
-        return self.title.lower().replace(" ", "-")
 
 
 def make_report(folder: StudyFolder, out: Path | None = None) -> list[Path]:
@@ -79,13 +56,7 @@ def _make_report(folder: StudyFolder, out: Path) -> list[Path]:
             _table_section("Time and memory", costs(results), COSTS, _COST_NOTES),
         ]
     sections += [_runs_section(results, folder), _record_section(results, folder)]
-    environment = Environment(loader=PackageLoader("nnunet_limited.studies", ""), autoescape=True)
-    page = environment.get_template("report.html").render(
-        title=f"Study {study.name}",
-        summary=_summary(results, folder, main),
-        missing=_missing(results),
-        sections=sections,
-    )
+    page = render(f"Study {study.name}", _summary(results, folder, main), _missing(results), sections)
     for name, content in (
         ("table.md", _markdown(results, folder, main)),
         ("table.csv", main.to_csv(index=False)),
@@ -133,25 +104,8 @@ _RANKING_NOTES = ["Cases are drawn again 1,000 times; a method that is first in 
 _COST_NOTES = ["Epochs only; of self-training, teacher included. Memory is that of the host process, not of a GPU."]
 
 
-def _table(caption: str, table: pd.DataFrame, formats: Sequence[Format]) -> dict[str, Any]:
-    """Return a table for the page; cells sort by what they were made from."""
-    rows: list[dict[str, Any]] = []
-    for _, row in table.iterrows():
-        cells = []
-        for _, key, show in formats:
-            value = row[key]
-            number = isinstance(value, (int, float, np.number))
-            known = number and not math.isnan(value)
-            cells.append({"shown": show(row), "key": (value if known else "") if number else None, "text": not number})
-        rows.append({"cells": cells, "best": bool(row.get("best", False))})
-    columns = [
-        {"name": name, "text": bool(rows) and rows[0]["cells"][n]["text"]} for n, (name, *_) in enumerate(formats)
-    ]
-    return {"caption": caption, "columns": columns, "rows": rows}
-
-
 def _table_section(title: str, table: pd.DataFrame, formats: Sequence[Format], notes: list[str]) -> Section:
-    return Section(title, notes, [_table(title, table, formats)] if not table.empty else [])
+    return Section(title, notes, [table_of(title, table, formats)] if not table.empty else [])
 
 
 def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame) -> Section:
@@ -169,23 +123,10 @@ def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame)
     pick = "idxmax" if metric in HIGHER_IS_BETTER else "idxmin"
     known = main.dropna(subset=[metric])
     shown = main.assign(best=main.index.isin(getattr(known.groupby(SETTING)[metric], pick)()))
-    return Section("Results", notes, [_table("Methods by labelled size", shown, headline_formats(study))])
+    return Section("Results", notes, [table_of("Methods by labelled size", shown, headline_formats(study))])
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
-
-
-def _embed(picture: Picture, out: Path, name: str, written: list[Path]) -> dict[str, Any]:
-    """Write a picture beside the page and return it for the page."""
-    buffer = io.BytesIO()
-    picture.figure.savefig(buffer, format="png", dpi=DPI)
-    file = out / "pictures" / f"{name}.png"
-    with replacing(file) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    written.append(file)
-    width, height = (round(DPI * inches) for inches in picture.figure.get_size_inches())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"data": data, "caption": picture.caption, "text": picture.text, "width": width, "height": height}
 
 
 def _places(results: Results) -> list[tuple[str, str]]:
@@ -219,7 +160,7 @@ def _curves_section(results: Results, folder: StudyFolder, out: Path, written: l
                 curves[method.name] = pd.DataFrame(sorted(points), columns=["labeled_cases", "mean", "sd"])
         if curves:
             made = learning_curves(_title(place), curves, names, upper, f"{TITLES[metric]}{unit(study, metric)}")
-            section.pictures.append(_embed(made, out, "learning_curves_" + "_".join(place), written))
+            section.pictures.append(embed(made, out, "learning_curves_" + "_".join(place), written))
     return section
 
 
@@ -237,7 +178,7 @@ def _paired_section(results: Results, folder: StudyFolder, out: Path, written: l
                 tables[method.name] = (mine[both], baseline[both])
         if tables:
             made = paired(_title(setting), study.reference, tables, f"{TITLES[metric]}{unit(study, metric)}")
-            section.pictures.append(_embed(made, out, "paired_" + "_".join(setting), written))
+            section.pictures.append(embed(made, out, "paired_" + "_".join(setting), written))
     return section
 
 
@@ -252,7 +193,7 @@ def _training_section(results: Results, folder: StudyFolder, out: Path, written:
                     curves[method.name] = record["curves"][-1]
         if curves:
             made = training_curves(_title(setting), curves, [method.name for method in study.methods])
-            section.pictures.append(_embed(made, out, "training_" + "_".join(setting), written))
+            section.pictures.append(embed(made, out, "training_" + "_".join(setting), written))
     return section
 
 
@@ -292,7 +233,7 @@ def _cases_section(results: Results, folder: StudyFolder, out: Path, written: li
                     files = _files(folder, run, row["case"], {study.method(r.method).name: r for r in shown})
                     made = overlay(title, *files, told)
                     name = f"{what}_{method.slug}_" + "_".join(setting)
-                    section.pictures.append(_embed(made, out, name, written))
+                    section.pictures.append(embed(made, out, name, written))
     return section
 
 
@@ -318,7 +259,7 @@ def _files(
 
 
 def _runs_section(results: Results, folder: StudyFolder) -> Section:
-    section = Section("Runs", [], [_table("Every run of the study", results.runs, RUNS)])
+    section = Section("Runs", [], [table_of("Every run of the study", results.runs, RUNS)])
     for _, row in results.runs[results.runs["state"] == "failed"].iterrows():
         lines = Path(row["log"]).read_text(errors="replace").splitlines()[-15:]
         section.blocks.append({"title": f"End of the log of {row['run']}, which failed", "content": "\n".join(lines)})

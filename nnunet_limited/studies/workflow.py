@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.folder import StudyFolder, failed_marker
-from nnunet_limited.studies.study import Run
 from nnunet_limited.trainers.launch import find_trainer
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -98,12 +97,12 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
         return status
 
 
-def states(folder: StudyFolder) -> list[tuple[Run, str, Path | None]]:
+def states(folder: StudyFolder) -> list[tuple[Any, str, Path | None]]:
     """Return every run with its state and the log to look at."""
     return [(run, *folder.state(run)) for run in folder.study.runs()]
 
 
-def counted(found: Sequence[tuple[Run, str, Path | None]]) -> str:
+def counted(found: Sequence[tuple[Any, str, Path | None]]) -> str:
     """Return how many runs are in which state."""
     counts = Counter(state for _, state, _ in found)
     return ", ".join(

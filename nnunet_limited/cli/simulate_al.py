@@ -1,0 +1,55 @@
+"""``nnunet-limited simulate-al``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnunet_limited.cli.study import (
+    REPORT_NEEDS,
+    CoresOption,
+    ExecutorOption,
+    GpusOption,
+    JobsOption,
+    OutOption,
+    ShareOption,
+    cores_of,
+    finish,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("simulate-al", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(simulate_al)
+
+
+def simulate_al(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="File of the simulation, e.g. studies/active_smoke.yaml.")],
+    out: OutOption,
+    cores: CoresOption = None,
+    gpus: GpusOption = None,
+    share_gpus: ShareOption = 1,
+    executor: ExecutorOption = None,
+    jobs: JobsOption = 100,
+) -> None:
+    """Compare query strategies, with the hidden labels of a dataset as oracle; what is missing is done, and reported.
+
+    Stopped and started again it repeats no finished training. 'study status' and 'report' know its folder too; further
+    options are passed on to Snakemake. Example:
+    nnunet-limited simulate-al studies/active_smoke.yaml --out active --cores 2
+    """
+    from nnunet_limited.host.extras import need
+
+    need("study", "simulate-al", "snakemake", *REPORT_NEEDS)
+    need("al", "simulate-al", "skactiveml")
+    from nnunet_limited.studies.active import SNAKEFILE, open_active
+    from nnunet_limited.studies.active_report import make_active_report
+    from nnunet_limited.studies.workflow import Execution, choose_gpus, run_study
+
+    chosen = choose_gpus(gpus, executor)
+    folder = open_active(file, out)
+    execution = Execution(cores_of(cores, executor), chosen, share_gpus, executor, jobs, tuple(context.args))
+    finish(folder, run_study(folder, execution, SNAKEFILE), make_active_report)
