@@ -27,7 +27,7 @@ from nnunet_limited.studies.workflow import states
 
 KEYS = ["target", "method", "strategy"]
 COSTS = {
-    "items": "regions asked for",
+    "items": "regions",
     "foreground_voxels": "foreground voxels annotated",
     "minutes": "minutes of outlining",
 }
@@ -182,15 +182,15 @@ def _gains(curves: pd.DataFrame) -> pd.DataFrame:
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 _STOP = (
-    "After three trainings or more, a curve whose gains shrink by the same factor each round is put through the Dice so "
-    "far; stop when what it promises is not worth the minutes. Beside it what the next round really brought."
+    "From three trainings on, a curve whose gains shrink by the same factor each round is put through the Dice so far; "
+    "stop when what it promises is not worth the minutes. Beside it what the next round really brought."
 )
 
 
 def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
     told = (
-        f"{len(study.strategies)} query strategies on {study.dataset}, {study.rounds} rounds from {study.labeled} labelled "
-        f"cases, {study.iterations:,} iterations a training, {len(study.seeds)} seeds, hidden labels as oracle. "
+        f"{len(study.strategies)} query strategies on {study.dataset}, {study.rounds} rounds from {study.labeled} "
+        f"labelled cases, {study.iterations:,} iterations a training, {len(study.seeds)} seeds, hidden labels as oracle. "
     )
     if table.empty:
         return f"{told}No loop has come to its end yet."
@@ -202,9 +202,9 @@ def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
 
 def _headline_section(table: pd.DataFrame, study: ActiveStudy) -> Section:
     notes = [
-        "AUBC is the area under the Dice over the rounds, on [0, 1]; all strategies share the start of a seed. FG-Eff is the "
-        "rate at which annotated foreground closes the gap to all labels (nnActive, arXiv 2511.19183). Costs are those at "
-        f"the end. The baseline is {study.strategies[0]}.",
+        "AUBC is the area under the Dice over the rounds, on [0, 1]; all strategies share the start of a seed. FG-Eff is "
+        "the rate at which annotated foreground closes the gap to all labels (nnActive, arXiv 2511.19183). Costs are "
+        f"those at the end. The baseline is {study.strategies[0]}.",
         "(oracle): it is told the hidden foreground, which nobody has in practice.",
     ]
     if table.empty:
@@ -249,9 +249,9 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy, out: Path, writ
     section = Section(
         "Who beats whom",
         [
-            "Share of the settings (what × method × round) in which the strategy of the row was beaten by that of the column "
-            "(p < 0.05 in a paired t-test over seeds); the p-values are of the means over settings, with Holm's correction. "
-            "Few seeds can tell little apart."
+            "Share of the settings (what × method × round) in which the strategy of the row was beaten by that of the "
+            "column (p < 0.05 in a paired t-test over seeds); the p-values are of the means over settings, with Holm's "
+            "correction. Few seeds can tell little apart."
         ],
     )
     settings = []
