@@ -95,7 +95,10 @@ def is_current(result: Path, case: Case, use_label: bool) -> bool:
 def origin_of(dataset: RawDataset) -> RawDataset | None:
     """Return the raw dataset of which ``dataset`` is a view, if it is one and the other is there."""
     name = dataset.dataset_json.get("view_of")
-    return RawDataset.load(name) if name and (nnunet_folder("nnUNet_raw") / name).is_dir() else None
+    try:
+        return RawDataset.load(name) if name else None
+    except LimitedError:  # it was removed or renamed, and is not needed
+        return None
 
 
 def take_over(case: Case, origin: RawDataset, folder: Path, use_label: bool) -> bool:

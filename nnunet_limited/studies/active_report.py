@@ -169,7 +169,7 @@ def headline(curves: pd.DataFrame, found: pd.DataFrame, study: ActiveStudy) -> p
 def _gains(curves: pd.DataFrame) -> pd.DataFrame:
     """Return what was predicted after each round, from the mean over seeds, and what came."""
     rows = []
-    for place, part in curves.groupby(KEYS, sort=False, observed=True):
+    for place, part in curves.groupby(KEYS, observed=True):
         dice = part.groupby("number")["dice"].mean().tolist()
         for number in range(2, len(dice) - 1):
             about = dict(zip(KEYS, place, strict=True)) | {"number": number}
@@ -190,7 +190,7 @@ _STOP = (
 def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
     told = (
         f"{len(study.strategies)} query strategies on {study.dataset}, {study.rounds} rounds from {study.labeled} "
-        f"labelled cases, {study.iterations:,} iterations a training, {len(study.seeds)} seeds, hidden labels as oracle. "
+        f"labelled cases, {study.iterations:,} iterations a training, {len(study.seeds)} seeds; hidden labels answer. "
     )
     if table.empty:
         return f"{told}No loop has come to its end yet."
@@ -202,7 +202,7 @@ def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
 
 def _headline_section(table: pd.DataFrame, study: ActiveStudy) -> Section:
     notes = [
-        "AUBC is the area under the Dice over the rounds, on [0, 1]; all strategies share the start of a seed. FG-Eff is "
+        "AUBC is the area under the Dice over the rounds, on [0, 1]; strategies share the start of a seed. FG-Eff is "
         "the rate at which annotated foreground closes the gap to all labels (nnActive, arXiv 2511.19183). Costs are "
         f"those at the end. The baseline is {study.strategies[0]}.",
         "(oracle): it is told the hidden foreground, which nobody has in practice.",

@@ -1,0 +1,226 @@
+"""Simulated loops of active learning: what may be asked of them, a whole loop that goes on, and its report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from helpers import DATASET, Variant, write_dataset
+
+from nnunet_limited.cli.main import main
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.files import write_json
+from nnunet_limited.splits import load_split
+from nnunet_limited.studies.active import ActiveFolder, open_active, read_active
+from nnunet_limited.studies.active_report import make_active_report
+from nnunet_limited.studies.folder import failed_marker
+from nnunet_limited.studies.workflow import states
+
+SMALL: dict[str, Any] = {
+    "name": "loop",
+    "dataset": DATASET,
+    "labeled": 1,
+    "targets": [{"what": "patch", "size": "4x8x8", "items": 3}],
+    "strategies": ["random", "random_fg66"],
+    "methods": [{"name": "sup", "trainer": "LimitedSparseTrainer"}],
+    "rounds": 2,
+    "seeds": [0],
+    "number_of_folds": 3,
+    "configuration": "2d",
+    "size": "tiny",
+    "iterations": 2,
+    "iterations_per_epoch": 1,
+}
+
+
+def write(file: Path, **changes: Any) -> Path:
+    file.write_text(yaml.safe_dump({**SMALL, **changes}))
+    return file
+
+
+def command(*arguments: str) -> int:
+    before, sys.argv = sys.argv, ["nnunet-limited", *arguments]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    return int(ended.value.code or 0)
+
+
+WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"strategies": ["random", "best"]}, ("strategy 'best'", "clasp_pe")),
+    ({"strategies": ["random", "random"]}, ("strategies random is there twice",)),
+    ({"seeds": [1, 1]}, ("seeds 1 is there twice",)),
+    ({"targets": [{"what": "patch", "items": 2}]}, ("target patch", "size")),
+    ({"targets": [{"what": "case", "size": "4x4x4", "items": 2}]}, ("size belongs to patches",)),
+    ({"targets": [{"what": "case", "axis": 1, "items": 2}]}, ("axis belongs to slices",)),
+    ({"targets": [{"what": "voxel", "items": 2}]}, ("targets.0.what", "voxel")),
+    ({"targets": [{"what": "case", "items": 0}]}, ("targets.0.items",)),
+    ({"targets": [{"what": "case", "items": 3}]}, ("take 7", "only 5 of 8")),
+    ({"cases": 99}, ("cases=99", "8 labelled")),
+    ({"iterations": 3, "iterations_per_epoch": 2}, ("iterations=3",)),
+    ({"configuration": "4d"}, ("configuration '4d'",)),
+    ({"methods": [{"name": "m", "trainer": "Nobody"}]}, ("Nobody",)),
+    ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "settings": {"seed": 1}}]}, ("seed",)),
+    ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "labeled": [4]}]}, ("leave labeled out",)),
+    ({"dataset": "Dataset111_Nothing"}, ("Dataset111_Nothing",)),
+    ({"budget": 3}, ("budget",)),
+    ({"rounds": 0, "seeds": []}, ("2 problems", "rounds", "seeds")),
+]
+
+
+@pytest.mark.parametrize(("changes", "told"), WRONG, ids=[" ".join(told) for _, told in WRONG])
+def test_wrong_files_are_refused(folders: Path, changes: dict[str, Any], told: tuple[str, ...]) -> None:
+    write_dataset(folders / "raw", Variant(cases=8))
+    with pytest.raises(LimitedError) as refused:
+        open_active(write(folders / "a.yaml", **changes), folders / "out")
+    for part in told:
+        assert part in str(refused.value)
+    assert not (folders / "out").exists()
+
+
+def test_a_case_without_label_has_no_oracle(folders: Path) -> None:
+    (write_dataset(folders / "raw", Variant(cases=8)) / "labelsTr" / "case_03.nii.gz").unlink()
+    with pytest.raises(LimitedError, match="case_03 has no label"):
+        open_active(write(folders / "a.yaml"), folders / "out")
+
+
+def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
+    write_dataset(folders / "raw", Variant(cases=8))
+    out = folders / "out"
+    folder = open_active(write(folders / "a.yaml"), out)
+    numbers = json.loads((out / "datasets.json").read_text())
+    assert len(folder.study.runs()) == 2 + 2 * 2
+    assert sorted(name[7:10] for name in numbers.values()) == ["601", "602", "603", "604"]
+    more = {"strategies": ["entropy", "random", "random_fg66"], "seeds": [1, 0]}
+    grown = open_active(write(folders / "a.yaml", **more), out)
+    now = json.loads((out / "datasets.json").read_text())
+    assert {key: now[key] for key in numbers} == numbers  # those that have a number keep it
+    assert len(set(now.values())) == len(now) == 2 * 2 * 3
+    assert len(grown.study.runs()) == 2 * 2 + 12
+    for changes, told in (
+        ({"rounds": 1}, "rounds is 1"),
+        ({"labeled": 2}, "labeled is 2"),
+        ({"methods": [{"name": "sup", "trainer": "LimitedSupervisedTrainer"}]}, "method sup is not as"),
+        ({"targets": [{"what": "patch", "size": "4x8x8", "items": 9}]}, "target patch-4x8x8 is not as"),
+    ):
+        with pytest.raises(LimitedError, match=told):
+            open_active(write(folders / "a.yaml", **{**more, **changes}), out)
+    with pytest.raises(LimitedError, match="holds no simulation"):
+        open_active(folders / "a.yaml", folders)
+
+
+def test_the_files_that_are_shipped_are_right() -> None:
+    files = sorted((Path(__file__).parent.parent / "studies").glob("active_*.yaml"))
+    assert files
+    for file in files:
+        assert read_active(file).runs()
+
+
+def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
+    """Stopped after some trainings it goes on; hidden labels stay hidden but for what was asked for; costs add up."""
+    write_dataset(folders / "raw", Variant(cases=8))
+    file, out = write(folders / "a.yaml", strategies=["random_fg66"]), folders / "out"
+    words = ("simulate-al", str(file), "--out", str(out), "--cores", "2")
+    assert command(*words, "--until", "nothing") == 1  # Snakemake's own option: no such rule
+    assert command("study", "status", str(out)) == 0
+    assert "4 waiting" in capsys.readouterr().out
+    assert command(*words) == 0
+    folder = ActiveFolder(out)
+    assert {state for _, state, _ in states(folder)} == {"done"}
+    runs = {
+        run.identifier: json.loads((folder.run_folder(run) / "trained.json").read_text()) for run, *_ in states(folder)
+    }
+    start, first, second = (runs[name] for name in (
+        "start/sup/s0/round_0", "patch-4x8x8/sup/random_fg66/s0/round_1", "patch-4x8x8/sup/random_fg66/s0/round_2"
+    ))  # fmt: skip
+    assert [one["costs"]["items"] for one in (start, first, second)] == [1, 4, 7]
+    assert first["costs"]["voxels"] - start["costs"]["voxels"] == 3 * 4 * 8 * 8
+    assert (
+        second["costs"]["foreground_voxels"] > first["costs"]["foreground_voxels"] > start["costs"]["foreground_voxels"]
+    )
+    assert second["costs"]["minutes"] > first["costs"]["minutes"] > start["costs"]["minutes"] == 0
+    assert start["dice"].keys() == second["dice"].keys()  # all are validated on the same cases
+    with folder.active():
+        raw = RawDataset.load(second["dataset"])
+        fold = load_split(out / "preprocessed" / raw.name, "r2").folds[0]
+        hidden = load_split(out / "preprocessed" / DATASET, "start0").folds[0].unlabeled
+        assert set(raw.labeled) == {*fold.train, *fold.val}
+        oracle = [raw.cases[case].label.resolve().parent.name for case in fold.train if case in hidden]
+        assert set(oracle) == {"labelsSparse"}
+    table = pd.read_csv(out / "report" / "table.csv")
+    curve = [float(np.mean(list(one["dice"].values()))) for one in (start, first, second)]
+    assert table["aubc"][0] == pytest.approx((curve[0] + 2 * curve[1] + curve[2]) / 4)
+    assert table["final"][0] == pytest.approx(curve[2])
+    assert table["strategy"][0] == "random_fg66 (oracle)"
+    times = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
+    assert len(times) == 4
+    last = folder.run_folder(states(folder)[-1][0])
+    shutil.rmtree(last)  # as if it had been stopped in the last round
+    assert command(*words) == 0
+    again = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
+    assert [path.parent for path in times if again[path] != times[path]] == [last]
+
+
+@pytest.fixture
+def pretended(folders: Path) -> ActiveFolder:
+    """Two strategies, the second better in every round; one training of another chain has failed."""
+    write_dataset(folders / "raw", Variant(cases=8))
+    target = [{"what": "patch", "size": "4x8x8", "items": 3}, {"what": "slice", "items": 2}]
+    file = write(folders / "a.yaml", rounds=3, seeds=[0, 1, 2], strategies=["random", "entropy"], targets=target)
+    folder = open_active(file, folders / "out")
+    for run, *_ in states(folder):
+        if run.target == "slice":
+            if run.strategy == "entropy" and run.number == 3:
+                failed_marker(folder.log(run, "")).parent.mkdir(parents=True, exist_ok=True)
+                folder.log(run, "").write_text("MemoryError: <no room>")
+                failed_marker(folder.log(run, "")).write_text("failed")
+            continue
+        gain = {"full": 0.4, "start": 0.0}.get(run.target, (0.1 if run.strategy == "random" else 0.15) * run.number)
+        dice = 0.5 + gain + 0.001 * run.seed * run.number
+        write_json(
+            folder.run_folder(run) / "trained.json",
+            {
+                "dice": {"case_00": dice - 0.1, "case_03": dice + 0.1},
+                "costs": {"items": 1 + 3 * run.number, "voxels": 9, "foreground_voxels": 100 * (1 + run.number),
+                          "minutes": 5 * run.number},
+                "minutes": 1.0,
+                "versions": {"nnunetv2": "2.8.1"},
+                "machine": "x86_64",
+                "command": "nnunet-limited crossval <&>",
+            },
+        )  # fmt: skip
+    return folder
+
+
+def test_the_report_of_a_simulation(pretended: ActiveFolder, browser) -> None:
+    files = {file.name: file for file in make_active_report(pretended)}
+    table = pd.read_csv(files["table.csv"])
+    random, entropy = table[table["strategy"] == "random"].iloc[0], table[table["strategy"] == "entropy"].iloc[0]
+    assert random["final"] == pytest.approx(0.8 + 0.003)
+    assert entropy["final"] == pytest.approx(0.95 + 0.003)
+    assert entropy["difference"] == pytest.approx(np.mean([0, 0.05, 0.1, 0.15]) + (0.15 - 0) / 6 - 0.15 / 6)
+    assert entropy["better"] == 3
+    assert np.isnan(random["difference"])
+    assert entropy["efficiency"] > random["efficiency"] > 0
+    gains = pd.read_csv(files["gains.csv"])
+    assert gains["number"].tolist() == [2, 2]
+    assert gains["gain"].tolist() == pytest.approx([0.101, 0.151])
+    assert "are not done" in files["table.md"].read_text()
+    browser.get(files["index.html"].as_uri())
+    assert browser.get_log("browser") == []
+    assert all(browser.execute_script("return [...document.images].slice(0, -1).map(i => i.naturalWidth)"))
+    page = files["index.html"].read_text()
+    assert "&lt;no room&gt;" in page
+    assert "entropy beats random in 100%" in page
+    assert command("report", str(pretended.path)) == 0
+    assert command("study", "status", str(pretended.path), "--log", "slice/sup/entropy/s0/round_3") == 0
