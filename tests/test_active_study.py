@@ -72,6 +72,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"methods": [{"name": "m", "trainer": "Nobody"}]}, ("Nobody",)),
     ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "settings": {"seed": 1}}]}, ("seed",)),
     ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "labeled": [4]}]}, ("leave labeled out",)),
+    ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "targets": ["cases"]}]}, ("'cases'", "patch-4x8x8")),
     ({"dataset": "Dataset111_Nothing"}, ("Dataset111_Nothing",)),
     ({"budget": 3}, ("budget",)),
     ({"rounds": 0, "seeds": []}, ("2 problems", "rounds", "seeds")),
@@ -107,6 +108,11 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     assert {key: now[key] for key in numbers} == numbers  # those that have a number keep it
     assert len(set(now.values())) == len(now) == 2 * 2 * 3
     assert len(grown.study.runs()) == 2 * 2 + 12
+    targets = [*SMALL["targets"], {"what": "case", "items": 1}]
+    methods = [*SMALL["methods"], {"name": "two", "trainer": "LimitedSparseTrainer", "targets": ["case"]}]
+    both = open_active(write(folders / "b.yaml", targets=targets, methods=methods), folders / "both")
+    chains = {(run.target, run.method) for run in both.study.runs() if run.number}
+    assert chains == {("patch-4x8x8", "sup"), ("case", "sup"), ("case", "two")}
     for changes, told in (
         ({"rounds": 1}, "rounds is 1"),
         ({"labeled": 2}, "labeled is 2"),

@@ -138,7 +138,8 @@ def test_refused(name):
     blocked = make_pool(whole_cases(3), blocked=whole_cases(3))
     with pytest.raises(LimitedError, match="no region is left"):
         find_strategy(name).query(blocked, 1, 0)
-    if find_strategy(name).needs_model or find_strategy(name).features:
+    strategy = find_strategy(name)
+    if strategy.needs_model or strategy.needs_foreground or strategy.features:
         with pytest.raises(LimitedError, match="this strategy needs"):
             find_strategy(name).query(Pool(whole_cases(3)), 1, 0)
 

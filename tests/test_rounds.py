@@ -32,6 +32,7 @@ from nnunet_limited.trainers.launch import TrainRequest
 
 TRAINER = "LimitedSupervisedTrainer"
 PATCH = Granularity("patch", size=(4, 8, 8))
+ROUND_FILES = ("queries.csv", "queries.json", "request.json")
 MODELS = ("2d", "regions", "3d", "transposed")
 
 
@@ -122,6 +123,24 @@ def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, varia
     assert np.allclose(counted, [(label == value).sum() for value in values])
     assert (stored["score_bald"] >= 0).all()
     assert (stored["score_disagreement"] <= 1).all()
+
+
+def test_an_oracle_tells_foreground_aware_random_where_the_foreground_is(models, tmp_path: Path) -> None:
+    """Nothing is predicted and nothing written for people; without it, the foreground is that of the prediction."""
+    workspace, plans = models("2d")
+    truths = workspace.root / "raw" / DATASET / "labelsTr"
+    asked = request(workspace, plans, tmp_path / "told", strategy="random_fg66", oracle=truths)
+    asker, made = ask(asked)
+    case = asker.field.open[0]
+    truth = read(truths / f"{case}.nii.gz")
+    stored = np.load(tmp_path / "told" / SCORES / f"{case}.npz")
+    assert np.allclose(stored["foreground"].sum(0), [(truth == value).sum() for value in (1, 2)])
+    assert "score_entropy" not in stored
+    assert sorted(file.name for file in made.folder.iterdir()) == [SCORES, "labels", *ROUND_FILES]
+    untold, _ = ask(replace(asked, out=tmp_path / "untold", oracle=None))
+    label = untold._scorer("cpu").on_scan(case)[0]
+    stored = np.load(tmp_path / "untold" / SCORES / f"{case}.npz")
+    assert np.allclose(stored["foreground"].sum(0), [(label == value).sum() for value in (1, 2)])
 
 
 def test_minutes_are_those_of_the_outlines(models, tmp_path: Path) -> None:

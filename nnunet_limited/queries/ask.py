@@ -129,7 +129,8 @@ class Asker:
 
     def _scorer(self, device: str) -> Callable[[str], Callable[[], Known]]:
         """Return what does the first part of the work on a case and returns the rest."""
-        if self.request.model is None:
+        strategy, simulated = self.strategy, self.request.oracle is not None
+        if self.request.model is None or (simulated and not strategy.needs_model and strategy.features is None):
             return lambda case: partial(self._describe, case)
         values = sorted(self.raw.foreground_values)
         return Scorer(self.request, self.strategy, self.field, values, self.origin["folds"], device)
@@ -148,7 +149,7 @@ class Asker:
             share = whole.sums(annotated, windows.bounds).reshape(len(windows)) / np.prod(windows.size)
         else:
             share = np.zeros(len(windows))
-        if self.request.oracle is not None and "foreground" in known:
+        if self.request.oracle is not None and self.strategy.needs_foreground:
             label = self._read(self.request.oracle / f"{case}{self.raw.dataset_json['file_ending']}")
             whole = Grid((0.0,) * label.ndim, tuple(map(float, label.shape)))
             known |= middles(label, sorted(self.raw.foreground_values), whole, windows)
@@ -280,7 +281,7 @@ class Asker:
 
 
 def _refuse_cold(strategy: Strategy, request: QueryRequest) -> None:
-    if strategy.needs_model:
+    if strategy.needs_model or (strategy.needs_foreground and request.oracle is None):
         raise LimitedError(
             f"--strategy {request.strategy} needs a trained model; give its -tr, -p and configuration, or begin with "
             "--strategy typiclust, core_set or random"

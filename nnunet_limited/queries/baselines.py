@@ -54,7 +54,7 @@ class ForegroundRandom66(Random):
     """
 
     name = "random_fg66"
-    needs_model = True
+    needs_foreground = True
     anywhere: ClassVar[float] = 1 / 3
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:

@@ -16,12 +16,13 @@ STRATEGIES: dict[str, type[Strategy]] = {}
 class Strategy(ABC):
     """A way to choose regions. A subclass with a ``name`` is registered under it.
 
-    ``needs_model``: it wants scores; ``features`` names the features it wants, if any; ``disagrees``: it compares the
-    members of an ensemble as a committee.
+    ``needs_model``: it wants scores; ``needs_foreground``: where each class is; ``features`` names the features it
+    wants, if any; ``disagrees``: it compares the members of an ensemble as a committee.
     """
 
     name: ClassVar[str] = ""
     needs_model: ClassVar[bool] = True
+    needs_foreground: ClassVar[bool] = False
     features: ClassVar[str | None] = None
     disagrees: ClassVar[bool] = False
 

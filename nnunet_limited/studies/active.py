@@ -48,6 +48,12 @@ class Target(Part):
         return Granularity(self.what, self.axis, size)
 
 
+class ActiveMethod(Method):
+    """A trainer with its settings, as in studies, and what is asked for with its models."""
+
+    targets: tuple[str, ...] | None = Field(None, description="e.g. patch-20x20x20, case; default: all")
+
+
 class ActiveStudy(Part):
     """The file of ``nnunet-limited simulate-al``."""
 
@@ -57,7 +63,7 @@ class ActiveStudy(Part):
     labeled: int = Field(2, ge=1, description="labelled cases at the start")
     targets: tuple[Target, ...] = Field(min_length=1, description="what is asked for")
     strategies: tuple[str, ...] = Field(min_length=1, description="of queries; the first is the baseline")
-    methods: tuple[Method, ...] = Field(min_length=1, description="trainers, as in studies")
+    methods: tuple[ActiveMethod, ...] = Field(min_length=1, description="trainers, as in studies")
     rounds: int = Field(4, ge=1, description="rounds of queries")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of start, queries and runs")
     number_of_folds: int = Field(5, ge=2, description="folds of the partition, of which the first is used")
@@ -67,7 +73,7 @@ class ActiveStudy(Part):
     iterations_per_epoch: int = Field(250, ge=1, description="steps of an epoch")
     seconds: float = Field(79.0, ge=0, description="that an outline takes")
 
-    def method(self, name: str) -> Method:
+    def method(self, name: str) -> ActiveMethod:
         """Return the method of a name or slug."""
         return next(method for method in self.methods if name in (method.name, method.slug))
 
@@ -85,6 +91,7 @@ class ActiveStudy(Part):
             for seed in self.seeds
             for target in self.targets
             for method in self.methods
+            if method.targets is None or target.slug in method.targets
             for strategy in self.strategies
         ]
         return steps
@@ -209,6 +216,8 @@ def _problems(study: ActiveStudy) -> Iterator[str]:
             yield f"seed {seed} is not within 0 and 2^32"
     for method in study.methods:
         yield from method_problems(method)
+        for unknown in sorted(set(method.targets or ()) - {target.slug for target in study.targets}):
+            yield f"method {method.name!r}: {unknown!r} is none of {', '.join(one.slug for one in study.targets)}"
         if method.labeled is not None:
             yield f"method {method.name!r}: labelled sizes are those of the rounds; leave labeled out"
 
