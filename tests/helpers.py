@@ -6,11 +6,13 @@ import copy
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from nnunet_limited.annotations.annotation import box_codes
 from nnunet_limited.annotations.objects import boxes
+from nnunet_limited.cli.main import main
 from nnunet_limited.data.pseudo_labels import begin, set_folder
 from nnunet_limited.data.random_state import seed_everything
 from nnunet_limited.data.views import without_benchmark
@@ -310,3 +313,19 @@ def segmentation_reference(logits, target, weight: torch.Tensor, inside: int, re
         a, b, w = p[:, c], target[:, c], weight[:, 0]
         dices.append((2 * (w * a * b).sum() + 1e-5) / ((w * a).sum() + (w * b).sum() + 1e-5))
     return (weight * ce).sum() / inside + 1 - torch.stack(dices).mean()
+
+
+def command(*arguments: str) -> int:
+    """Run a command of the package in this process and return its exit status."""
+    before, sys.argv = sys.argv, ["nnunet-limited", *arguments]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    return int(ended.value.code or 0)
+
+
+def read(file: Path) -> np.ndarray:
+    """Return the array of an image file."""
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))

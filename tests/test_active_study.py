@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers import DATASET, Variant, write_dataset
+from helpers import DATASET, Variant, command, write_dataset
 
-from nnunet_limited.cli.main import main
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import write_json
@@ -44,16 +42,6 @@ SMALL: dict[str, Any] = {
 def write(file: Path, **changes: Any) -> Path:
     file.write_text(yaml.safe_dump({**SMALL, **changes}))
     return file
-
-
-def command(*arguments: str) -> int:
-    before, sys.argv = sys.argv, ["nnunet-limited", *arguments]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = before
-    return int(ended.value.code or 0)
 
 
 WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, FROM_START, VARIANTS, Workspace, segmentation_reference
+from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, read, segmentation_reference
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_limited.cli.main import main
 from nnunet_limited.data.label_grid import to_network
 from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.preprocessing import preprocess_case
@@ -26,20 +24,6 @@ from nnunet_limited.host.dataset import Case, RawDataset
 from nnunet_limited.losses.pseudo_label import region_channels
 from nnunet_limited.pseudo_labels.model import dice
 from nnunet_limited.splits import Fold, Split, load_split
-
-
-def command(*arguments: str) -> int:
-    before, sys.argv = sys.argv, ["nnunet-limited", *arguments]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = before
-    return int(ended.value.code or 0)
-
-
-def read(file: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
 def blank_border(case: Case, folder: Path) -> Case:

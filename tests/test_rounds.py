@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, FROM_START, VARIANTS, Workspace, make_workspace, spoil
+from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, make_workspace, read, spoil
 
 from nnunet_limited.annotations.view import ignore_of
-from nnunet_limited.cli.main import main
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.pseudo_labels.model import Predictor
@@ -34,20 +32,6 @@ TRAINER = "LimitedSupervisedTrainer"
 PATCH = Granularity("patch", size=(4, 8, 8))
 ROUND_FILES = ("queries.csv", "queries.json", "request.json")
 MODELS = ("2d", "regions", "3d", "transposed")
-
-
-def command(*arguments: str) -> int:
-    before, sys.argv = sys.argv, ["nnunet-limited", *arguments]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = before
-    return int(ended.value.code or 0)
-
-
-def read(file: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
 def write(array: np.ndarray, like: Path, file: Path) -> None:
