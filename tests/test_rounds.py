@@ -21,10 +21,10 @@ from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.absorb import AbsorbRequest, absorb
 from nnunet_limited.queries.ask import SCORES, Asker
 from nnunet_limited.queries.regions import Granularity, Grid
-from nnunet_limited.queries.request import QueryRequest, round_of
+from nnunet_limited.queries.request import Field, QueryRequest, round_of
 from nnunet_limited.queries.rounds import Query, Region, load_round, within
 from nnunet_limited.queries.strategy import find_strategy, strategies
-from nnunet_limited.splits import load_split
+from nnunet_limited.splits import Fold, load_split
 from nnunet_limited.trainers.active import sampling
 from nnunet_limited.trainers.launch import TrainRequest
 
@@ -171,6 +171,23 @@ def test_features_of_the_encoder_are_its_own(models, tmp_path: Path) -> None:
         expected = network.encoder(torch.from_numpy(image)[None])[-2].mean((0, 2, 3, 4))
     stored = np.load(tmp_path / "round" / SCORES / f"{case}.npz")
     assert np.allclose(stored["features_encoder"][0], expected.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_what_may_be_asked_for(workspaces) -> None:
+    """What every fold hides, and what every fold learns from in part; never what one of them validates on."""
+    workspaces("2d")
+    raw = RawDataset.load(DATASET)
+    a, b, c, d, e, f = (f"case_{number:02d}" for number in range(6))
+    folds = [Fold((a, b), (c,), (d, e, f)), Fold((a, c), (b,), (d, e)), Fold((a, b, c), (f,), (d, e))]
+    field = Field.of(raw, folds, lambda case: np.zeros(1))
+    assert field.open == (d, e)
+    assert field.sparse == ()  # there is no ignore label
+    assert field.known == (a, b, c)
+    with_ignore = replace(raw, dataset_json={**raw.dataset_json, "labels": {"background": 0, "x": 1, "ignore": 2}})
+    sparse = Field.of(with_ignore, folds, lambda case: np.array([0, 2]))
+    assert sparse.sparse == (a,)  # b and c are validated on
+    assert sparse.pool == [a, d, e]
+    assert Field.of(raw, [Fold((a,), (b,), (c,)), Fold((a, c), (b,), (d, c))], None).known == (a,)  # c is hidden once
 
 
 # ---- handing over ----------------------------------------------------------------------------------------------------
@@ -419,7 +436,7 @@ def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_
 
 def test_a_second_round(asked, tmp_path: Path) -> None:
     """What was annotated is not asked for again, the rest of its cases may be; the first round stays as it was."""
-    workspace, plans, made = asked
+    workspace, _, made = asked
     before = {file: file.read_bytes() for file in made.folder.rglob("*") if file.is_file()}
     truths = workspace.root / "raw" / DATASET / "labelsTr"
     absorb(AbsorbRequest(made.folder, "Dataset700_Next", oracle=truths), 1)
@@ -449,6 +466,11 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     for region in [*made.of(case), *more.of(case)]:
         assert np.array_equal(label[region.inside], read(truths / f"{case}.nii.gz")[region.inside])
     assert asker.pool()[0].progress == 0.25
+    results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
+    summary = json.loads((results / "validation" / "summary.json").read_text())
+    assert made.origin["dice"] == []  # of the first model nothing is known, it was not validated
+    assert more.origin["dice"] == [pytest.approx(summary["foreground_mean"]["Dice"])]
+    assert json.loads((raw.folder / "annotations.json").read_text())["dice"] == more.origin["dice"]
 
 
 def test_a_view_takes_over_what_is_preprocessed(asked) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, Row, World, nothing
 from wrong_input_pseudo import trained
 
+from nnunet_limited.queries.rounds import ORIGIN
+
 COLD = "query 990 --split few -f 0 --items 1 --out {root}/results/round"
 QUERY = f"query 990 2d -tr {TEACHER} -p {PLANS} -f 0 --items 1 --out {{root}}/results/round -device cpu"
 ABSORB = "absorb {root}/results/round --out Dataset700_Next"
@@ -18,15 +20,8 @@ PATCHES = f"{QUERY} --what patch"
 def a_round(world: World, **changes: Any) -> None:
     """Let there be a round that asks for one case of an unlabelled dataset."""
     query = {"case": CASES[0], "start": [0, 0, 0], "size": [16, 16, 16], "score": 1.0, "minutes": 1.0, "why": "x"}
-    content = {
-        "dataset": NAME,
-        "split": None,
-        "split_hash": None,
-        "folds": [],
-        "round": 1,
-        "queries": [query],
-        "prefilled": {CASES[0]: "0"},
-    }
+    content = {**dict.fromkeys(ORIGIN), "dataset": NAME, "folds": [], "round": 1, "seconds": 1.0, "dice": []}
+    content |= {"granularity": ["case", None, []], "queries": [query], "prefilled": {CASES[0]: "0"}}
     world.text("results/round/queries.json", json.dumps({**content, **changes}))
 
 
@@ -104,6 +99,9 @@ TABLE: list[Row] = [
     ),
     ("round is no JSON", ABSORB, ("queries.json",), lambda w: w.text("results/round/queries.json", "{")),
     ("round lacks a key", ABSORB, ("queries.json", "queries"), lambda w: w.text("results/round/queries.json", "{}")),
+    ("round lacks its origin", ABSORB, ("queries.json", "seconds"), lambda w: (
+        a_round(w), w.edit("results/round/queries.json", lambda content: content.pop("seconds") and content)
+    )),
     ("nothing came back", ABSORB, ("results/round/labels", "none of 1 queries"), a_round),
     ("next dataset without number", ABSORB.replace("Dataset700_Next", "Next"), ("--out Next", "Dataset"), a_round),
     ("next dataset is there", ABSORB.replace("700_Next", "990_Next"), ("--out Dataset990_Next",), a_round),

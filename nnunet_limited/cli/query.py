@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -129,8 +130,20 @@ def query(
     show_table(f"What to annotate in {made.origin['dataset']}", ("", "case", "start", "size", "minutes"), rows)
     if items is not None and len(made.queries) < items:
         console.print(f"{len(made.queries)} instead of {items}: there is no more to ask for.")
+    _show_progress(made.origin["dice"])
     console.print(f"wrote {out}: look at {out / 'index.html'}, annotate the files of {out / 'labels'}", highlight=False)
     show_next(f"nnunet-limited absorb {out} --out Dataset{_next_number()}_{made.origin['dataset'][11:]}")
+
+
+def _show_progress(dice: list[float]) -> None:
+    """Print the Dice of the rounds so far and what the next one promises."""
+    if not dice:
+        return
+    told = f"Validation Dice so far: {', '.join(f'{one:.3f}' for one in dice)}."
+    from nnunet_limited.evaluation.active import predicted_gain
+
+    gain = predicted_gain(dice)
+    console.print(told if math.isnan(gain) else f"{told} By its curve this round adds {gain:.3f}: worth the minutes?")
 
 
 def _next_number() -> str:

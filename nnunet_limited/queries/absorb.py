@@ -72,7 +72,10 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     hidden = set(raw.cases) - visible | set(answered)
     origin = {
         "kind": "queries",
-        **{key: asked.origin[key] for key in ("round", "rounds", "strategy", "seed", "items", "minutes", "model")},
+        **{
+            key: asked.origin[key]
+            for key in ("round", "rounds", "strategy", "seed", "items", "minutes", "model", "dice")
+        },
         "folder": str(request.folder),
         "queries": states,
     }

@@ -22,7 +22,7 @@ from nnunet_limited.queries.diverse import ENCODER
 from nnunet_limited.queries.hand_over import View, write_images, write_label, write_pictures
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Grid, Region, Windows
-from nnunet_limited.queries.request import Field, QueryRequest
+from nnunet_limited.queries.request import Field, QueryRequest, dice_so_far
 from nnunet_limited.queries.rounds import Query, Round, begin_round, within
 from nnunet_limited.queries.scorer import Known, Scorer
 from nnunet_limited.queries.scoring import middles
@@ -99,6 +99,7 @@ class Asker:
             "features": file_hash(request.features) if request.features and request.features.is_file() else None,
             "model": None,
         }
+        origin["dice"] = dice_so_far(self.raw, request.model, origin["folds"])
         model = request.model
         if model is not None:
             about = {"trainer": model.trainer, "plans": model.plans, "configuration": model.configuration}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class QueryRequest:
 class Field:
     """Which cases a query may ask for: ``open`` ones have no label, ``sparse`` ones a label in part.
 
-    ``known`` cases are annotated and learnt from.
+    ``known`` cases are annotated, learnt from in some fold and hidden in none.
     """
 
     open: tuple[str, ...]
@@ -92,12 +93,31 @@ class Field:
                 "no case is left to ask for that the chosen folds neither learn from nor validate on; give one fold "
                 "with -f, or make a split of the deployment protocol"
             )
-        return cls(tuple(sorted(unlabeled)), sparse, tuple(sorted(train)))
+        hidden = {case for fold in folds for case in fold.unlabeled}
+        known = {case for fold in folds for case in fold.train} - hidden
+        return cls(tuple(sorted(unlabeled)), sparse, tuple(sorted(known)))
 
 
 def round_of(dataset: str) -> int:
     """Return the number of the round that a dataset is asked for: one more than that of which it was made."""
-    file = RawDataset.load(dataset).folder / RECORD
-    if not file.is_file():
-        return 1
-    return int(read_object(file, "record of annotations", "make the dataset again").get("round", 0)) + 1
+    return int(_record(RawDataset.load(dataset)).get("round", 0)) + 1
+
+
+def _record(raw: RawDataset) -> dict[str, Any]:
+    """Return what is recorded of the round that a dataset was made of, if it was made of one."""
+    file = raw.folder / RECORD
+    return read_object(file, "record of annotations", "make the dataset again") if file.is_file() else {}
+
+
+def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> list[float]:
+    """Return the mean validation Dice of the models that asked in the rounds so far and of ``model``, as far as known.
+
+    The validation cases are the same in all of them.
+    """
+    known = [float(one) for one in _record(raw).get("dice", [])]
+    found = []
+    for fold in folds if model is not None else ():
+        file = model.results / f"fold_{fold}" / "validation" / "summary.json" if model is not None else Path()
+        if file.is_file():
+            found.append(float(read_object(file, "validation", "validate again")["foreground_mean"]["Dice"]))
+    return [*known, float(np.mean(found))] if found and np.isfinite(found).all() else known

@@ -17,6 +17,10 @@ from nnunet_limited.queries.regions import Region
 
 RECORD, REQUEST = "queries.json", "request.json"
 LABELS, IMAGES = "labels", "images"
+ORIGIN = (
+    *("dataset", "round", "rounds", "strategy", "seed", "items", "minutes", "granularity", "seconds"),
+    *("split", "split_hash", "folds", "model", "dice"),
+)
 MAKE = "make a round with 'nnunet-limited query'"
 
 
@@ -82,6 +86,7 @@ def load_round(folder: Path) -> Round:
             for q in content.pop("queries")
         )
         prefilled = content.pop("prefilled")
+        content = {**content, **{key: content[key] for key in ORIGIN}}
     except (KeyError, TypeError) as error:
         raise LimitedError(f"{folder / RECORD} is not as it was written ({error!r}); {MAKE}") from error
     return Round(folder, content, queries, prefilled)
