@@ -365,6 +365,7 @@ def test_partial_answers(asked, capsys) -> None:
     told = capsys.readouterr().out
     assert "50 % annotated" in told
     assert "not answered" in told
+    assert f"As they were handed out: {', '.join(sorted(cases[3:]))}." in " ".join(told.split())
     split = load_split(workspace.root / "preprocessed" / "Dataset700_Next", "some")
     assert set(split.info["queried"]) == set(cases[:2])
     assert cases[2] in split.folds[0].unlabeled

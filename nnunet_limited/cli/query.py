@@ -194,6 +194,12 @@ def absorb(
         state = "done" if done == 1 else "not answered" if not done else f"{100 * done:.0f} % annotated"
         rows.append((number, one["case"], "x".join(map(str, one["start"])), "x".join(map(str, one["size"])), state))
     show_table(f"Answers of {folder}", ("", "case", "start", "size", "state"), rows)
+    if record["untouched"]:
+        console.print(
+            f"As they were handed out: {', '.join(record['untouched'])}. If the predictions are right there, make the "
+            "dataset again with --accept-unchanged.",
+            highlight=False,
+        )
     sums = {key: sum(about[key] for about in record["cases"].values()) for key in ("foreground_voxels", "minutes")}
     console.print(
         f"{sums['foreground_voxels']:,} voxels of foreground, about {sums['minutes']:.0f} minutes of outlining."

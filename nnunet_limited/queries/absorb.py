@@ -81,7 +81,8 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     }
     record = write_view(raw, request.name, made, write_answer, origin, processes, None, hidden)
     split = _write_split(RawDataset.load(request.name), name, before, asked, answered)
-    return {**record, "split": split.name, "unanswered": sorted(missing)}
+    untouched = [case for case in missing if case not in files and _candidates(asked, raw, case)]
+    return {**record, "split": split.name, "unanswered": sorted(missing), "untouched": sorted(untouched)}
 
 
 def _split_of(asked: Round, raw: RawDataset) -> Split | None:
@@ -114,10 +115,15 @@ def answer(asked: Round, raw: RawDataset, labels: Path) -> None:
             made.replace(temporary)
 
 
+def _candidates(asked: Round, raw: RawDataset, case: str) -> list[Path]:
+    """Return the label files of a case that are there."""
+    endings = dict.fromkeys((raw.dataset_json["file_ending"], *ENDINGS))
+    return [file for ending in endings if (file := asked.folder / LABELS / f"{case}{ending}").is_file()]
+
+
 def _file_of(asked: Round, raw: RawDataset, case: str, request: AbsorbRequest) -> Path | None:
     """Return the file with the answer to the queries in a case; None if it is missing, or as it was handed out."""
-    endings = dict.fromkeys((raw.dataset_json["file_ending"], *ENDINGS))
-    found = [file for ending in endings if (file := asked.folder / LABELS / f"{case}{ending}").is_file()]
+    found = _candidates(asked, raw, case)
     changed = [file for file in found if file_hash(file) != asked.prefilled[case]]
     if len(changed) > 1:
         raise LimitedError(f"case {case} has two answers, {changed[0].name} and {changed[1].name}; remove one")
