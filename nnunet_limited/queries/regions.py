@@ -109,15 +109,13 @@ class Grid:
         ``values`` (*further, *spatial) is constant within each of its voxels; ``bounds`` are those of the boxes along
         each spatial axis, and the result is (*further, *boxes along each axis).
         """
-        total = np.asarray(values, np.float64)
-        for axis, ((start, stop), low, high) in enumerate(
-            zip(bounds, self.lower, self.upper, strict=True), total.ndim - len(self.lower)
-        ):
-            total = np.moveaxis(total, axis, -1)
-            scale = (high - low) / total.shape[-1]
-            summed = np.concatenate([np.zeros((*total.shape[:-1], 1)), np.cumsum(total, axis=-1)], axis=-1) * scale
-            low_end, high_end = (_at(summed, (np.asarray(place) - low) / scale) for place in (start, stop))
-            total = np.moveaxis(high_end - low_end, -1, axis)
+        total = np.asarray(values, np.float32)
+        first = total.ndim - len(self.lower)
+        for axis, ((start, stop), low, high) in enumerate(zip(bounds, self.lower, self.upper, strict=True), first):
+            edges = np.linspace(low, high, total.shape[axis] + 1)
+            shared = np.minimum(stop[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])
+            covered = shared.clip(min=0).astype(np.float32)  # what each box has of each voxel along this axis
+            total = np.moveaxis(np.tensordot(total, covered, (axis, 1)), -1, axis)
         return total
 
     def spread(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -130,14 +128,6 @@ class Grid:
             inside &= ((place >= 0) & (place < 1)).reshape(line)
             places.append((place.clip(0, 1 - 1e-9) * values.shape[axis]).astype(int))
         return np.where(inside, values[np.ix_(*places)], 0)
-
-
-def _at(summed: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Interpolate linearly along the last axis at ``place``, which is cut off at the ends."""
-    place = np.clip(place, 0, summed.shape[-1] - 1)
-    before = np.minimum(place.astype(int), summed.shape[-1] - 2)
-    part = place - before
-    return summed[..., before] * (1 - part) + summed[..., before + 1] * part
 
 
 @dataclass(frozen=True)
