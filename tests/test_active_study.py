@@ -111,6 +111,12 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
             open_active(write(folders / "a.yaml", **{**more, **changes}), out)
     with pytest.raises(LimitedError, match="holds no simulation"):
         open_active(folders / "a.yaml", folders)
+    shutil.copytree(folders / "raw" / DATASET, folders / "raw" / "Dataset602_Other")
+    with pytest.raises(LimitedError, match="dataset is Dataset602_Other, but"):
+        open_active(write(folders / "a.yaml", **more, dataset="Dataset602_Other"), out)
+    other = open_active(write(folders / "a.yaml", dataset="602"), folders / "other")
+    numbers = json.loads((other.path / "datasets.json").read_text()).values()
+    assert sorted(name[7:10] for name in numbers) == ["601", "603", "604", "605"]  # 602 is the study's own
 
 
 def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
@@ -200,8 +206,9 @@ def test_the_report_of_a_simulation(pretended: ActiveFolder, browser) -> None:
     assert np.isnan(random["difference"])
     assert entropy["efficiency"] > random["efficiency"] > 0
     gains = pd.read_csv(files["gains.csv"])
-    assert gains["number"].tolist() == [2, 2]
-    assert gains["gain"].tolist() == pytest.approx([0.101, 0.151])
+    assert gains["number"].tolist() == [2, 3, 2, 3]
+    assert gains["gain"].tolist() == pytest.approx([0.101, np.nan, 0.151, np.nan], nan_ok=True)
+    assert gains["predicted"].notna().all()  # after the last round too, where nobody knows better
     assert "are not done" in files["table.md"].read_text()
     browser.get(files["index.html"].as_uri())
     assert browser.get_log("browser") == []
@@ -211,3 +218,20 @@ def test_the_report_of_a_simulation(pretended: ActiveFolder, browser) -> None:
     assert "entropy beats random in 100%" in page
     assert command("report", str(pretended.path)) == 0
     assert command("study", "status", str(pretended.path), "--log", "slice/sup/entropy/s0/round_3") == 0
+
+
+def test_a_report_of_what_is_not_complete(pretended: ActiveFolder) -> None:
+    """A chain is missing, a case has no foreground in label and prediction, and all labels were not trained yet."""
+    for run, *_ in states(pretended):
+        file = pretended.run_folder(run) / "trained.json"
+        if run.target == "full" or (run.strategy == "entropy" and run.seed == 2):
+            file.unlink(missing_ok=True)
+        elif file.is_file():
+            record = json.loads(file.read_text())
+            write_json(file, {**record, "dice": {**record["dice"], "case_06": float("nan")}})
+    files = {file.name: file for file in make_active_report(pretended)}
+    table = pd.read_csv(files["table.csv"])
+    assert table["seeds"].tolist() == [3, 2]
+    assert table["final"].tolist() == pytest.approx([0.803, 0.9515])
+    assert table["efficiency"].isna().all()
+    assert "entropy beats random in 100%" in files["index.html"].read_text()

@@ -13,6 +13,7 @@ from nnunet_limited.queries import scores
 from nnunet_limited.queries.diverse import signature_distance
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Granularity, Grid, Region
+from nnunet_limited.queries.scoring import middles
 from nnunet_limited.queries.strategy import find_strategy, strategies
 
 NAMES = list(strategies())
@@ -425,15 +426,39 @@ def test_sums_of_a_map_of_another_resolution():
     assert np.allclose(sums, [scan[region.inside].sum() for region in windows.regions("c")])
 
 
-def test_cells_around_middles_tile_the_image():
-    scan = np.random.default_rng(0).random((9, 14))
-    windows = Granularity("patch", size=(4, 6)).windows(scan.shape, (1, 1), "c")
-    cells = Grid((0, 0), scan.shape).sums(scan, windows.middles)
-    assert np.isclose(cells.sum(), scan.sum())
-    middle = [np.add(region.start, np.array(region.size) / 2) for region in windows.regions("c")]
-    nearest = {tuple(v): np.argmin([np.abs(m - np.add(v, 0.5)).max() for m in middle]) for v in np.ndindex(9, 14)}
-    inner = [n for n, m in enumerate(middle) if nearest[tuple(np.floor(m).astype(int))] == n]
-    assert inner  # the middle voxel of a region is in its own cell
-    voxel = np.zeros((9, 14))
-    voxel[tuple(np.floor(middle[inner[0]]).astype(int))] = 1
-    assert Grid((0, 0), scan.shape).sums(voxel, windows.middles).ravel()[inner[0]] > 0
+def test_voxels_count_for_the_region_whose_middle_is_nearest() -> None:
+    """Against points four times as dense, each of which counts for the nearest middle along each axis."""
+    label = (np.random.default_rng(0).random((9, 14)) < 0.3).astype(int)
+    windows = Granularity("patch", size=(4, 6)).windows(label.shape, (1, 1), "c")
+    counted = middles(label, [1], Grid((0, 0), label.shape), windows)["foreground"][:, 0]
+    nearest = []
+    for axis, (start, size) in enumerate(zip(windows.starts, windows.size, strict=True)):
+        points = (np.arange(4 * label.shape[axis]) + 0.5) / 4
+        nearest.append(np.abs(points[:, None] - (start + size / 2)).argmin(1))
+    number = nearest[0][:, None] * len(windows.starts[1]) + nearest[1]
+    dense = np.kron(label, np.ones((4, 4)))
+    expected = [dense[number == n].sum() / 16 for n in range(len(windows))]
+    assert np.allclose(counted, expected)
+    assert np.ptp(expected) > 1
+    solid = np.ones((9, 14), int)
+    border = middles(solid, [1], Grid((0, 0), solid.shape), windows)["border"]
+    assert border.sum() == 9 * 14 - 7 * 12
+
+
+def test_sums_on_any_grid_are_not_negative_and_nothing_comes_from_nothing() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        shape, net = rng.integers(5, 40, 2), rng.integers(5, 40, 2)
+        lower = rng.uniform(0, 3, 2)
+        label = np.zeros(net, int)
+        label[: net[0] // 2, : net[1] // 2] = rng.random((net[0] // 2, net[1] // 2)) < 0.5
+        windows = Granularity("patch", size=(4, 4)).windows(shape, (1, 1), "c")
+        grid = Grid(tuple(lower), tuple(shape))
+        counted = middles(label, [1], grid, windows)["foreground"][:, 0]
+        assert (counted >= 0).all()
+        scale = (np.array(shape) - lower) / net
+        assert np.isclose(counted.sum(), label.sum() * scale.prod(), rtol=1e-4)
+        far = [
+            n for n, r in enumerate(windows.regions("c")) if (np.array(r.start) > lower + scale * (net // 2) + 4).any()
+        ]
+        assert (counted[far] == 0).all()

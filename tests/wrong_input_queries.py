@@ -10,6 +10,7 @@ from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, Row, World, nothing
 from wrong_input_pseudo import trained
 
 from nnunet_limited.queries.rounds import ORIGIN
+from nnunet_limited.splits import load_split
 
 COLD = "query 990 --split few -f 0 --items 1 --out {root}/results/round"
 QUERY = f"query 990 2d -tr {TEACHER} -p {PLANS} -f 0 --items 1 --out {{root}}/results/round -device cpu"
@@ -21,7 +22,11 @@ def a_round(world: World, **changes: Any) -> None:
     """Let there be a round that asks for one case of an unlabelled dataset."""
     query = {"case": CASES[0], "start": [0, 0, 0], "size": [16, 16, 16], "score": 1.0, "minutes": 1.0, "why": "x"}
     content = {**dict.fromkeys(ORIGIN), "dataset": NAME, "folds": [], "round": 1, "seconds": 1.0, "dice": []}
-    content |= {"granularity": ["case", None, []], "queries": [query], "prefilled": {CASES[0]: "0"}}
+    content |= {
+        "granularity": ["case", None, []],
+        "queries": [query],
+        "prefilled": {CASES[0]: {"file": "0", "regions": ["0"]}},
+    }
     world.text("results/round/queries.json", json.dumps({**content, **changes}))
 
 
@@ -112,6 +117,18 @@ TABLE: list[Row] = [
         ABSORB,
         ("split 'few'", "has changed"),
         lambda w: a_round(w, split="few", split_hash="x", folds=[0]),
+    ),
+    (
+        "split of an earlier dataset is there",
+        ABSORB,
+        ("Dataset700_Next/splits_r1.json", "give another --out"),
+        lambda w: (a_round(w), w.text("preprocessed/Dataset700_Next/splits_r1.json", "[]")),
+    ),
+    (
+        "patients after no cold start",
+        f"{ABSORB} --group-by p",
+        ("--group-by p", "'few'"),
+        lambda w: a_round(w, split="few", split_hash=load_split(w.preprocessed, "few").hash, folds=[0]),
     ),
     (
         "dataset of the round is gone",

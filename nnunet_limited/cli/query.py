@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -131,7 +132,8 @@ def query(
     if items is not None and len(made.queries) < items:
         console.print(f"{len(made.queries)} instead of {items}: there is no more to ask for.")
     _show_progress(made.origin["dice"])
-    console.print(f"wrote {out}: look at {out / 'index.html'}, annotate the files of {out / 'labels'}", highlight=False)
+    look = "" if oracle is not None else f": look at {out / 'index.html'}, annotate the files of {out / 'labels'}"
+    console.print(f"wrote {out}{look}", highlight=False)
     show_next(f"nnunet-limited absorb {out} --out Dataset{_next_number()}_{made.origin['dataset'][11:]}")
 
 
@@ -172,6 +174,10 @@ def absorb(
     oracle: Annotated[
         Path | None, typer.Option(help="Simulation: folder of dense labels that answers every query.")
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="After a cold start: regular expression of patients, as for split."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check what came back of a round, and make the dataset and the split of the next one.
@@ -184,22 +190,19 @@ def absorb(
     from nnunet_limited.queries.absorb import AbsorbRequest
     from nnunet_limited.queries.absorb import absorb as make
 
-    record = make(AbsorbRequest(folder, out, name, accept_unchanged, oracle), default_processes())
+    record = make(AbsorbRequest(folder, out, name, accept_unchanged, oracle, group_by), default_processes())
     if as_json:
         show_json(record)
         return
     rows: list[tuple[Any, ...]] = []
     for number, one in enumerate(record["queries"], 1):
         done = one["annotated"]
-        state = "done" if done == 1 else "not answered" if not done else f"{100 * done:.0f} % annotated"
+        state = "done" if done == 1 else f"{100 * done:.0f} % annotated" if done else "not answered"
+        state = "as handed out" if one["unchanged"] else state
         rows.append((number, one["case"], "x".join(map(str, one["start"])), "x".join(map(str, one["size"])), state))
     show_table(f"Answers of {folder}", ("", "case", "start", "size", "state"), rows)
-    if record["untouched"]:
-        console.print(
-            f"As they were handed out: {', '.join(record['untouched'])}. If the predictions are right there, make the "
-            "dataset again with --accept-unchanged.",
-            highlight=False,
-        )
+    if any(one["unchanged"] for one in record["queries"]):
+        console.print("If the predictions are right where nothing was changed, make it again with --accept-unchanged.")
     sums = {key: sum(about[key] for about in record["cases"].values()) for key in ("foreground_voxels", "minutes")}
     console.print(
         f"{sums['foreground_voxels']:,} voxels of foreground, about {sums['minutes']:.0f} minutes of outlining."
@@ -215,12 +218,18 @@ def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
 
     configuration, size = "3d_fullres", ""
     if record["model"] is not None:
-        configuration = record["model"]["configuration"]
-        plans = load_plans(nnunet_folder("nnUNet_preprocessed") / record["dataset"], record["model"]["plans"])
+        configuration, plans = record["model"]["configuration"], {}
+        with contextlib.suppress(LimitedError):  # they are not needed any more
+            plans = load_plans(nnunet_folder("nnUNet_preprocessed") / record["dataset"], record["model"]["plans"])
         size = " --size tiny" if plans.get("limited", {}).get("size") == "tiny" else ""
-    name, following = f"nnUNetPlans_{record['split']}{'_tiny' if size else ''}", record["round"] + 1
+    following = record["round"] + 1
+    what, axis, voxel = record["granularity"]
+    again = f"--what {what}" + (f" --size {'x'.join(map(str, voxel))}" if voxel else "")
+    again += f" --axis {axis}" if axis is not None else ""
+    again += f" --items {record['items']}" if record["items"] else f" --minutes {record['minutes']:g}"
     return [
         f"nnunet-limited plan {out} --split {record['split']} -c {configuration}{size}",
-        f"nnunet-limited self-train {out} {configuration} -tr LimitedActiveTrainer -p {name}",
-        f"nnunet-limited query {out} {configuration} -tr LimitedActiveTrainer -p PLANS --out round_{following}",
+        f"nnunet-limited self-train {out} {configuration} -tr LimitedActiveTrainer -p PLANS",
+        f"nnunet-limited query {out} {configuration} -tr LimitedActiveTrainer -p PLANS {again} "
+        f"--rounds {record['rounds']} --out round_{following}",
     ]

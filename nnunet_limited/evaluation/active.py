@@ -33,13 +33,16 @@ def foreground_efficiency(foreground: Sequence[float], dice: Sequence[float], st
     """
     x, y = np.asarray(foreground, float), np.asarray(dice, float)
     x = x - x[0]
-    if not full > start or not x.any():
+    if not full > start or not x.any() or not np.isfinite([*x, *y]).all():
         return float("nan")
 
     def curve(at: np.ndarray, b: float) -> np.ndarray:
         return np.asarray(full - (full - start) * np.exp(-b * at))
 
-    found, _ = optimize.curve_fit(curve, x, y, p0=[1 / max(x.max(), 1e-9)], bounds=(-np.inf, np.inf), maxfev=10_000)
+    try:
+        found, _ = optimize.curve_fit(curve, x, y, p0=[1 / max(x.max(), 1e-9)], maxfev=10_000)
+    except RuntimeError:  # no curve fits
+        return float("nan")
     return float(found[0])
 
 

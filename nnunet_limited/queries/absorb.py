@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_lab
 from nnunet_limited.annotations.view import ignore_of, view_folder, write_view
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder
-from nnunet_limited.host.files import file_hash, replacing
+from nnunet_limited.host.files import file_hash, replacing, write_json
 from nnunet_limited.host.parallel import run_all
 from nnunet_limited.queries.regions import Granularity, Region
-from nnunet_limited.queries.rounds import LABELS, Round, load_round
+from nnunet_limited.queries.rounds import LABELS, ORIGIN, Round, load_round, region_hash
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split, make_split, write_split
 from nnunet_limited.splits.check import split_name
 from nnunet_limited.splits.classes import class_reader
@@ -27,8 +27,9 @@ from nnunet_limited.splits.classes import class_reader
 class AbsorbRequest:
     """What ``nnunet-limited absorb`` is asked for: the round's ``folder``, and the names of dataset and split to make.
 
-    ``oracle`` is a folder of dense labels that answers every query, for simulations. A label file that is still as it
-    was handed out counts as no answer, unless ``accept_unchanged``.
+    ``oracle`` is a folder of dense labels that answers every query, for simulations. A region that is still as it was
+    handed out counts as not answered, unless ``accept_unchanged``. ``group_by`` keeps patients together in the folds
+    that are made after a cold start.
     """
 
     folder: Path
@@ -36,6 +37,25 @@ class AbsorbRequest:
     split: str | None = None
     accept_unchanged: bool = False
     oracle: Path | None = None
+    group_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An annotator's file for one case, and what is needed to read it.
+
+    ``handed`` are the hashes of its ``regions`` as they were handed out, None if unchanged ones are answers too;
+    ``previous`` is the label that the case had before, if any.
+    """
+
+    case: Case
+    file: Path
+    regions: tuple[Region, ...]
+    handed: tuple[str, ...] | None
+    previous: Path | None
+    names: dict[str, Any]
+    ignore: int
+    reader: Any
 
 
 def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
@@ -47,42 +67,54 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     raw = RawDataset.load(asked.origin["dataset"])
     view_folder(request.name)
     name = split_name(request.split or f"r{asked.origin['round']}")
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / request.name
+    for old in sorted(preprocessed.glob("splits_*.json")):
+        raise LimitedError(
+            f"{old} is of an earlier {request.name}; delete {preprocessed} with it, or give another --out"
+        )
     before = _split_of(asked, raw)
+    if before is not None and request.group_by is not None:
+        raise LimitedError(f"--group-by {request.group_by} is for a cold start; split {before.name!r} has its folds")
     if request.oracle is not None:
         answer(asked, raw, request.oracle)
-    files = {case: file for case in asked.cases if (file := _file_of(asked, raw, case, request)) is not None}
-    missing = [case for case in asked.cases if case not in files]
-    tasks: dict[str, tuple[Any, ...]] = {case: (file, asked.of(case)) for case, file in files.items()}
-    reader = raw.reader()
-    checks = [(raw.cases[case], reader, ignore_of(raw), raw.dataset_json["labels"], *tasks[case]) for case in tasks]
-    shares = dict(zip(tasks, run_all(annotated_shares, checks, processes, "Checking"), strict=True))
-    answered = [case for case, share in shares.items() if any(share)]
-    missing += [case for case in shares if case not in answered]
+    visible = set(raw.labeled) if before is None else {*before.labeled, *before.validation}
+    answers = _answers(asked, raw, request, visible)
+    shares = dict(
+        zip(answers, run_all(shares_of, [(one,) for one in answers.values()], processes, "Checking"), strict=True)
+    )
+    states = _states(asked, shares)
+    answered = [case for case in answers if any(share for share, _ in shares[case])]
     if not answered:
         raise LimitedError(
             f"{request.folder / LABELS} answers none of {len(asked.queries)} queries: the files are missing, empty or "
             "still as they were handed out; annotate some, or give --accept-unchanged if the predictions are right"
         )
-    states = _states(asked, shares)
-    granularity = asked.origin["granularity"]
-    axis = Granularity(granularity[0], granularity[1], tuple(granularity[2]))
-    more = (axis, raw.dataset_json["labels"], asked.origin["seconds"])
-    made = {case: (*tasks[case], *more) for case in answered}
-    visible = set(raw.labeled) if before is None else {*before.labeled, *before.validation}
+    kind, axis, size = asked.origin["granularity"]
+    made = {case: (answers[case], Granularity(kind, axis, tuple(size)), asked.origin["seconds"]) for case in answered}
     hidden = set(raw.cases) - visible | set(answered)
-    origin = {
-        "kind": "queries",
-        **{
-            key: asked.origin[key]
-            for key in ("round", "rounds", "strategy", "seed", "items", "minutes", "model", "dice")
-        },
-        "folder": str(request.folder),
-        "queries": states,
-    }
+    origin = {key: asked.origin[key] for key in ORIGIN if key not in ("dataset", "split", "split_hash", "folds")}
+    origin |= {"kind": "queries", "folder": str(request.folder), "queries": states}
     record = write_view(raw, request.name, made, write_answer, origin, processes, None, hidden)
-    split = _write_split(RawDataset.load(request.name), name, before, asked, answered)
-    untouched = [case for case in missing if case not in files and _candidates(asked, raw, case)]
-    return {**record, "split": split.name, "unanswered": sorted(missing), "untouched": sorted(untouched)}
+    try:
+        split = _write_split(RawDataset.load(request.name), name, before, asked, answered, request.group_by)
+    except LimitedError:
+        shutil.rmtree(nnunet_folder("nnUNet_raw") / request.name)
+        raise
+    return {**record, "split": split.name}
+
+
+def _answers(asked: Round, raw: RawDataset, request: AbsorbRequest, visible: set[str]) -> dict[str, Answer]:
+    """Return the answers that are there, by case."""
+    answers, reader = {}, raw.reader()
+    for case in asked.cases:
+        file = _file_of(asked, raw, case)
+        if file is not None:
+            accepted = request.accept_unchanged or request.oracle is not None
+            handed = None if accepted else tuple(asked.prefilled[case]["regions"])
+            previous = raw.cases[case].label if case in visible else None
+            known = (raw.dataset_json["labels"], ignore_of(raw), reader)
+            answers[case] = Answer(raw.cases[case], file, tuple(asked.of(case)), handed, previous, *known)
+    return answers
 
 
 def _split_of(asked: Round, raw: RawDataset) -> Split | None:
@@ -115,67 +147,79 @@ def answer(asked: Round, raw: RawDataset, labels: Path) -> None:
             made.replace(temporary)
 
 
-def _candidates(asked: Round, raw: RawDataset, case: str) -> list[Path]:
-    """Return the label files of a case that are there."""
+def _file_of(asked: Round, raw: RawDataset, case: str) -> Path | None:
+    """Return the file with the answer to the queries in a case; beside others, the one that was handed out is none."""
     endings = dict.fromkeys((raw.dataset_json["file_ending"], *ENDINGS))
-    return [file for ending in endings if (file := asked.folder / LABELS / f"{case}{ending}").is_file()]
+    found = [file for ending in endings if (file := asked.folder / LABELS / f"{case}{ending}").is_file()]
+    if len(found) > 1:
+        found = [file for file in found if file_hash(file) != asked.prefilled[case]["file"]]
+    if len(found) > 1:
+        raise LimitedError(f"case {case} has two answers, {found[0].name} and {found[1].name}; remove one")
+    return found[0] if found else None
 
 
-def _file_of(asked: Round, raw: RawDataset, case: str, request: AbsorbRequest) -> Path | None:
-    """Return the file with the answer to the queries in a case; None if it is missing, or as it was handed out."""
-    found = _candidates(asked, raw, case)
-    changed = [file for file in found if file_hash(file) != asked.prefilled[case]]
-    if len(changed) > 1:
-        raise LimitedError(f"case {case} has two answers, {changed[0].name} and {changed[1].name}; remove one")
-    if changed:
-        return changed[0]
-    return found[0] if found and (request.accept_unchanged or request.oracle is not None) else None
+def read_answer(answer: Answer) -> tuple[np.ndarray, list[tuple[float, bool]], np.ndarray]:
+    """Return the label of a case (*spatial), how much of each region is annotated and whether it is as handed out,
+    and where it was annotated before.
 
-
-def read_answer(
-    case: Case, reader_class: Any, ignore: int, names: dict[str, Any], file: Path, regions: Sequence[Region]
-) -> np.ndarray:
-    """Return the label (*spatial) in an annotator's file; in its regions, what no segment covers is background.
-
+    In a region, what no segment of 3D Slicer covers is background. What the answer leaves open keeps the label it had.
     Raises LimitedError for another grid and for a value that is no class.
     """
-    if file.name.endswith(ENDINGS):
-        image = read_image(case.images[0], "image")
-        single = {name: int(value) for name, value in names.items() if not isinstance(value, list)}
-        label = read_labels(file, image, {**single, "ignore": ignore})
-    else:
-        reader = reader_class()
-        label = reader.read_seg(str(file))[0][0]
-        shape = reader.read_images([str(one) for one in case.images])[0].shape[1:]
-        if label.shape != shape:
-            raise LimitedError(
-                f"label {file} has the shape {list(label.shape)}, its image {list(shape)}; draw on the image"
-            )
-    for region in regions:
-        inside = label[region.inside]
-        inside[inside == FILL] = 0
+    ignore, names = answer.ignore, answer.names
+    label = _on_scan(answer)
+    if answer.file.name.endswith(".seg.nrrd"):
+        for region in answer.regions:
+            inside = label[region.inside]
+            inside[inside == FILL] = 0
     label[label == FILL] = ignore
     known = {int(v) for value in names.values() for v in (value if isinstance(value, list) else [value])} | {ignore}
     unknown = sorted(set(np.unique(label).tolist()) - known)
     if unknown:
         raise LimitedError(
-            f"label {file} has the value {unknown[0]:g}, which is no class (known are "
+            f"label {answer.file} has the value {unknown[0]:g}, which is no class (known are "
             f"{', '.join(map(str, sorted(known)))}, of which {ignore} says nothing); correct it"
+        )
+    unchanged = [region_hash(label, region) for region in answer.regions]
+    as_handed = [h == u for h, u in zip(answer.handed or [""] * len(unchanged), unchanged, strict=True)]
+    for region, same in zip(answer.regions, as_handed, strict=True):
+        if same:
+            label[region.inside] = ignore
+    before = np.full(label.shape, ignore, np.int16)
+    if answer.previous is not None:
+        before = answer.reader().read_seg(str(answer.previous))[0][0].astype(np.int16)
+        label = np.where(label == ignore, before, label)
+    shares = [float((label[region.inside] != ignore).mean()) for region in answer.regions]
+    return label, list(zip(shares, as_handed, strict=True)), before != ignore
+
+
+def _on_scan(answer: Answer) -> np.ndarray:
+    """Return the values of an answer on the grid on which the host reads the scan."""
+    file, reader = answer.file, answer.reader()
+    by_simpleitk = type(reader).__name__ == "SimpleITKIO" and file.name.endswith(ENDINGS)
+    if by_simpleitk:
+        single = {name: int(value) for name, value in answer.names.items() if not isinstance(value, list)}
+        image = read_image(answer.case.images[0], "image")
+        label = read_labels(file, image, {**single, "ignore": answer.ignore})
+        return label[None] if image.GetDimension() == 2 else label  # as the host has it
+    if not file.name.endswith(answer.case.images[0].name[-4:]):
+        raise LimitedError(
+            f"label {file}: nnU-Net reads this dataset by {type(reader).__name__}; save it like its images"
+        )
+    try:
+        label = reader.read_seg(str(file))[0][0]
+    except Exception as error:
+        raise LimitedError(f"label {file} cannot be read ({error}); save it anew") from error
+    shape = reader.read_images([str(one) for one in answer.case.images])[0].shape[1:]
+    if label.shape != shape:
+        raise LimitedError(
+            f"label {file} has the shape {list(label.shape)}, its image {list(shape)}; draw on the image"
         )
     return np.asarray(label, np.int16)
 
 
-def annotated_shares(
-    case: Case,
-    reader_class: Any,
-    ignore: int,
-    names: dict[str, Any],
-    file: Path,
-    regions: Sequence[Region],
-) -> list[float]:
-    """Return which share of each region of a case is annotated in ``file``."""
-    label = read_answer(case, reader_class, ignore, names, file, regions)
-    return [float((label[region.inside] != ignore).mean()) for region in regions]
+def shares_of(answer: Answer) -> list[tuple[float, bool]]:
+    """Return which share of each region of a case is annotated, and whether it is as it was handed out."""
+    return read_answer(answer)[1]
 
 
 def write_answer(
@@ -183,25 +227,23 @@ def write_answer(
     target: Path,
     reader_class: Any,
     ignore: int,
-    file: Path,
-    regions: Sequence[Region],
+    answer: Answer,
     granularity: Granularity,
-    names: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     """Write the label of an answer to ``target``; return what is annotated anew and what it cost."""
-    label = read_answer(case, reader_class, ignore, names, file, regions)
+    label, _, before = read_answer(answer)
     reader = reader_class()
     _, properties = reader.read_images([str(one) for one in case.images])
     reader.write_seg(label, str(target), properties)
-    asked = np.zeros(label.shape, bool)
-    for region in regions:
-        asked[region.inside] = True
-    asked &= label != ignore
-    marks, slices = outlines(label, asked, ignore, granularity.plane_axis(properties["spacing"]))
+    new = np.zeros(label.shape, bool)
+    for region in answer.regions:
+        new[region.inside] = True
+    new &= (label != ignore) & ~before
+    marks, slices = outlines(label, new, ignore, granularity.plane_axis(properties["spacing"]))
     return {
-        "voxels": int(asked.sum()),
-        "foreground_voxels": int((asked & (label != 0)).sum()),
+        "voxels": int(new.sum()),
+        "foreground_voxels": int((new & (label != 0)).sum()),
         "annotated_share": float((label != ignore).mean()),
         "classes": classes(label, ignore),
         "marks": marks,
@@ -210,16 +252,19 @@ def write_answer(
     }
 
 
-def _states(asked: Round, shares: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return every query with the share of it that was annotated."""
+def _states(asked: Round, shares: dict[str, list[tuple[float, bool]]]) -> list[dict[str, Any]]:
+    """Return every query with the share of it that was annotated, and whether it is as it was handed out."""
     left = {case: iter(share) for case, share in shares.items()}
-    return [
-        {**query.as_dict(), "annotated": next(left[query.region.case]) if query.region.case in left else 0.0}
-        for query in asked.queries
-    ]
+    states = []
+    for query in asked.queries:
+        share, unchanged = next(left[query.region.case]) if query.region.case in left else (0.0, False)
+        states.append({**query.as_dict(), "annotated": share, "unchanged": unchanged})
+    return states
 
 
-def _write_split(raw: RawDataset, name: str, before: Split | None, asked: Round, answered: list[str]) -> Split:
+def _write_split(
+    raw: RawDataset, name: str, before: Split | None, asked: Round, answered: list[str], group_by: str | None
+) -> Split:
     """Write the split of the next round.
 
     What was asked for is learnt from in every fold and never validated on: it was chosen for being hard, so that it
@@ -228,8 +273,10 @@ def _write_split(raw: RawDataset, name: str, before: Split | None, asked: Round,
     """
     folder = nnunet_folder("nnUNet_preprocessed") / raw.name
     if before is None:
-        split, partition = make_split(raw, folder, SplitRequest(name, protocol="deployment"), class_reader(raw))
+        made = SplitRequest(name, protocol="deployment", group_by=group_by)
+        split, partition = make_split(raw, folder, made, class_reader(raw))
     else:
+        group_by = before.info.get("group_by")
         new = set(answered)
         folds = tuple(
             Fold(tuple(sorted({*fold.train, *new})), fold.val, tuple(sorted(set(fold.unlabeled) - new)))
@@ -237,7 +284,10 @@ def _write_split(raw: RawDataset, name: str, before: Split | None, asked: Round,
         )
         split = Split(name, raw.name, folds, {})
         partition = [list(fold.val) for fold in folds]
+        stock = [{"train": list(fold.train), "val": list(fold.val)} for fold in folds]
+        write_json(folder / "splits_final.json", stock)
     info = {"dataset": raw.name, "protocol": "active", "seed": asked.origin["seed"], "hash": split.hash}
+    info |= {"group_by": group_by}
     info |= {"round": asked.origin["round"], "rounds": asked.origin["rounds"], "queried": answered}
     split = Split(split.name, split.dataset, split.folds, info)
     write_split(folder, split, partition)

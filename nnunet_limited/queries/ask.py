@@ -46,7 +46,8 @@ class Asker:
         self.raw = RawDataset.load(request.dataset)
         self.split = self._split()
         folds = [self.split.fold(k) for k in request.folds or range(len(self.split.folds))] if self.split else []
-        self.field = Field.of(self.raw, folds, self.label)
+        group_by = self.split.info.get("group_by") if self.split else None
+        self.field = Field.of(self.raw, folds, self.label, group_by)
         if request.model is None:
             _refuse_cold(self.strategy, request)
         self.origin = self._origin()
@@ -93,6 +94,7 @@ class Asker:
             "granularity": [request.granularity.kind, request.granularity.axis, list(request.granularity.size)],
             "overlap": request.most_annotated,
             "seconds": request.seconds,
+            "oracle": request.oracle is not None,
             "split": self.split.name if self.split else None,
             "split_hash": self.split.hash if self.split else None,
             "folds": list(request.folds or range(len(self.split.folds))) if self.split else [],
@@ -176,10 +178,8 @@ class Asker:
             assert request.minutes is not None
             count = max(1, int(np.ceil(request.minutes / max(float(np.median(minutes)), 1e-6)))) * 2
             count = min(count, len(pool))
-        picked, utilities = self.strategy.ranked(pool, count, request.seed)
         queries = []
-        for turn, index in enumerate(picked):
-            score = float(utilities[turn][index])
+        for index, score in self.strategy.ranked(pool, count, request.seed):
             why = _why(pool, index, self.strategy, self.class_names())
             queries.append(Query(pool.regions[index], score, round(float(minutes[index]), 2), why))
         return queries if request.minutes is None else within(queries, request.minutes)

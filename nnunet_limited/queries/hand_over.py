@@ -19,7 +19,7 @@ from nnunet_limited.evaluation.overlay import show_image, show_labels
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import file_hash, replacing
 from nnunet_limited.queries.regions import Region
-from nnunet_limited.queries.rounds import IMAGES, LABELS, Query
+from nnunet_limited.queries.rounds import IMAGES, LABELS, Query, region_hash
 
 MONTAGE = 24
 DPI = 90
@@ -77,8 +77,8 @@ def write_label(
     regions: list[Region],
     predicted: np.ndarray | None,
     annotated: np.ndarray | None,
-) -> str:
-    """Write the label file of a case to begin with; return its hash.
+) -> dict[str, Any]:
+    """Write the label file of a case to begin with; return its hash and those of its regions.
 
     It holds what is ``annotated`` already and, in the ``regions`` asked for, the prediction (without one, background)
     of the rest. Elsewhere it is ignore. The label file of the case is not looked at: it may be a hidden one.
@@ -95,7 +95,7 @@ def write_label(
         made = temporary.with_name(f"{temporary.name}{ending}")  # writers go by the ending
         reader.write_seg(label, str(made), properties)
         made.replace(temporary)
-    return file_hash(target)
+    return {"file": file_hash(target), "regions": [region_hash(label, region) for region in regions]}
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -122,11 +122,13 @@ def write_pictures(folder: Path, title: str, seen: list[tuple[Query, View]], cla
     minutes = sum(query.minutes or 0.0 for query, _ in seen)
     page = Environment(loader=PackageLoader("nnunet_limited.queries", ""), autoescape=True).get_template("round.html")
     with replacing(folder / "index.html") as temporary:
-        temporary.write_text(page.render(title=title, rows=rows, minutes=minutes, classes=list(classes)))
+        predicted = seen[0][1].label is not None
+        shown = page.render(title=title, rows=rows, minutes=minutes, classes=list(classes), predicted=predicted)
+        temporary.write_text(shown)
 
 
 def _xyz(voxel: Iterable[int]) -> str:
-    """Return a voxel as viewers show it: x, y, z from 0."""
+    """Return a voxel in the order of most viewers, x, y, z, counted from 0."""
     return ", ".join(str(int(v)) for v in reversed(list(voxel)))
 
 

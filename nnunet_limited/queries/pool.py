@@ -80,19 +80,26 @@ class Pool:
 class Choice:
     """The regions chosen so far, and which are still free: neither blocked nor overlapping one that is chosen."""
 
-    def __init__(self, pool: Pool, rng: np.random.Generator) -> None:
-        """Begin with none; equal regions come in the random order of ``rng``."""
+    def __init__(self, pool: Pool, rng: np.random.Generator, keep: bool) -> None:
+        """Begin with none; equal regions come in the random order of ``rng``.
+
+        ``keep`` keeps what every choice went by for all regions, which is large for a large pool.
+        """
         self.pool = pool
         self.free = np.ones(len(pool), bool)
         self.indices: list[int] = []
+        self.keep = keep
         self.utilities: list[np.ndarray] = []
+        self.worth: list[float] = []
         self._order = rng.permutation(len(pool))
         for region in pool.blocked:
             self.free[pool.boxes.overlap(region)] = False
 
     def take(self, index: int, utilities: np.ndarray) -> None:
         """Choose a free region, for these utilities of all (n,)."""
-        self.utilities.append(np.where(self.free, utilities, np.nan))
+        if self.keep:
+            self.utilities.append(np.where(self.free, utilities, np.nan))
+        self.worth.append(float(utilities[index]))
         self.indices.append(int(index))
         self.free[self.pool.boxes.overlap(self.pool.regions[index])] = False
 

@@ -15,6 +15,7 @@ from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import read_object
 from nnunet_limited.queries.regions import Granularity
 from nnunet_limited.splits import Fold
+from nnunet_limited.splits.make import grouped
 from nnunet_limited.trainers.launch import TrainRequest
 
 
@@ -71,10 +72,17 @@ class Field:
         return sorted({*self.open, *self.sparse})
 
     @classmethod
-    def of(cls, raw: RawDataset, folds: Sequence[Fold], label: Callable[[str], np.ndarray]) -> Field:
+    def of(
+        cls,
+        raw: RawDataset,
+        folds: Sequence[Fold],
+        label: Callable[[str], np.ndarray],
+        group_by: str | None = None,
+    ) -> Field:
         """Return the cases that every one of ``folds`` leaves open; without folds, those that have no label.
 
-        ``label`` reads a case's label image. Raises LimitedError if nothing is left to ask for.
+        What is of a patient (``group_by``) whom a fold validates on is left out. ``label`` reads a case's label image.
+        Raises LimitedError if nothing is left to ask for.
         """
         if not folds:
             if not raw.without_label:
@@ -85,8 +93,10 @@ class Field:
             return cls(tuple(raw.without_label), (), tuple(raw.labeled))
         unlabeled = set.intersection(*(set(fold.unlabeled) for fold in folds))
         train = set.intersection(*(set(fold.train) for fold in folds))
-        validated = {case for fold in folds for case in fold.val}
-        candidates = sorted(train - validated) if "ignore" in raw.dataset_json["labels"] else []
+        unit = {case: name for name, cases in grouped(list(raw.cases), group_by).items() for case in cases}
+        validated = {unit[case] for fold in folds for case in fold.val}
+        unlabeled, train = ({c for c in cases if unit[c] not in validated} for cases in (unlabeled, train))
+        candidates = sorted(train) if "ignore" in raw.dataset_json["labels"] else []
         sparse = tuple(case for case in candidates if (label(case) == ignore_of(raw)).any())
         if not unlabeled and not sparse:
             raise LimitedError(

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import read_object, replacing, write_json
@@ -44,13 +47,13 @@ class Query:
 class Round:
     """The queries in ``folder``; ``origin`` tells of dataset, split, model and strategy.
 
-    ``prefilled`` are the hashes of the label files that annotators start from, by case.
+    ``prefilled`` are, by case, the hashes of the label ``file`` that annotators start from and of its ``regions``.
     """
 
     folder: Path
     origin: dict[str, Any]
     queries: tuple[Query, ...]
-    prefilled: dict[str, str]
+    prefilled: dict[str, dict[str, Any]]
 
     @property
     def cases(self) -> list[str]:
@@ -107,6 +110,11 @@ def begin_round(folder: Path, origin: dict[str, Any]) -> None:
             raise LimitedError(
                 f"--out {folder} was begun with {key}={before.get(key)}, not {value}; give another folder or delete it"
             )
+
+
+def region_hash(label: np.ndarray, region: Region) -> str:
+    """Identify the values of a label image in a region."""
+    return hashlib.sha256(np.ascontiguousarray(label[region.inside], np.int16).tobytes()).hexdigest()[:16]
 
 
 def within(queries: Sequence[Query], minutes: float) -> list[Query]:

@@ -34,25 +34,29 @@ class Strategy(ABC):
     def query(
         self, pool: Pool, budget: int, seed: int, return_utilities: bool = False
     ) -> list[int] | tuple[list[int], np.ndarray]:
-        """Return what :meth:`ranked` does, without the utilities unless they are asked for."""
-        chosen, utilities = self.ranked(pool, budget, seed)
-        return (chosen, utilities) if return_utilities else chosen
-
-    def ranked(self, pool: Pool, budget: int, seed: int) -> tuple[list[int], np.ndarray]:
         """Return the numbers of up to ``budget`` regions of ``pool``, in the order in which they are to be annotated.
 
-        They overlap neither each other nor what is blocked; there are fewer only if no more such regions are left. The
-        second result (chosen, n) is what each choice went by, nan for a region that was not free. Raises LimitedError
-        for a budget below 1, and a pool without a free region or without what the strategy needs.
+        They overlap neither each other nor what is blocked; there are fewer only if no more such regions are left. With
+        ``return_utilities`` also an array (chosen, n): what each choice went by, nan for a region that was not free.
+        Raises LimitedError for a budget below 1, and a pool without a free region or without what the strategy needs.
         """
+        choice = self._chosen(pool, budget, seed, return_utilities)
+        return (choice.indices, np.stack(choice.utilities)) if return_utilities else choice.indices
+
+    def ranked(self, pool: Pool, budget: int, seed: int) -> list[tuple[int, float]]:
+        """Return what :meth:`query` does, each number with the utility of that region when it was chosen."""
+        choice = self._chosen(pool, budget, seed, keep=False)
+        return list(zip(choice.indices, choice.worth, strict=True))
+
+    def _chosen(self, pool: Pool, budget: int, seed: int, keep: bool) -> Choice:
         if budget < 1:
             raise LimitedError(f"budget {budget} asks for nothing; ask for at least 1 region")
         rng = np.random.default_rng(seed)
-        choice = Choice(pool, rng)
+        choice = Choice(pool, rng, keep)
         if not choice.free.any():
             raise LimitedError("no region is left to ask for: all of the pool is annotated, or validated on")
         self.choose(choice, budget, rng)
-        return choice.indices, np.stack(choice.utilities)
+        return choice
 
     @abstractmethod
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:

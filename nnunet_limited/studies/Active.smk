@@ -1,5 +1,6 @@
 # The workflow of a simulated loop of active learning, run in its folder: every round needs the training before it.
 # A step calls commands of this package, which nnunet_limited/studies/active_job.py puts together.
+import re
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ rule round:
     log:
         "logs/{step}.log",
     wildcard_constraints:
-        step="|".join(map(str, steps)),
+        step="|".join(map(re.escape, steps)),
     threads: int(config.get("threads", 1))
     resources:
         gpu=int(config.get("gpu", 0)),

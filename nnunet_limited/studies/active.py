@@ -24,6 +24,7 @@ from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, m
 
 FILE, NUMBERS = "active.yaml", "datasets.json"
 START, FULL = "start", "full"
+ORACLE, LEFT_OUT = "oracle", "left_out.txt"
 FIRST_NUMBER = 601
 SNAKEFILE = Path(__file__).with_name("Active.smk")
 
@@ -39,7 +40,9 @@ class Target(Part):
     @property
     def slug(self) -> str:
         """Return a name for tables and folders."""
-        return "-".join([self.what, *([self.size] if self.size else []), *([str(self.axis)] if self.axis else [])])
+        return "-".join(
+            [self.what, *([self.size] if self.size else []), *([str(self.axis)] if self.axis is not None else [])]
+        )
 
     @property
     def granularity(self) -> Granularity:
@@ -161,7 +164,7 @@ def read_active(file: Path) -> ActiveStudy:
 def open_active(file: Path, out: Path) -> ActiveFolder:
     """Check a simulation with its data and make its folder, or go on in one that holds the same; all problems at once.
 
-    Strategies, targets, methods and seeds may be added, and rounds, but nothing that has run may change.
+    Strategies, targets, methods and seeds may be added, but nothing that has run may change.
     """
     study = read_active(file)
     if problems := list(_problems(study)):
@@ -174,10 +177,15 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
     try:
         for name in ("raw", "preprocessed", "results"):
             (out / name).mkdir(parents=True, exist_ok=True)
-        study = study.model_copy(update={"dataset": link_dataset(str(study.dataset), out / "raw")})
+        name = link_dataset(str(study.dataset), out / "raw")
+        if not fresh and name != ActiveFolder(out).study.dataset:
+            was = ActiveFolder(out).study.dataset
+            raise LimitedError(f"{file}: dataset is {name}, but {out} was run with {was}; give another --out")
+        study = study.model_copy(update={"dataset": name})
         with ActiveFolder(out).active():
             if problems := list(_data_problems(study)):
                 raise LimitedError(listed(file, problems))
+            _prepare_oracle(study, out)
         _number(study, out / NUMBERS)
     except LimitedError:
         if fresh:
@@ -259,19 +267,29 @@ def _refuse_changes(folder: ActiveFolder, now: ActiveStudy, file: Path) -> None:
 def _number(study: ActiveStudy, file: Path) -> None:
     """Give each round a number for its dataset; those that have one keep it."""
     numbers = read_object(file, "numbers of datasets", "delete the folder") if file.is_file() else {}
+    taken = {int(name[7:10]) for name in (str(study.dataset), *numbers.values())}
+    free = iter(number for number in range(FIRST_NUMBER, 1000) if number not in taken)
     for step in study.runs():
         if step.number and step.identifier not in numbers:
-            number = FIRST_NUMBER + len(numbers)
-            if number > 999:
+            number = next(free, None)
+            if number is None:
                 raise LimitedError(f"{file}: nnU-Net knows dataset numbers up to 999; ask for fewer rounds or chains")
             told = re.sub(r"[^A-Za-z0-9]+", "_", step.identifier)
             numbers[step.identifier] = f"Dataset{number}_{told}"
     write_json(file, numbers)
 
 
-def left_out(study: ActiveStudy, raw: RawDataset) -> list[str]:
-    """Return the cases that are not used, chosen at random but always alike."""
-    if study.cases is None:
-        return []
+def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
+    """Put links to all labels into one folder, and list the cases that are not used, chosen at random but always alike.
+
+    Before any job starts, since jobs run side by side.
+    """
+    raw, oracle = RawDataset.load(str(study.dataset)), out.resolve() / ORACLE
+    oracle.mkdir(exist_ok=True)
+    for case in raw.labeled:
+        link = oracle / f"{case}{raw.dataset_json['file_ending']}"
+        if not link.exists():
+            link.symlink_to(Path(str(raw.cases[case].label)).resolve())
     order = np.random.default_rng(0).permutation(raw.labeled).tolist()
-    return sorted(order[study.cases :])
+    with replacing(out / LEFT_OUT) as temporary:
+        temporary.write_text("\n".join(["# not used", *sorted(order[study.cases or len(order) :])]))

@@ -21,7 +21,7 @@ from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import read_object, write_json
 from nnunet_limited.queries.rounds import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
-from nnunet_limited.studies.active import FULL, START, ActiveFolder, Step, left_out
+from nnunet_limited.studies.active import FULL, LEFT_OUT, ORACLE, START, ActiveFolder, Step
 from nnunet_limited.studies.job import Call, device, do, settings_of, train
 from nnunet_limited.studies.study import Method
 
@@ -68,13 +68,10 @@ def _start(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     """Make the split of a start, or that with all labels; return what its labels cost."""
     study = folder.study
     raw = RawDataset.load(study.dataset)
-    out = folder.path / "left_out.txt"
-    if not out.is_file():
-        out.write_text("\n".join(["# not used", *left_out(study, raw)]))
     name = f"{step.target}{step.seed}"
     words = ["split", study.dataset, "--name", name, "--seed", str(step.seed), "--folds", str(study.number_of_folds)]
     words += ["--labeled", str(study.labeled)] if step.target == START else []
-    words += ["--test-cases", str(out)] if study.cases is not None else []
+    words += ["--test-cases", str(folder.path / LEFT_OUT)] if study.cases is not None else []
     call("nnunet-limited", *words, "--protocol", "benchmark", "--json")
     split = load_split(Path(os.environ["nnUNet_preprocessed"]) / raw.name, name)
     counts = [_foreground(raw, case) for case in split.folds[0].train]
@@ -97,7 +94,7 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     before = read_object(folder.run_folder(step.before) / "trained.json", "record of a training", "run again")
     dataset, out = folder.dataset_of(step), folder.run_folder(step) / "queries"
     raw, preprocessed = (Path(os.environ[f"nnUNet_{name}"]) / dataset for name in ("raw", "preprocessed"))
-    oracle = _oracle(folder)
+    oracle = folder.path.resolve() / ORACLE
     if not (out / QUERIES).is_file():
         target = study.target(step.target)
         words = ["query", before["dataset"], study.configuration, "-tr", before["trainer"], "-p", before["plans"]]
@@ -116,17 +113,6 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     new: dict[str, Any] = {key: sum(one[key] for one in record["cases"].values()) for key in COSTS[1:]}
     new["items"] = len(record["queries"])
     return {key: float(before["costs"][key] + new[key]) for key in COSTS}
-
-
-def _oracle(folder: ActiveFolder) -> Path:
-    """Return a folder with the dense label of every case."""
-    raw, oracle = RawDataset.load(folder.study.dataset), folder.path.resolve() / "oracle"
-    oracle.mkdir(exist_ok=True)
-    for case in raw.labeled:
-        link = oracle / f"{case}{raw.dataset_json['file_ending']}"
-        if not link.exists():
-            link.symlink_to(Path(str(raw.cases[case].label)).resolve())
-    return oracle
 
 
 def _dice_by_case(summary: dict[str, Any]) -> dict[str, float]:

@@ -105,7 +105,7 @@ def _results(folder: ActiveFolder) -> pd.DataFrame:
         if state == "done":
             record = read_object(folder.run_folder(step) / "trained.json", "record of a training", "run again")
             place = {key: getattr(step, key) for key in (*KEYS, "seed", "number")}
-            dice = float(np.mean(list(record["dice"].values())))
+            dice = float(np.nanmean(list(record["dice"].values())))
             rows.append({**place, "dice": dice, "cases": record["dice"], **record["costs"], "fit": record["minutes"]})
     columns = [*KEYS, "seed", "number", "dice", "cases", "items", "voxels", "foreground_voxels", "minutes", "fit"]
     return pd.DataFrame(rows, columns=columns)
@@ -171,11 +171,10 @@ def _gains(curves: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for place, part in curves.groupby(KEYS, observed=True):
         dice = part.groupby("number")["dice"].mean().tolist()
-        for number in range(2, len(dice) - 1):
+        for number in range(2, len(dice)):
             about = dict(zip(KEYS, place, strict=True)) | {"number": number}
-            rows.append(
-                {**about, "predicted": predicted_gain(dice[: number + 1]), "gain": dice[number + 1] - dice[number]}
-            )
+            gain = dice[number + 1] - dice[number] if number + 1 < len(dice) else math.nan
+            rows.append({**about, "predicted": predicted_gain(dice[: number + 1]), "gain": gain})
     return pd.DataFrame(rows, columns=[*KEYS, "number", "predicted", "gain"])
 
 
@@ -254,12 +253,14 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy, out: Path, writ
             "correction. Few seeds can tell little apart."
         ],
     )
-    settings = []
-    for _, part in curves[curves["number"] > 0].groupby(["target", "method", "number"], sort=False):
-        wide = part.pivot(index="seed", columns="strategy", values="dice").dropna()
-        if len(wide.columns) == len(study.strategies) and len(wide) > 1:
-            settings.append({strategy: wide[strategy].to_numpy() for strategy in study.strategies})
-    if not settings:
+    wide = [
+        part.pivot(index="seed", columns="strategy", values="dice").dropna()
+        for _, part in curves[curves["number"] > 0].groupby(["target", "method", "number"], sort=False)
+    ]
+    wide = [one for one in wide if len(one.columns) == len(study.strategies)]
+    shared = sorted(set.intersection(*(set(one.index) for one in wide))) if wide else []
+    settings = [{name: one.loc[shared, name].to_numpy() for name in study.strategies} for one in wide]
+    if len(shared) < 2:
         section.notes = ["Two seeds at least are needed to tell strategies apart."]
         return section
     shares, p = penalties(settings)
