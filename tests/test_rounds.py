@@ -14,6 +14,7 @@ import torch
 from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, make_workspace, read, spoil
 
 from nnunet_limited.annotations.view import ignore_of
+from nnunet_limited.data.preprocessing import preprocess
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.pseudo_labels.model import Predictor
@@ -40,6 +41,20 @@ def write(array: np.ndarray, like: Path, file: Path) -> None:
     sitk.WriteImage(image, str(file))
 
 
+def resampled(root: Path) -> Workspace:
+    """Make a workspace whose network sees another resolution than the scans have."""
+    workspace = make_workspace(root, VARIANTS["3d"])
+    file = workspace.preprocessed / f"{workspace.plans}.json"
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration["spacing"] = [0.8, 1.3, 1.3]
+    configuration["data_identifier"] += "_other"
+    file.write_text(json.dumps(plans))
+    split, raw = load_split(workspace.preprocessed, "few"), RawDataset.load(DATASET)
+    preprocess(plans, "3d_fullres", raw, {*split.labeled, *split.validation}, split.unlabeled, 1)
+    return workspace
+
+
 @pytest.fixture(scope="session")
 def models(workspaces, tmp_path_factory):
     """Return a function that gives a workspace of a variant with fold 0 trained for a few steps, and its plans."""
@@ -50,11 +65,14 @@ def models(workspaces, tmp_path_factory):
             if variant == "transposed":  # spacing is largest along the last axis, which the host then puts first
                 transposed = replace(VARIANTS["3d"], shape=(24, 24, 10), spacing=(4.0, 1.0, 1.0))
                 workspace = make_workspace(tmp_path_factory.mktemp(variant), transposed)
+            elif variant == "resampled":
+                workspace = resampled(tmp_path_factory.mktemp(variant))
             else:
                 workspace = workspaces(variant)
             workspace.activate("rounds")
             plans = workspace.configure("rounds", **FROM_START, num_iterations_per_epoch=10)
-            workspace.trainer(TRAINER, plans).run_training()
+            for fold in range(2 if variant == "deployment" else 1):
+                workspace.trainer(TRAINER, plans, fold).run_training()
             made[variant] = workspace, plans
         workspace, plans = made[variant]
         return workspace.activate("rounds"), plans
@@ -107,6 +125,51 @@ def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, varia
     assert np.allclose(counted, [(label == value).sum() for value in values])
     assert (stored["score_bald"] >= 0).all()
     assert (stored["score_disagreement"] <= 1).all()
+
+
+def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
+    """Against the map brought to the scan voxel by voxel, which is coarser: its voxels are not those of the scan."""
+    workspace, plans = models("resampled")
+    asker, made = ask(request(workspace, plans, tmp_path / "round"))
+    case = asker.field.open[0]
+    scorer = asker._scorer("cpu")
+    image, properties = scorer.load(case)
+    assert image.shape[1:] == (10, 25, 25)
+    label, entropy = scorer.on_scan(case)
+    assert label.shape == entropy.shape == (8, 32, 32)
+    stored = np.load(tmp_path / "round" / SCORES / f"{case}.npz")
+    windows = PATCH.windows((8, 32, 32), (1, 1, 1), case)
+    expected = [entropy[region.inside].mean() for region in windows.regions(case)]
+    assert np.allclose(stored["score_entropy"], expected, rtol=0.05)
+    shown = (scorer.predict(image, properties).label > 0).sum()
+    assert np.isclose(stored["foreground"].sum(), shown * (8 * 32 * 32) / (10 * 25 * 25), rtol=1e-3)
+    assert len(made.queries) == 3
+
+
+def test_an_ensemble_of_folds(models, tmp_path: Path) -> None:
+    """Every fold predicts once; what one of them validates on is not asked for, whichever learns it."""
+    workspace, plans = models("deployment")
+    asker, made = ask(request(workspace, plans, tmp_path / "round", folds=(0, 1), granularity=Granularity(), items=2))
+    split = load_split(workspace.preprocessed, "few")
+    assert set(asker.field.pool) == set(split.unlabeled)
+    case = made.cases[0]
+    scorer = asker._scorer("cpu")
+    members = list(scorer.predictor.probabilities(scorer.load(case)[0]))
+    assert len(members) == 2
+    assert not torch.equal(members[0], members[1])
+    mean = torch.stack(members).mean(0)
+    expected = torch.special.entr(mean).sum(0).mean()
+    assert np.isclose(np.load(tmp_path / "round" / SCORES / f"{case}.npz")["score_entropy"][0], expected, rtol=1e-4)
+    assert sorted(made.origin["model"]["checkpoints"]) == ["0", "1"]
+    truths = workspace.root / "raw" / DATASET / "labelsTr"
+    try:
+        absorb(AbsorbRequest(made.folder, "Dataset708_Next", oracle=truths), 1)
+        later = load_split(workspace.root / "preprocessed" / "Dataset708_Next", "r1")
+        assert [fold.val for fold in later.folds] == [fold.val for fold in split.folds[:2]]
+        assert all(set(made.cases) <= set(fold.train) for fold in later.folds)
+    finally:
+        for name in ("raw", "preprocessed"):
+            shutil.rmtree(workspace.root / name / "Dataset708_Next", ignore_errors=True)
 
 
 def test_an_oracle_tells_foreground_aware_random_where_the_foreground_is(models, tmp_path: Path) -> None:
