@@ -448,7 +448,7 @@ def test_what_was_not_changed_is_no_answer(models, tmp_path: Path) -> None:
     label[first.inside] = 1 - (label[first.inside] == 1)
     write(label, file, file)
     raw, reader = RawDataset.load(DATASET), RawDataset.load(DATASET).reader()
-    known = (raw.dataset_json["labels"], ignore_of(raw), reader)
+    known = (raw.dataset_json["labels"], ignore_of(raw), reader, ".nii.gz")
     hashes = tuple(made.prefilled[case]["regions"])
     answer = Answer(raw.cases[case], file, tuple(made.of(case)), hashes, None, *known)
     got, shares, _ = read_answer(answer)
@@ -467,7 +467,7 @@ def test_a_file_that_covers_a_part_of_the_scan_says_nothing_of_the_rest(workspac
     part.CopyInformation(sitk.ReadImage(str(case.images[0]))[:, :, 2:6])
     sitk.WriteImage(part, str(tmp_path / "case_00.nii.gz"))
     regions = (Region("case_00", (0, 0, 0), (4, 32, 32)),)
-    known = (raw.dataset_json["labels"], 3, raw.reader())
+    known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
     label, shares, _ = read_answer(Answer(case, tmp_path / "case_00.nii.gz", regions, ("0",), None, *known))
     assert shares == [(0.5, False)]
     assert (label[:2] == 3).all()
@@ -492,7 +492,7 @@ def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path)
     file = tmp_path / "case_00.seg.nrrd"
     sitk.WriteImage(segment, str(file))
     regions = (Region("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
-    known = (raw.dataset_json["labels"], 3, raw.reader())
+    known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
     answer = Answer(case, file, regions, ("0",), tmp_path / "previous.nii.gz", *known)
     about = write_answer(case, tmp_path / "made.nii.gz", raw.reader(), 3, answer, PATCH, 60.0)
     expected = previous.copy()

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import content_hash, file_hash, read_object, replacing, write_json
+from nnunet_limited.host.dataset import write_label
+from nnunet_limited.host.files import content_hash, file_hash, read_object, write_json
 from nnunet_limited.splits import Split, split_name
 
 RECORD = "pseudo_labels.json"
@@ -64,10 +65,7 @@ class PseudoLabels:
         """Write one case with the host's ``writer``; confidence in [0, 1]. Return the set with this case."""
         percent = np.round(100 * confidence).astype(np.uint8)
         for file, array in zip(self.files(case), (label, percent), strict=True):
-            with replacing(file) as temporary:
-                made = temporary.with_name(f"{temporary.name}{self.file_ending}")  # writers go by the ending
-                writer.write_seg(array, str(made), properties)
-                made.replace(temporary)
+            write_label(writer, array, file, properties, self.file_ending)
         done = replace(self, cases=dict(sorted({**self.cases, case: about}.items())))
         write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
         return done

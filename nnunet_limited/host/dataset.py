@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import read_object
+from nnunet_limited.host.files import read_object, replacing
 
 UNLABELED_FOLDER = "imagesUn"
 TRUTH_FOLDER = "labelsVal"
@@ -171,6 +171,14 @@ def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
             f"{example} cannot be read by nnU-Net as {dataset_json['file_ending']!r}; check the file and "
             "file_ending in dataset.json"
         ) from error
+
+
+def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: str) -> None:
+    """Write a label (*spatial) with a reader of the host at once; its writers go by the ``ending`` of a name."""
+    with replacing(file) as temporary:
+        made = temporary.with_name(f"{temporary.name}{ending}")
+        reader.write_seg(label, str(made), properties)
+        made.replace(temporary)
 
 
 def check_description(content: dict[str, Any], file: Path) -> None:

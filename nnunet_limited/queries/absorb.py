@@ -13,8 +13,8 @@ from nnunet_limited.annotations.annotation import classes, outlines
 from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_labels
 from nnunet_limited.annotations.view import ignore_of, view_folder, write_view
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder
-from nnunet_limited.host.files import file_hash, replacing, write_json
+from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder, write_label
+from nnunet_limited.host.files import file_hash, write_json
 from nnunet_limited.host.parallel import run_all
 from nnunet_limited.queries.regions import Granularity, Region
 from nnunet_limited.queries.rounds import LABELS, ORIGIN, Round, load_round, region_hash
@@ -45,7 +45,7 @@ class Answer:
     """An annotator's file for one case, and what is needed to read it.
 
     ``handed`` are the hashes of its ``regions`` as they were handed out, None if unchanged ones are answers too;
-    ``previous`` is the label that the case had before, if any.
+    ``previous`` is the label that the case had before, if any; ``ending`` that of the dataset's files.
     """
 
     case: Case
@@ -56,6 +56,7 @@ class Answer:
     names: dict[str, Any]
     ignore: int
     reader: Any
+    ending: str
 
 
 def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
         zip(answers, run_all(shares_of, [(one,) for one in answers.values()], processes, "Checking"), strict=True)
     )
     states = _states(asked, shares)
-    answered = [case for case in answers if any(share for share, _ in shares[case])]
+    answered = [case for case in answers if any(share and not unchanged for share, unchanged in shares[case])]
     if not answered:
         raise LimitedError(
             f"{request.folder / LABELS} answers none of {len(asked.queries)} queries: the files are missing, empty or "
@@ -112,7 +113,7 @@ def _answers(asked: Round, raw: RawDataset, request: AbsorbRequest, visible: set
             accepted = request.accept_unchanged or request.oracle is not None
             handed = None if accepted else tuple(asked.prefilled[case]["regions"])
             previous = raw.cases[case].label if case in visible else None
-            known = (raw.dataset_json["labels"], ignore_of(raw), reader)
+            known = (raw.dataset_json["labels"], ignore_of(raw), reader, raw.dataset_json["file_ending"])
             answers[case] = Answer(raw.cases[case], file, tuple(asked.of(case)), handed, previous, *known)
     return answers
 
@@ -141,10 +142,7 @@ def answer(asked: Round, raw: RawDataset, labels: Path) -> None:
         label = reader.read_seg(str(file))[0][0]
         for region in asked.of(case):
             label[region.inside] = dense[0][region.inside]
-        with replacing(file) as temporary:
-            made = temporary.with_name(f"{temporary.name}{ending}")  # writers go by the ending
-            reader.write_seg(label, str(made), properties)
-            made.replace(temporary)
+        write_label(reader, label, file, properties, ending)
 
 
 def _file_of(asked: Round, raw: RawDataset, case: str) -> Path | None:
@@ -201,7 +199,7 @@ def _on_scan(answer: Answer) -> np.ndarray:
         image = read_image(answer.case.images[0], "image")
         label = read_labels(file, image, {**single, "ignore": answer.ignore})
         return label[None] if image.GetDimension() == 2 else label  # as the host has it
-    if not file.name.endswith(answer.case.images[0].name[-4:]):
+    if not file.name.endswith(answer.ending):
         raise LimitedError(
             f"label {file}: nnU-Net reads this dataset by {type(reader).__name__}; save it like its images"
         )

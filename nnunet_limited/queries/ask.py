@@ -19,11 +19,11 @@ from nnunet_limited.host.parallel import default_processes
 from nnunet_limited.pseudo_labels.model import trained
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.diverse import ENCODER
-from nnunet_limited.queries.hand_over import View, write_images, write_label, write_pictures
+from nnunet_limited.queries.hand_over import View, begin_label, copy_images, write_pictures
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Grid, Region, Windows
 from nnunet_limited.queries.request import Field, QueryRequest, dice_so_far
-from nnunet_limited.queries.rounds import Query, Round, begin_round, within
+from nnunet_limited.queries.rounds import LABELS, Query, Round, begin_round, within
 from nnunet_limited.queries.scorer import Known, Scorer
 from nnunet_limited.queries.scoring import middles
 from nnunet_limited.queries.strategy import Strategy, find_strategy
@@ -194,29 +194,24 @@ class Asker:
         simulated = self.request.oracle is not None
         scorer = None if self.request.model is None or simulated else self._scorer(device)
         asked = Round(self.request.out, self.origin, tuple(queries), {})
+        ending, reader = self.raw.dataset_json["file_ending"], self.raw.reader()()
         views: dict[Region, View] = {}
         hashes = {}
         for case in track(asked.cases):
+            image, properties = reader.read_images([str(file) for file in self.raw.cases[case].images])
+            label, entropy = scorer.on_scan(case) if isinstance(scorer, Scorer) else (None, None)
             before = self.label(case) if case in self.field.known else None
-            if simulated:
-                hashes[case] = write_label(asked.folder, self.raw, case, asked.of(case), None, before)
-                continue
-            label = entropy = None
-            if isinstance(scorer, Scorer):
-                label, entropy = scorer.on_scan(case)
-            regions = asked.of(case)
-            image, properties = write_images(asked.folder, self.raw, case)
-            hashes[case] = write_label(asked.folder, self.raw, case, regions, label, before)
-            spacing = properties["spacing"]
-            axis = self.request.granularity.plane_axis(spacing)
-            views |= {region: View.of(region, image, label, entropy, spacing, axis) for region in regions}
-        if simulated:
-            done = replace(asked, prefilled=hashes)
-            done.write()
-            return done
-        title = f"Round {self.request.number} of {self.raw.name}: what to annotate next"
-        classes = {name: [value] for value, name in self.class_names().items()}
-        write_pictures(asked.folder, title, [(query, views[query.region]) for query in queries], classes)
+            file, regions = asked.folder / LABELS / f"{case}{ending}", asked.of(case)
+            hashes[case] = begin_label(file, self.raw, image.shape[1:], properties, regions, label, before)
+            if not simulated:
+                copy_images(asked.folder, self.raw, case)
+                spacing = properties["spacing"]
+                axis = self.request.granularity.plane_axis(spacing)
+                views |= {region: View.of(region, image[0], label, entropy, spacing, axis) for region in regions}
+        if not simulated:
+            title = f"Round {self.request.number} of {self.raw.name}: what to annotate next"
+            classes = {name: [value] for value, name in self.class_names().items()}
+            write_pictures(asked.folder, title, [(query, views[query.region]) for query in queries], classes)
         done = replace(asked, prefilled=hashes)
         done.write()
         return done

@@ -16,10 +16,10 @@ from matplotlib.patches import Rectangle
 
 from nnunet_limited.annotations.view import ignore_of
 from nnunet_limited.evaluation.overlay import show_image, show_labels
-from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.host.dataset import RawDataset, write_label
 from nnunet_limited.host.files import file_hash, replacing
 from nnunet_limited.queries.regions import Region
-from nnunet_limited.queries.rounds import IMAGES, LABELS, Query, region_hash
+from nnunet_limited.queries.rounds import IMAGES, Query, region_hash
 
 MONTAGE = 24
 DPI = 90
@@ -58,44 +58,38 @@ class View:
         return cls(planes[0], planes[1], planes[2], spacing[rows] / spacing[columns], frame)
 
 
-def write_images(folder: Path, raw: RawDataset, case: str) -> tuple[np.ndarray, Any]:
-    """Copy the images of a case; return the first channel (*spatial) and the host's properties."""
+def copy_images(folder: Path, raw: RawDataset, case: str) -> None:
+    """Copy the images of a case."""
     about, ending = raw.cases[case], raw.dataset_json["file_ending"]
     for channel, file in enumerate(about.images):
         _copy(file, folder / IMAGES / f"{case}_{channel:04d}{ending}")
         beside = file.with_name(f"{file.name.removesuffix(ending)}.json")  # as nnU-Net has the spacing beside TIFF
         if beside.is_file():
             _copy(beside, folder / IMAGES / f"{case}_{channel:04d}.json")
-    image, properties = raw.reader()().read_images([str(file) for file in about.images])
-    return image[0], properties
 
 
-def write_label(
-    folder: Path,
+def begin_label(
+    file: Path,
     raw: RawDataset,
-    case: str,
+    shape: tuple[int, ...],
+    properties: Any,
     regions: list[Region],
     predicted: np.ndarray | None,
     annotated: np.ndarray | None,
 ) -> dict[str, Any]:
-    """Write the label file of a case to begin with; return its hash and those of its regions.
+    """Write the label file to begin with on a scan of ``shape``; return its hash and those of its regions.
 
     It holds what is ``annotated`` already and, in the ``regions`` asked for, the prediction (without one, background)
-    of the rest. Elsewhere it is ignore. The label file of the case is not looked at: it may be a hidden one.
+    of the rest. Elsewhere it is ignore. The case's own label is not looked at: it may be a hidden one.
     """
-    ending, reader, ignore = raw.dataset_json["file_ending"], raw.reader()(), ignore_of(raw)
-    image, properties = reader.read_images([str(file) for file in raw.cases[case].images])
-    label = np.full(image.shape[1:], ignore, np.uint8 if ignore < 256 else np.uint16)
+    ignore = ignore_of(raw)
+    label = np.full(shape, ignore, np.uint8 if ignore < 256 else np.uint16)
     for region in regions:
         label[region.inside] = 0 if predicted is None else predicted[region.inside]
     if annotated is not None:
         label = np.where(annotated == ignore, label, annotated).astype(label.dtype)
-    target = folder / LABELS / f"{case}{ending}"
-    with replacing(target) as temporary:
-        made = temporary.with_name(f"{temporary.name}{ending}")  # writers go by the ending
-        reader.write_seg(label, str(made), properties)
-        made.replace(temporary)
-    return {"file": file_hash(target), "regions": [region_hash(label, region) for region in regions]}
+    write_label(raw.reader()(), label, file, properties, raw.dataset_json["file_ending"])
+    return {"file": file_hash(file), "regions": [region_hash(label, region) for region in regions]}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -30,12 +30,7 @@ def bald(members: torch.Tensor, regions: bool = False) -> torch.Tensor:
 
     Houlsby et al., 2011, arXiv 1112.5745; Gal et al., ICML 2017, arXiv 1703.02910.
     """
-    return mutual_information(members.mean(0), expected_entropy(members, regions), regions)
-
-
-def mutual_information(mean: torch.Tensor, expected: torch.Tensor, regions: bool = False) -> torch.Tensor:
-    """Return what :func:`bald` does from the members' mean (c, *spatial) and expected entropy (*spatial)."""
-    return (entropy(mean, regions) - expected).clamp(min=0)
+    return (entropy(members.mean(0), regions) - expected_entropy(members, regions)).clamp(min=0)
 
 
 def least_confidence(p: torch.Tensor, regions: bool = False) -> torch.Tensor:

@@ -17,7 +17,6 @@ from pydantic import Field
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import read_object, replacing, write_json
-from nnunet_limited.queries.regions import Granularity
 from nnunet_limited.queries.strategy import strategies
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, link_dataset
 from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
@@ -43,12 +42,6 @@ class Target(Part):
         return "-".join(
             [self.what, *([self.size] if self.size else []), *([str(self.axis)] if self.axis is not None else [])]
         )
-
-    @property
-    def granularity(self) -> Granularity:
-        """Return it as queries take it."""
-        size = tuple(int(n) for n in self.size.split("x")) if self.size else ()
-        return Granularity(self.what, self.axis, size)
 
 
 class ActiveMethod(Method):
