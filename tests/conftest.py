@@ -12,12 +12,14 @@ os.environ["nnUNet_def_n_proc"] = "1"
 
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import VARIANTS, Workspace, make_workspace
+from helpers import FROM_START, VARIANTS, Workspace, make_workspace
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from rounds import TRAINER, resampled
 
 from nnunet_limited.host.files import one_at_a_time
 from nnunet_limited.trainers.logger import LimitedLogger
@@ -90,3 +92,28 @@ def browser(tmp_path: Path):
     driver = webdriver.Chrome(options, webdriver.ChromeService(str(paths["chromedriver"])))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def models(workspaces, tmp_path_factory):
+    """Return a function that gives a workspace of a variant with fold 0 trained for a few steps, and its plans."""
+    made = {}
+
+    def get(variant: str) -> tuple[Workspace, str]:
+        if variant not in made:
+            if variant == "transposed":  # spacing is largest along the last axis, which the host then puts first
+                transposed = replace(VARIANTS["3d"], shape=(24, 24, 10), spacing=(4.0, 1.0, 1.0))
+                workspace = make_workspace(tmp_path_factory.mktemp(variant), transposed)
+            elif variant == "resampled":
+                workspace = resampled(tmp_path_factory.mktemp(variant))
+            else:
+                workspace = workspaces(variant)
+            workspace.activate("rounds")
+            plans = workspace.configure("rounds", **FROM_START, num_iterations_per_epoch=10)
+            for fold in range(2 if variant == "deployment" else 1):
+                workspace.trainer(TRAINER, plans, fold).run_training()
+            made[variant] = workspace, plans
+        workspace, plans = made[variant]
+        return workspace.activate("rounds"), plans
+
+    return get

@@ -1,0 +1,55 @@
+"""Workspaces with a model of a few steps, and rounds of queries that are asked of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from helpers import DATASET, VARIANTS, Workspace, make_workspace
+
+from nnunet_limited.data.preprocessing import preprocess
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.queries.ask import Asker
+from nnunet_limited.queries.regions import Granularity
+from nnunet_limited.queries.request import QueryRequest
+from nnunet_limited.splits import load_split
+from nnunet_limited.trainers.launch import TrainRequest
+
+TRAINER = "LimitedSupervisedTrainer"
+PATCH = Granularity("patch", size=(4, 8, 8))
+ROUND_FILES = ("queries.csv", "queries.json", "request.json")
+MODELS = ("2d", "regions", "3d", "transposed")
+
+
+def write(array: np.ndarray, like: Path, file: Path) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(sitk.ReadImage(str(like)))
+    sitk.WriteImage(image, str(file))
+
+
+def resampled(root: Path) -> Workspace:
+    """Make a workspace whose network sees another resolution than the scans have."""
+    workspace = make_workspace(root, VARIANTS["3d"])
+    file = workspace.preprocessed / f"{workspace.plans}.json"
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration["spacing"] = [0.8, 1.3, 1.3]
+    configuration["data_identifier"] += "_other"
+    file.write_text(json.dumps(plans))
+    split, raw = load_split(workspace.preprocessed, "few"), RawDataset.load(DATASET)
+    preprocess(plans, "3d_fullres", raw, {*split.labeled, *split.validation}, split.unlabeled, 1)
+    return workspace
+
+
+def request(workspace: Workspace, plans: str, out: Path, **changes) -> QueryRequest:
+    model = TrainRequest(DATASET, workspace.variant.configuration, "0", TRAINER, plans)
+    given = {"items": 3, "granularity": PATCH, "model": model, "folds": (0,), "number": 1, **changes}
+    return QueryRequest(DATASET, out, **given)
+
+
+def ask(asked: QueryRequest):
+    asker = Asker(asked)
+    asker.score("cpu", list)
+    return asker, asker.hand_over(asker.choose(), "cpu", list)

@@ -1,0 +1,378 @@
+"""What annotators bring back becomes the next dataset and split, and is asked again; and cold starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from helpers import DATASET, Workspace, command, read
+from rounds import PATCH, TRAINER, ask, request, write
+
+from nnunet_limited.annotations.view import ignore_of
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.queries import cold_start
+from nnunet_limited.queries.absorb import AbsorbRequest, Answer, absorb, read_answer, write_answer
+from nnunet_limited.queries.request import Field, QueryRequest, round_of
+from nnunet_limited.queries.rounds import Region, load_round
+from nnunet_limited.splits import Fold, load_split
+from nnunet_limited.trainers.launch import TrainRequest
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(models, tmp_path: Path):
+    """Return a workspace, its plans and a round of five patches, and take back all that is absorbed."""
+    workspace, plans = models("one_labeled")
+    _, made = ask(request(workspace, plans, tmp_path / "round_1", items=5, strategy="random_stratified"))
+    yield workspace, plans, made
+    for name in ("raw", "preprocessed", "rounds"):
+        for folder in (workspace.root / name).glob("Dataset7*"):
+            shutil.rmtree(folder)
+
+
+def annotate(made, workspace: Workspace, cases: list[str]) -> None:
+    """Answer the queries of some cases as someone would who knows the truth."""
+    for case in cases:
+        file = made.folder / "labels" / f"{case}.nii.gz"
+        label, truth = read(file), read(workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz")
+        for region in made.of(case):
+            label[region.inside] = truth[region.inside]
+        write(label, file, file)
+
+
+def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
+    workspace, _, made = asked
+    annotate(made, workspace, made.cases)
+    assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 0
+    assert "done" in capsys.readouterr().out
+    raw, first = RawDataset.load("700"), load_split(workspace.preprocessed, "few").fold(0)
+    split = load_split(workspace.root / "preprocessed" / "Dataset700_Next", "r1")
+    assert len(split.folds) == 1
+    assert set(split.folds[0].train) == {*first.train, *made.cases}
+    assert split.folds[0].val == first.val  # never one that was asked for
+    assert set(split.folds[0].unlabeled) == set(first.unlabeled) - set(made.cases)
+    assert split.info["queried"] == made.cases
+    stock = json.loads((workspace.root / "preprocessed" / "Dataset700_Next" / "splits_final.json").read_text())
+    assert stock == [{"train": list(split.folds[0].train), "val": list(split.folds[0].val)}]
+    assert set(raw.without_label) == set(first.unlabeled) - set(made.cases)  # hidden labels are not there
+    assert ignore_of(raw) == raw.dataset_json["labels"]["ignore"] == 3
+    truths = workspace.root / "raw" / DATASET / "labelsTr"
+    for case in made.cases:
+        label, truth = read(raw.cases[case].label), read(truths / f"{case}.nii.gz")
+        known = label != 3
+        assert known.sum() == sum(np.prod(region.size) for region in made.of(case))
+        assert (label[known] == truth[known]).all()
+        assert raw.cases[case].truth is None
+    record = json.loads((raw.folder / "annotations.json").read_text())
+    assert [query["annotated"] for query in record["queries"]] == [1.0] * 5
+    assert sum(about["voxels"] for about in record["cases"].values()) == 5 * 4 * 8 * 8
+    assert round_of("700") == 2
+    assert round_of(DATASET) == 1
+
+
+def test_partial_answers(asked, capsys) -> None:
+    workspace, _, made = asked
+    cases = made.cases
+    annotate(made, workspace, cases[:2])
+    half = made.folder / "labels" / f"{cases[1]}.nii.gz"
+    label = read(half)
+    region = made.of(cases[1])[0]
+    label[region.inside][:2] = 3  # two of four slices are not done
+    write(label, half, half)
+    (made.folder / "labels" / f"{cases[2]}.nii.gz").unlink()
+    assert command("absorb", str(made.folder), "--out", "Dataset700_Next", "--name", "some") == 0
+    told = capsys.readouterr().out
+    assert "50 % annotated" in told
+    assert "not answered" in told
+    assert "as handed out" in told
+    assert "--accept-unchanged" in told
+    split = load_split(workspace.root / "preprocessed" / "Dataset700_Next", "some")
+    assert set(split.info["queried"]) == set(cases[:2])
+    assert cases[2] in split.folds[0].unlabeled
+
+
+def test_what_was_not_changed_is_no_answer(models, tmp_path: Path) -> None:
+    """Of two regions of one case one is corrected; the other is what the model predicts, and nobody said so."""
+    workspace, plans = models("one_labeled")
+    _, made = ask(request(workspace, plans, tmp_path / "round_1", items=40, strategy="random"))
+    case = next(case for case in made.cases if len(made.of(case)) > 1)
+    file = made.folder / "labels" / f"{case}.nii.gz"
+    label = read(file)
+    first, second = made.of(case)[:2]
+    label[first.inside] = 1 - (label[first.inside] == 1)
+    write(label, file, file)
+    raw, reader = RawDataset.load(DATASET), RawDataset.load(DATASET).reader()
+    known = (raw.dataset_json["labels"], ignore_of(raw), reader, ".nii.gz")
+    hashes = tuple(made.prefilled[case]["regions"])
+    answer = Answer(raw.cases[case], file, tuple(made.of(case)), hashes, None, *known)
+    got, shares, _ = read_answer(answer)
+    assert shares[:2] == [(1.0, False), (0.0, True)]
+    assert (got[second.inside] == 3).all()
+    accepted, shares, _ = read_answer(replace(answer, handed=None))
+    assert shares[:2] == [(1.0, False), (1.0, False)]
+    assert np.array_equal(accepted, label)
+
+
+def test_a_file_that_covers_a_part_of_the_scan_says_nothing_of_the_rest(workspaces, tmp_path: Path) -> None:
+    workspaces("2d")
+    raw = RawDataset.load(DATASET)
+    case = raw.cases["case_00"]
+    part = sitk.GetImageFromArray(np.ones((4, 32, 32), np.uint8))
+    part.CopyInformation(sitk.ReadImage(str(case.images[0]))[:, :, 2:6])
+    sitk.WriteImage(part, str(tmp_path / "case_00.nii.gz"))
+    regions = (Region("case_00", (0, 0, 0), (4, 32, 32)),)
+    known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
+    label, shares, _ = read_answer(Answer(case, tmp_path / "case_00.nii.gz", regions, ("0",), None, *known))
+    assert shares == [(0.5, False)]
+    assert (label[:2] == 3).all()
+    assert (label[2:6] == 1).all()
+
+
+def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path) -> None:
+    """A file of 3D Slicer says nothing outside of its segments; earlier labels stay, and cost nothing again."""
+    workspaces("2d")
+    raw = RawDataset.load(DATASET)
+    case = raw.cases["case_00"]
+    image = sitk.ReadImage(str(case.images[0]))
+    previous = np.full((8, 32, 32), 3, np.uint8)
+    previous[:2], previous[1, 4:9, 4:9] = 0, 2
+    write(previous, case.images[0], tmp_path / "previous.nii.gz")
+    drawn = np.zeros((8, 32, 32), np.uint8)
+    drawn[4, 10:20, 10:20] = 1
+    segment = sitk.GetImageFromArray(drawn)
+    segment.CopyInformation(image)
+    for key, value in (("LabelValue", "1"), ("Layer", "0"), ("Name", "disc")):
+        segment.SetMetaData(f"Segment0_{key}", value)
+    file = tmp_path / "case_00.seg.nrrd"
+    sitk.WriteImage(segment, str(file))
+    regions = (Region("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
+    known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
+    answer = Answer(case, file, regions, ("0",), tmp_path / "previous.nii.gz", *known)
+    about = write_answer(case, tmp_path / "made.nii.gz", raw.reader(), 3, answer, PATCH, 60.0)
+    expected = previous.copy()
+    expected[1:5] = drawn[1:5]
+    assert np.array_equal(read(tmp_path / "made.nii.gz"), expected)
+    assert about["voxels"] == 3 * 32 * 32
+    assert about["foreground_voxels"] == 100
+    assert about["minutes"] == 3
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_2d_images(folders: Path, ending: str) -> None:
+    """A flat image has one slice for nnU-Net; what comes back lies on it."""
+    raw = folders / "raw" / "Dataset705_Flat"
+    for number in range(4):
+        array = np.random.default_rng(number).integers(0, 200, (20, 24)).astype(np.uint8)
+        (raw / "imagesUn").mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(raw / "imagesUn" / f"c{number}_0000{ending}"))
+    description = {"channel_names": {"0": "x"}, "labels": {"background": 0, "thing": 1}, "numTraining": 0}
+    (raw / "dataset.json").write_text(json.dumps({**description, "file_ending": ending}))
+    out = folders / "round_1"
+    flags = ("--what", "patch", "--size", "8x8", "--strategy", "random", "--items", "4")
+    assert command("query", "705", *flags, "--out", str(out)) == 0
+    made = load_round(out)
+    for case in made.cases:
+        file = out / "labels" / f"{case}{ending}"
+        label = read(file)
+        region = made.of(case)[0]
+        assert region.size == (1, 8, 8)
+        label[region.inside[1:]] = 1
+        sitk.WriteImage(sitk.GetImageFromArray(label), str(file))
+    assert command("absorb", str(out), "--out", "Dataset706_Flat") == 0
+    dataset = RawDataset.load("706")
+    case = made.cases[0]
+    label = read(dataset.cases[case].label)
+    assert (label == 1).sum() == 64 * len(made.of(case))
+    assert (label != 1).sum() == (label == 2).sum()
+    (out / "labels" / f"{case}{ending}").write_bytes(b"nothing")
+    assert command("absorb", str(out), "--out", "Dataset707_Flat") == 2
+
+
+def test_patients_who_are_validated_on_are_not_asked_for(workspaces) -> None:
+    workspaces("2d")
+    raw = RawDataset.load(DATASET)
+    folds = [Fold(("case_00",), ("case_01",), ("case_02", "case_03", "case_04"))]
+    assert Field.of(raw, folds, lambda case: np.zeros(1)).open == ("case_02", "case_03", "case_04")
+    raw = replace(raw, cases={name: raw.cases[case] for name, case in (
+        ("a1", "case_00"), ("a2", "case_01"), ("b1", "case_02"), ("b2", "case_03"), ("c1", "case_04")
+    )})  # fmt: skip
+    folds = [Fold(("b1",), ("a1",), ("a2", "b2", "c1"))]
+    assert Field.of(raw, folds, lambda case: np.zeros(1), "[abc]").open == ("b2", "c1")
+
+
+def test_a_round_without_answer_is_refused(asked, capsys) -> None:
+    workspace, _, made = asked
+    assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 2
+    assert "answers none of 5 queries" in capsys.readouterr().err
+    assert not (workspace.root / "raw" / "Dataset700_Next").exists()
+    assert command("absorb", str(made.folder), "--out", "Dataset700_Next", "--accept-unchanged") == 0
+
+
+def spoilt(kind: str, label: np.ndarray, file: Path) -> None:
+    image = sitk.GetImageFromArray(label)
+    image.CopyInformation(sitk.ReadImage(str(file)))
+    if kind == "shifted":
+        image.SetOrigin((0.0, 0.0, 2.4))
+    elif kind == "spacing":
+        image.SetSpacing((1.0, 1.0, 2.0))
+    elif kind == "foreign":
+        label[0, 0, 0] = 9
+        image = sitk.GetImageFromArray(label)
+    sitk.WriteImage(image, str(file))
+    if kind == "unreadable":
+        file.write_bytes(b"nothing of a label")
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("shifted", "draw on the image itself"),
+        ("spacing", "has spacing"),
+        ("foreign", "has the value 9, which is no class (known are 0, 1, 2, 3, of which 3 says nothing)"),
+        ("unreadable", "cannot be read"),
+    ],
+)
+def test_wrong_answers_are_refused(asked, capsys, kind: str, told: str) -> None:
+    workspace, _, made = asked
+    annotate(made, workspace, made.cases)
+    file = made.folder / "labels" / f"{made.cases[0]}.nii.gz"
+    spoilt(kind, read(file), file)
+    assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert str(file) in line
+    assert line.count("\n") == 1
+    assert not list((workspace.root / "raw").glob("*700*"))
+    assert not list((workspace.root / "preprocessed").glob("*700*"))
+
+
+def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_out(asked, capsys) -> None:
+    workspace, _, made = asked
+    case = made.cases[0]
+    handed = made.folder / "labels" / f"{case}.nii.gz"
+    label = read(handed)
+    for region in made.of(case):
+        label[region.inside] = 1
+    write(label, handed, handed.with_name(f"{case}.nrrd"))
+    assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 0
+    assert set(load_split(workspace.root / "preprocessed" / "Dataset700_Next", "r1").info["queried"]) == {case}
+    write(label, handed, handed)
+    assert command("absorb", str(made.folder), "--out", "Dataset701_Next") == 2
+    assert "two answers" in capsys.readouterr().err
+
+
+def test_a_second_round(asked, tmp_path: Path) -> None:
+    """What was annotated is not asked for again, the rest of its cases may be; the first round stays as it was."""
+    workspace, _, made = asked
+    before = {file: file.read_bytes() for file in made.folder.rglob("*") if file.is_file()}
+    truths = workspace.root / "raw" / DATASET / "labelsTr"
+    absorb(AbsorbRequest(made.folder, "Dataset700_Next", oracle=truths), 1)
+    changed = {file for file in before if file.read_bytes() != before[file]}
+    assert {file.parent.name for file in changed} <= {"labels"}
+    assert command("plan", "700", "--split", "r1", "-c", "2d", "--size", "tiny", "-np", "1") == 0
+    flags = ("-p", "nnUNetPlans_r1_tiny", "--epochs", "1", "--iterations", "2", "-device", "cpu")
+    assert command("train", "700", "2d", "0", "-tr", TRAINER, *flags) == 0
+    plans = "nnUNetPlans_r1_tiny_num_epochs-1_num_iterations_per_epoch-2"
+    model = TrainRequest("700", "2d", "0", TRAINER, plans)
+    second = QueryRequest("700", tmp_path / "round_2", "random", 60, None, PATCH, model=model, number=2)
+    asker, more = ask(second)
+    annotated = [query.region for query in made.queries]
+    for query in more.queries:
+        whole = np.zeros((8, 32, 32), bool)
+        whole[query.region.inside] = True
+        assert not any(whole[r.inside].any() for r in annotated if r.case == query.region.case)
+    sparse = set(made.cases) & set(more.cases)
+    assert sparse
+    case = min(sparse)
+    begun = read(more.folder / "labels" / f"{case}.nii.gz")
+    for region in made.of(case):  # what was annotated before is there
+        assert np.array_equal(begun[region.inside], read(truths / f"{case}.nii.gz")[region.inside])
+    absorb(AbsorbRequest(more.folder, "Dataset701_Next", oracle=truths), 1)
+    raw = RawDataset.load("701")
+    label = read(raw.cases[case].label)
+    for region in [*made.of(case), *more.of(case)]:
+        assert np.array_equal(label[region.inside], read(truths / f"{case}.nii.gz")[region.inside])
+    assert asker.pool()[0].progress == 0.25
+    results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
+    summary = json.loads((results / "validation" / "summary.json").read_text())
+    assert made.origin["dice"] == []  # of the first model nothing is known, it was not validated
+    assert more.origin["dice"] == [pytest.approx(summary["foreground_mean"]["Dice"])]
+    assert json.loads((raw.folder / "annotations.json").read_text())["dice"] == more.origin["dice"]
+
+
+def test_a_view_takes_over_what_is_preprocessed(asked) -> None:
+    workspace, _, made = asked
+    truths = workspace.root / "raw" / DATASET / "labelsTr"
+    planned = ("-c", "2d", "--size", "tiny", "-np", "1")
+    absorb(AbsorbRequest(made.folder, "Dataset700_Next", "a", oracle=truths), 1)
+    assert command("plan", "700", "--split", "a", *planned) == 0
+    model = TrainRequest("700", "2d", "0", TRAINER, "nnUNetPlans_a_tiny")
+    again = QueryRequest("700", made.folder.with_name("again"), "random", 2, None, PATCH, split="a", number=2)
+    assert model.folder.is_dir()
+    _, more = ask(again)
+    absorb(AbsorbRequest(more.folder, "Dataset701_Next", "b", oracle=truths), 1)
+    assert command("plan", "701", "--split", "b", *planned) == 0
+    linked, made_anew = [], []
+    for file in (workspace.root / "preprocessed" / "Dataset701_Next").glob("nnUNetLimited_*/*.pkl"):
+        (linked if file.stat().st_nlink > 1 else made_anew).append(file.name.removesuffix(".pkl"))
+    new = {case for case in more.cases if case in linked}
+    assert not new  # their labels are others now
+    assert len(linked) > len(made_anew)
+    first, second = (RawDataset.load(name) for name in ("700", "701"))
+    for case in set(linked) & set(second.labeled):
+        assert first.cases[case].label.resolve() == second.cases[case].label.resolve()
+
+
+# ---- cold start ------------------------------------------------------------------------------------------------------
+
+
+def test_a_cold_start(workspaces, tmp_path: Path) -> None:
+    """Two kinds of scans; TypiClust asks for one of each. Then the first split is made over what came back."""
+    workspace = workspaces("2d")
+    raw = tmp_path / "raw" / "Dataset702_Cold"
+    (raw / "imagesUn").mkdir(parents=True)
+    for number in range(8):
+        source = workspace.root / "raw" / DATASET / "imagesTr" / f"case_{number:02d}_0000.nii.gz"
+        array = read(source) + (5000 if number >= 4 else 0)
+        write(array, source, raw / "imagesUn" / source.name)
+    (raw / "dataset.json").write_text((workspace.root / "raw" / DATASET / "dataset.json").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("raw", "preprocessed", "results"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            patch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        out = tmp_path / "round_1"
+        assert command("query", "702", "--items", "2", "--out", str(out)) == 0
+        made = load_round(out)
+        assert made.origin["strategy"] == "typiclust"
+        assert len({int(case[-2:]) // 4 for case in made.cases}) == 2
+        assert (read(out / "labels" / f"{made.cases[0]}.nii.gz") == 0).all()
+        truths = workspace.root / "raw" / DATASET / "labelsTr"
+        assert command("absorb", str(out), "--out", "Dataset703_Cold", "--oracle", str(truths)) == 0
+        split = load_split(tmp_path / "preprocessed" / "Dataset703_Cold", "r1")
+        assert len(split.folds) == 2
+        assert split.labeled == sorted(made.cases)
+        assert "ignore" not in RawDataset.load("703").dataset_json["labels"]  # every voxel is annotated
+
+
+def test_descriptions_of_scans(workspaces, tmp_path: Path) -> None:
+    workspace = workspaces("two_channels")
+    raw = RawDataset.load(DATASET)
+    shape, spacing, about = cold_start.describe(raw.cases["case_00"], raw.reader())
+    assert (shape, spacing) == ((8, 32, 32), (1.0, 1.0, 1.0))
+    assert len(about) == 3 + 3 + 2 * (7 + 64)
+    image = read(workspace.root / "raw" / DATASET / "imagesTr" / "case_00_0000.nii.gz")
+    assert np.allclose(about[6:13], np.percentile(image, cold_start.PERCENTILES))
+    assert cold_start.components(np.random.default_rng(0).random((5, 99))).shape == (5, 5)
+    np.savez(tmp_path / "f.npz", a=np.ones(3), b=np.zeros(3), c=np.ones(4))
+    assert cold_start.given_features(tmp_path / "f.npz", ["b", "a"]).tolist() == [[0, 0, 0], [1, 1, 1]]
+    with pytest.raises(LimitedError, match="'c' has 4 numbers, 'a' 3"):
+        cold_start.given_features(tmp_path / "f.npz", ["a", "c"])
+    with pytest.raises(LimitedError, match="no array named 'd'"):
+        cold_start.given_features(tmp_path / "f.npz", ["a", "d"])

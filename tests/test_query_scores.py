@@ -1,0 +1,152 @@
+"""Scores of voxels and sums over regions, against hand-computed values and brute force."""
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.queries import scores
+from nnunet_limited.queries.regions import Granularity, Grid, Region
+from nnunet_limited.queries.scoring import middles
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_by_hand():
+    a = torch.tensor([0.7, 0.2, 0.1]).double()[:, None]
+    b = torch.tensor([0.1, 0.2, 0.7]).double()[:, None]
+    mean_entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
+    entropy_of_mean = -(2 * 0.4 * np.log(0.4) + 0.2 * np.log(0.2))
+    members = torch.stack([a, b])
+    assert np.isclose(scores.entropy(a).item(), mean_entropy)
+    assert np.isclose(scores.expected_entropy(members).item(), mean_entropy)
+    assert np.isclose(scores.bald(members).item(), entropy_of_mean - mean_entropy)
+    assert np.isclose(scores.least_confidence(a).item(), 0.3)
+    assert np.isclose(scores.margin(a).item(), 0.5)
+    assert np.allclose(scores.class_entropy(a)[:, 0], np.array([0.7, 0.2, 0.1]) * mean_entropy)
+
+
+def test_scores_of_regions_by_hand():
+    p = torch.tensor([0.9, 0.4]).double()[:, None]
+    binary = [-(x * np.log(x) + (1 - x) * np.log(1 - x)) for x in (0.9, 0.4)]
+    assert np.isclose(scores.entropy(p, regions=True).item(), sum(binary))
+    assert np.isclose(scores.least_confidence(p, regions=True).item(), 0.4)
+    assert np.isclose(scores.margin(p, regions=True).item(), 0.8)
+    assert np.isclose(scores.bald(torch.stack([p, p]), regions=True).item(), 0)
+
+
+def test_scores_at_the_ends():
+    certain, equal = torch.tensor([1.0, 0.0])[:, None], torch.tensor([0.5, 0.5])[:, None]
+    for score in (scores.entropy, scores.margin, scores.least_confidence):
+        assert score(certain).item() == 0
+        assert score(certain, regions=True).item() == 0
+    assert np.isclose(scores.entropy(equal).item(), np.log(2))
+    assert scores.margin(equal).item() == 1
+    assert scores.bald(torch.stack([certain, certain])).item() == 0
+
+
+def test_members_one_after_the_other():
+    members = torch.rand(4, 3, 5, 6).softmax(1)
+    heard = scores.Members(regions=False)
+    for p in members:
+        before = p.clone()
+        heard.add(p)
+        assert torch.equal(p, before)
+    assert torch.allclose(heard.mean, members.mean(0))
+    assert torch.allclose(heard.expected_entropy, scores.expected_entropy(members))
+
+
+def test_disagreement_by_hand():
+    labels = [np.array([1, 1, 0, 2]), np.array([1, 0, 0, 2]), np.array([1, 1, 0, 0])]
+    first = [1 - 2 / 3, 0, 1 - 2 / 3]  # of the pairs (0, 1), (0, 2), (1, 2)
+    second = [0, 1, 1]
+    whole = scores.disagreement(labels, [1, 2], lambda mask: np.array([mask.sum()]))
+    assert np.isclose(whole[0], np.mean([*first, *second]))
+    ends = scores.disagreement(labels, [1, 2], lambda mask: np.array([mask[:2].sum(), mask[2:].sum()]))
+    assert np.allclose(ends, [np.mean(first), np.mean(second)])  # each half has one class only
+    assert scores.disagreement(labels[:1], [1], lambda mask: np.array([mask.sum()])) == 0
+    assert scores.disagreement(labels, [5], lambda mask: np.array([mask.sum()])) == 0
+
+
+# ---- regions ---------------------------------------------------------------------------------------------------------
+
+
+def test_patches_cover_the_image_to_its_border():
+    windows = Granularity("patch", size=(4, 5, 40)).windows((10, 11, 12), (1, 1, 1), "c")
+    covered = np.zeros((10, 11, 12), bool)
+    for region in windows.regions("c"):
+        assert region.size == (4, 5, 12)  # cut to the image
+        assert covered[region.inside].shape == region.size
+        covered[region.inside] = True
+    assert covered.all()
+    assert len(windows) == len(windows.regions("c")) == 4 * 4 * 1
+
+
+def test_slices_lie_across_the_largest_spacing():
+    windows = Granularity("slice").windows((4, 5, 6), (1, 3, 1), "c")
+    assert windows.regions("c") == [Region("c", (0, n, 0), (4, 1, 6)) for n in range(5)]
+    assert len(Granularity("slice", axis=2).windows((4, 5, 6), (1, 3, 1), "c")) == 6
+    assert Granularity().windows((4, 5, 6), (1, 3, 1), "c").regions("c") == [Region("c", (0, 0, 0), (4, 5, 6))]
+
+
+def test_sizes_and_axes_that_do_not_fit():
+    with pytest.raises(LimitedError, match=r"--axis 3: case c has the axes 0 to 2"):
+        Granularity("slice", axis=3).windows((4, 5, 6), (1, 1, 1), "c")
+    with pytest.raises(LimitedError, match=r"--size 4x5 has 2 numbers, case c 3 axes"):
+        Granularity("patch", size=(4, 5)).windows((4, 5, 6), (1, 1, 1), "c")
+
+
+def test_sums_on_the_scan_itself():
+    values = np.random.default_rng(0).random((2, 6, 9, 7))
+    windows = Granularity("patch", size=(3, 4, 2)).windows(values.shape[1:], (1, 1, 1), "c")
+    sums = Grid((0, 0, 0), values.shape[1:]).sums(values, windows.bounds).reshape(2, -1)
+    for n, region in enumerate(windows.regions("c")):
+        assert np.allclose(sums[:, n], values[(slice(None), *region.inside)].sum((1, 2, 3)))
+
+
+def test_sums_of_a_map_of_another_resolution():
+    """The map has half of the resolution of the scan, of which it covers the voxels 2 to 10; sums are in its voxels."""
+    small = np.random.default_rng(0).random((4, 3))
+    scan = np.zeros((12, 9))
+    scan[2:10, 1:7] = np.kron(small, np.ones((2, 2)))
+    windows = Granularity("patch", size=(3, 5)).windows(scan.shape, (1, 1), "c")
+    sums = Grid((2, 1), (10, 7)).sums(small, windows.bounds).ravel()
+    assert np.allclose(sums, [scan[region.inside].sum() for region in windows.regions("c")])
+
+
+def test_voxels_count_for_the_region_whose_middle_is_nearest() -> None:
+    """Against points four times as dense, each of which counts for the nearest middle along each axis."""
+    label = (np.random.default_rng(0).random((9, 14)) < 0.3).astype(int)
+    windows = Granularity("patch", size=(4, 6)).windows(label.shape, (1, 1), "c")
+    counted = middles(label, [1], Grid((0, 0), label.shape), windows)["foreground"][:, 0]
+    nearest = []
+    for axis, (start, size) in enumerate(zip(windows.starts, windows.size, strict=True)):
+        points = (np.arange(4 * label.shape[axis]) + 0.5) / 4
+        nearest.append(np.abs(points[:, None] - (start + size / 2)).argmin(1))
+    number = nearest[0][:, None] * len(windows.starts[1]) + nearest[1]
+    dense = np.kron(label, np.ones((4, 4)))
+    expected = [dense[number == n].sum() / 16 for n in range(len(windows))]
+    assert np.allclose(counted, expected)
+    assert np.ptp(expected) > 1
+    solid = np.ones((9, 14), int)
+    border = middles(solid, [1], Grid((0, 0), solid.shape), windows)["border"]
+    assert border.sum() == 9 * 14 - 7 * 12
+
+
+def test_sums_on_any_grid_are_not_negative_and_nothing_comes_from_nothing() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        shape, net = rng.integers(5, 40, 2), rng.integers(5, 40, 2)
+        lower = rng.uniform(0, 3, 2)
+        label = np.zeros(net, int)
+        label[: net[0] // 2, : net[1] // 2] = rng.random((net[0] // 2, net[1] // 2)) < 0.5
+        windows = Granularity("patch", size=(4, 4)).windows(shape, (1, 1), "c")
+        grid = Grid(tuple(lower), tuple(shape))
+        counted = middles(label, [1], grid, windows)["foreground"][:, 0]
+        assert (counted >= 0).all()
+        scale = (np.array(shape) - lower) / net
+        assert np.isclose(counted.sum(), label.sum() * scale.prod(), rtol=1e-4)
+        far = [
+            n for n, r in enumerate(windows.regions("c")) if (np.array(r.start) > lower + scale * (net // 2) + 4).any()
+        ]
+        assert (counted[far] == 0).all()
