@@ -30,7 +30,7 @@ def stored(world: World, **changes: object) -> None:
 
 TABLE: list[Row] = [
     # ---- pseudo-label
-    ("unknown source", f"{MAKE} --source crowd", ("--source", "crowd"), nothing),
+    ("unknown source", f"{MAKE} --sources student,crowd", ("--sources", "crowd"), nothing),
     ("dataset to label is unknown", "pseudo-label 17 2d -p x", ("dataset 17",), nothing),
     ("plans of the model are unknown", "pseudo-label 990 2d -p nnUNetPlans_no", ("nnUNetPlans_no.json",), nothing),
     ("configuration is unknown", MAKE.replace(" 2d ", " 4d "), ("'4d'", "2d"), trained),

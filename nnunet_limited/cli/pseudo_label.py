@@ -1,10 +1,10 @@
-"""``nnunet-limited pseudo-label``."""
+"""``nnunet-limited pseudo-label``: what a model, or several sources together, say of the unlabelled cases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -13,6 +13,32 @@ from rich.progress import track
 
 from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
 from nnunet_limited.cli.train import ConfigurationArgument, DatasetArgument, DeviceOption
+from nnunet_limited.errors import LimitedError
+
+if TYPE_CHECKING:
+    from nnunet_limited.data.pseudo_labels import PseudoLabels
+    from nnunet_limited.pseudo_labels.model import ModelSource
+    from nnunet_limited.trainers.launch import TrainRequest
+
+SourcesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sources",
+        help="What labels together, apart by commas: student (the model), atlas (labelled cases registered to the "
+        "others; for organs, not for lesions), sam:FOLDER, tiny-vit:FILE.pt, nninteractive:FOLDER, module:factory. "
+        "Default: the model alone.",
+    ),
+]
+AskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ask",
+        help="How sources are asked, e.g. kind=two-pass, axes=3, channel=1, clean=0; repeatable.",
+    ),
+]
+LicenceOption = Annotated[
+    str | None, typer.Option("--accept-licence", help="Licence of weights that you accept, where one must be.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,13 +52,41 @@ def progress(cases: list[str], title: str) -> Iterable[str]:
     return track(cases, f"Pseudo-labels of {title}", console=shown, disable=not shown.is_terminal)
 
 
+def labeller(
+    model: TrainRequest,
+    name: str,
+    previous: str | None,
+    ensemble: bool = False,
+    sources: str | None = None,
+    ask: Sequence[str] = (),
+    accepted: str | None = None,
+) -> ModelSource:
+    """Return what makes the pseudo-labels that the options ask for."""
+    from nnunet_limited.pseudo_labels.model import ModelSource
+
+    if sources is None:
+        if ask or accepted:
+            raise LimitedError("--ask and --accept-licence are for several sources; give --sources student,… too")
+        return ModelSource(model, name, previous, ensemble)
+    from nnunet_limited.pseudo_labels.consensus import Consensus
+    from nnunet_limited.pseudo_labels.sources import SourceSettings
+    from nnunet_limited.trainers.config import parse_assignments, resolve
+
+    settings = resolve(SourceSettings, parse_assignments(list(ask)), set(SourceSettings.model_fields), "--ask")
+    specs = tuple(part.strip() for part in sources.split(","))
+    return Consensus(model, name, previous, ensemble, specs, settings, accepted)
+
+
 def pseudo_label(
     dataset: DatasetArgument,
     configuration: ConfigurationArgument,
     trainer: Annotated[str, typer.Option("-tr", help="Trainer of the model.")] = "LimitedSupervisedTrainer",
     plans: Annotated[str, typer.Option("-p", help="Plans of the model.")] = "nnUNetPlans",
-    source: Annotated[Literal["model"], typer.Option(help="What makes the pseudo-labels: a trained model.")] = "model",
-    name: Annotated[str, typer.Option(help="Name to find them by.")] = "model",
+    sources: SourcesOption = None,
+    ask: AskOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name to find them by; default: model, or consensus with --sources.")
+    ] = None,
     folds: Annotated[list[str] | None, typer.Option("-f", help="Fold; repeatable. Default: all of the split.")] = None,
     previous: Annotated[
         str | None, typer.Option(help="Name of the round before; stability is the agreement with it.")
@@ -44,35 +98,70 @@ def pseudo_label(
             help="All folds predict together, for a model to deploy. The folds' validation labels leak into it.",
         ),
     ] = False,
+    accepted: LicenceOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the unlabelled cases: a label and a confidence image each, for LimitedRecipeTrainer.
+    """Label the unlabelled cases: a label and a confidence image each, with what they are worth.
 
-    Each fold uses its own model, so that cross-validation stays honest. What is done already is not done again.
-    Example: nnunet-limited pseudo-label 4 3d_fullres -tr LimitedBidirectionalCopyPasteTrainer
-    -p nnUNetPlans_l8
+    Each fold uses its own model and labelled cases, so that cross-validation stays honest. With several sources, what
+    they do not agree on is left open. What is done already is not done again. Examples:
+    nnunet-limited pseudo-label 4 3d_fullres -tr LimitedBidirectionalCopyPasteTrainer -p nnUNetPlans_l8;
+    nnunet-limited pseudo-label 500 3d_fullres -p nnUNetPlans_l1 --sources student,atlas,sam:medsam-vit-base
     """
     from nnunet_limited.evaluation.crossval import default_folds
-    from nnunet_limited.pseudo_labels.model import ModelSource
     from nnunet_limited.trainers.launch import TrainRequest, choose_device
 
     model = TrainRequest(dataset, configuration, "0", trainer, plans)
     chosen = [int(fold) if fold.isdecimal() else fold for fold in folds] if folds else default_folds(model)
+    default = "model" if sources is None else "consensus"
+    wanted = labeller(model, name or default, previous, ensemble, sources, ask or (), accepted)
     made = []
-    wanted = ModelSource(model, name, previous, ensemble)
     for labels in wanted.check(chosen):
         made.append(wanted.make(labels, choose_device(device), partial(progress, title=labels.folder.name)))
     if as_json:
         show_json([{"folder": str(labels.folder), **labels.origin, "cases": labels.cases} for labels in made])
         return
-    rows = []
-    for labels in made:
-        columns = [[about[key] for about in labels.cases.values()] for key in ("confidence", "stability")]
-        means = [f"{np.mean(known):.3g}" if (known := [v for v in c if v is not None]) else "-" for c in columns]
-        rows.append([labels.folder.name, len(labels.cases), *means])
-    show_table("Pseudo-labels", ["fold", "cases", "confidence in %", "stability"], rows)
+    columns = {"confidence": "confidence in %", "stability": "stability"}
+    if sources is not None:
+        columns = {"coverage": "coverage", "foreground_coverage": "of foreground", "agreement": "agreement"}
+    rows = [[labels.folder.name, len(labels.cases), *_means(labels, list(columns))] for labels in made]
+    show_table("Pseudo-labels", ["fold", "cases", *columns.values()], rows)
+    for labels in made if sources is not None else ():
+        _show_calibration(labels)
     console.print(f"Wrote {made[0].folder.parent}", highlight=False)
-    setting = "" if name == "model" else f" --set pseudo_labels={name}"
+    setting = "" if name in (None, default) else f" --set pseudo_labels={name}"
     train = f"train {dataset} {configuration} all" if ensemble else f"crossval {dataset} {configuration}"
-    show_next(f"nnunet-limited {train} -tr LimitedRecipeTrainer -p {plans}{setting}")
+    student = "LimitedRecipeTrainer" if sources is None else "LimitedPromptedPseudoLabelTrainer"
+    show_next(f"nnunet-limited {train} -tr {student} -p {plans}{setting}")
+
+
+def _means(labels: PseudoLabels, keys: list[str]) -> list[str]:
+    columns = [[about[key] for about in labels.cases.values()] for key in keys]
+    return [f"{np.mean(known):.3g}" if (known := [v for v in c if v is not None]) else "-" for c in columns]
+
+
+def _show_calibration(labels: PseudoLabels) -> None:
+    """Say what the labelled cases have told of the sources."""
+    from nnunet_limited.host.files import read_object
+    from nnunet_limited.pseudo_labels.consensus import CALIBRATION
+
+    found: dict[str, Any] = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
+    where = labels.folder.name
+    if not found["dice"]:
+        console.print(
+            f"{where}: not calibrated, as fewer than two labelled cases could be judged by what has not learnt them; a "
+            f"slice counts from an agreement of {found['agreement']:g}",
+            highlight=False,
+        )
+        return
+    dice = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in found["dice"].items())
+    console.print(
+        f"{where}: on {found['cases']} labelled cases the mean Dice is {dice}; a slice counts from an agreement of "
+        f"{found['agreement']:g}",
+        highlight=False,
+    )
+    for name, channels in found["left_out"].items():
+        console.print(
+            f"{where}: {name} is left out for class {', '.join(map(str, channels))}, where it hurt", highlight=False
+        )

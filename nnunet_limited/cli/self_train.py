@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_result, show_what_next
 from nnunet_limited.cli.output import JsonOption, SetOption, show_json
-from nnunet_limited.cli.pseudo_label import progress
+from nnunet_limited.cli.pseudo_label import AskOption, LicenceOption, SourcesOption, labeller, progress
 from nnunet_limited.cli.train import (
     PASS_THROUGH,
     ConfigurationArgument,
@@ -21,6 +21,11 @@ from nnunet_limited.cli.train import (
     WeightsOption,
     host_flags,
 )
+from nnunet_limited.host.files import content_hash
+
+if TYPE_CHECKING:
+    from nnunet_limited.pseudo_labels.model import ModelSource
+    from nnunet_limited.trainers.launch import TrainRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +44,9 @@ def self_train(
     ] = None,
     plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of pseudo-labelling and training.")] = 1,
+    sources: SourcesOption = None,
+    ask: AskOption = None,
+    accepted: LicenceOption = None,
     folds: FoldsOption = None,
     assignments: SetOption = None,
     epochs: EpochsOption = None,
@@ -50,9 +58,11 @@ def self_train(
 ) -> None:
     """Train a teacher, let each fold label its unlabelled cases, and train on them: the recommended recipe.
 
-    Settings are given to both runs. What is done already is not done again. Every other flag of nnUNetv2_train is
-    passed on. Example:
-    nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8
+    With --sources each round is labelled by several sources in place of the model alone. Settings are given to both
+    runs. What is done already is not done again. Every other flag of nnUNetv2_train is passed on. Examples:
+    nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8;
+    nnunet-limited self-train 500 3d_fullres -p nnUNetPlans_l1 -tr LimitedPromptedPseudoLabelTrainer --sources
+    student,atlas --rounds 2
     """
     from nnunet_limited.evaluation.crossval import default_folds
     from nnunet_limited.pseudo_labels.rounds import self_train as run
@@ -65,7 +75,16 @@ def self_train(
     flags = host_flags(context, device, num_gpus, pretrained_weights)
     request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
     numbers = chosen or default_folds(request)
-    results = run(request, teacher, settings, numbers, rounds, lambda line: print(line, file=sys.stderr), progress)
+
+    def label(model: TrainRequest, name: str, previous: str | None) -> ModelSource:
+        how = content_hash([sources, ask])[:6]  # other sources are another set of pseudo-labels
+        own = name if sources is None else f"{name}-{how}"
+        return labeller(model, own, previous, sources=sources, ask=ask or (), accepted=accepted)
+
+    def log(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    results = run(request, teacher, settings, numbers, rounds, label, log, progress)
     if as_json:
         show_json(results)
         return

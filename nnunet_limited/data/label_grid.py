@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.pseudo_labels import PseudoLabels
@@ -118,6 +120,18 @@ def to_network(
     target = network_spacing(properties, plans_manager, configuration)
     resampled: np.ndarray = configuration.resampling_fn_seg(label, shape, spacing, target)
     return resampled
+
+
+def from_network(mask: np.ndarray, properties: dict[str, Any], plans_manager: Any, outside: bool) -> np.ndarray:
+    """Return a boolean ``mask`` (*spatial) of a preprocessed image on the grid of its scan.
+
+    Each voxel is that of the mask at its middle, and ``outside`` where the host has cropped the image.
+    """
+    shape = [int(size) for size in properties["shape_after_cropping_and_before_resampling"]]
+    near = functional.interpolate(torch.from_numpy(mask)[None, None].float(), shape, mode="nearest-exact")[0, 0] > 0.5
+    whole = np.full(properties["shape_before_cropping"], outside)
+    whole[tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])] = near.numpy()
+    return whole.transpose(plans_manager.transpose_backward)
 
 
 def network_spacing(properties: dict[str, Any], plans_manager: Any, configuration: Any) -> list[float]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_limited.data.loader import UnlabeledDataset
 from nnunet_limited.data.preprocessing import data_folders, require
@@ -31,6 +32,16 @@ from nnunet_limited.trainers.run import (
 
 CHECKPOINT = "checkpoint_final.pth"
 NOISE = 0.1  # standard deviations of a normalised image
+
+
+@dataclass(frozen=True)
+class Said:
+    """A label on the grid of a scan, its confidence and its stability in [0, 1], and what else is known of it."""
+
+    label: np.ndarray
+    confidence: np.ndarray
+    stability: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class ModelSource:
 
     def _begin(self, split: Split, folder: str, members: Sequence[int | str]) -> PseudoLabels:
         preprocessed = self.model.folder
-        checkpoints = trained(self.model, split, members)
+        checkpoints = self.checkpoints(split, members)
         if self.previous is not None:
             for fold in members:
                 find(preprocessed, split, self.previous, "all" if self.ensemble else fold)
@@ -76,9 +87,18 @@ class ModelSource:
             "folds": list(members),
             "checkpoints": checkpoints,
             "previous": self.previous,
+            **self.further_origin(),
         }
         file_ending = self.model.dataset_json()["file_ending"]
         return begin(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
+
+    def checkpoints(self, split: Split, members: Sequence[int | str]) -> dict[str, str]:
+        """Return the hash of each member's checkpoint, which must be there."""
+        return trained(self.model, split, members)
+
+    def further_origin(self) -> dict[str, Any]:
+        """Return what else says where the pseudo-labels come from."""
+        return {}
 
     def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
         """Predict the cases of one set that are missing; ``track`` shows how far it is.
@@ -102,22 +122,32 @@ class ModelSource:
             run = find_run(self.model.trainer, plans, self.model.configuration, fold, {})
             preprocess_unlabeled(run, plans, self.model.configuration, lambda line: None)
         require(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
-        predictor = Predictor(self.model.results, folds, device)
+        label_case = self.labeller(labels, split, plans, device)
+        reader = PlansManager(plans).image_reader_writer_class()
         previous = None
         if self.previous is not None:
             previous = find(self.model.folder, split, self.previous, "all" if self.ensemble else folds[0])
         dataset = UnlabeledDataset(str(folder), cases)
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)
-            label, confidence, members = predictor.predict(np.asarray(data[:]), properties)
+            said = label_case(case, np.asarray(data[:]), properties)
+            about = {"confidence": _mean_confidence(said.label, said.confidence), "stability": said.stability}
             if previous is not None:
-                members = [previous.read(case, predictor.reader)[0]]
-            about = {
-                "confidence": _mean_confidence(label, confidence),
-                "stability": float(np.mean([dice(label, other) for other in members])) if members else None,
-            }
-            labels = labels.add(case, label, confidence, properties, about, predictor.reader)
+                about["stability"] = dice(said.label, previous.read(case, reader)[0])
+            labels = labels.add(case, said.label, said.confidence, properties, about | said.about, reader)
         return labels
+
+    def labeller(
+        self, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str
+    ) -> Callable[[str, np.ndarray, dict[str, Any]], Said]:
+        """Return the function of a case, its preprocessed image and properties that labels it."""
+        predictor = Predictor(self.model.results, labels.origin["folds"], device)
+
+        def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> Said:
+            label, confidence, members = predictor.predict(image, properties)
+            return Said(label, confidence, float(np.mean([dice(label, m) for m in members])) if members else None)
+
+        return label_case
 
 
 def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
@@ -217,22 +247,38 @@ class Predictor:
 
     def to_scan(self, probabilities: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
         """Return the label (*spatial), on the scan's grid, of what :meth:`probabilities` yields or its mean."""
-        if self.host.label_manager.has_regions:
-            return self._to_scan(torch.logit(probabilities, 1e-6), properties)[0]
-        return self._to_scan(probabilities.clamp_min(1e-6).log(), properties)[0]
+        return self._to_scan(to_logits(probabilities, self.host.label_manager.has_regions), properties)[0]
+
+    def mean(self, image: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return probabilities (c, *spatial) on the image's own grid, and those of the members if there are several."""
+        logits = []
+        for parameters in self.members:
+            self.host.list_of_parameters = [parameters]
+            logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu().float())
+        nonlinear = self.host.label_manager.apply_inference_nonlin
+        members = [nonlinear(each).numpy() for each in logits] if len(logits) > 1 else []
+        return nonlinear(torch.stack(logits).mean(0)).numpy(), members
 
     def _to_scan(self, logits: torch.Tensor, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+        host = self.host
+        return to_scan(logits, properties, host.plans_manager, host.configuration_manager, host.label_manager)
 
-        label, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits,
-            self.host.plans_manager,
-            self.host.configuration_manager,
-            self.host.label_manager,
-            properties,
-            return_probabilities=True,
-        )
-        return label, probability
+
+def to_scan(
+    logits: torch.Tensor, properties: dict[str, Any], plans: Any, configuration: Any, labels: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return label (*spatial) and probabilities (c, *spatial) on the scan's grid of logits on the network's grid."""
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+    label, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits, plans, configuration, labels, properties, return_probabilities=True
+    )
+    return label, probability
+
+
+def to_logits(probabilities: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return logits that the host makes these ``probabilities`` of."""
+    return torch.logit(probabilities, 1e-6) if regions else probabilities.clamp_min(1e-6).log()
 
 
 def _mean_confidence(label: np.ndarray, confidence: np.ndarray) -> float | None:

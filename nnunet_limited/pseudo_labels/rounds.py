@@ -23,13 +23,15 @@ def self_train(
     settings: Sequence[str],
     folds: Sequence[int],
     rounds: int,
+    sources: Callable[[TrainRequest, str, str | None], ModelSource],
     log: Callable[[str], None],
     track: Track,
 ) -> list[dict[str, Any]]:
     """Bring every round to its end and return its cross-validation, that of the teacher first.
 
     ``teacher`` is the trainer whose models make the first pseudo-labels; None for the one that the student names.
-    ``settings`` are those of both.
+    ``settings`` are those of both. ``sources`` makes what labels a round of a model, a name and that of the round
+    before.
 
     What is done is not done again. A round's pseudo-labels are called after the model that made them.
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
@@ -53,7 +55,8 @@ def self_train(
     previous = None
     for _ in range(rounds):
         name = f"{model.trainer}-{model.plans}-{model.configuration}"
-        source = ModelSource(model, name, previous)
+        source = sources(model, name, previous)
+        name = source.name
         for labels in source.check(list(folds)):
             log(f"pseudo-labels of {labels.folder.name}: {name}")
             source.make(labels, device, partial(track, title=labels.folder.name))

@@ -25,9 +25,11 @@ from nnunet_limited.trainers.entropy_minimization import LimitedEntropyMinimizat
 from nnunet_limited.trainers.fixmatch import LimitedFixMatchTrainer
 from nnunet_limited.trainers.interpolation_consistency import LimitedInterpolationConsistencyTrainer
 from nnunet_limited.trainers.mean_teacher import LimitedMeanTeacherTrainer
+from nnunet_limited.trainers.prompted_pseudo_label import LimitedPromptedPseudoLabelTrainer
 from nnunet_limited.trainers.rdrop import LimitedRDropTrainer
 from nnunet_limited.trainers.recipe import LimitedRecipeTrainer
 from nnunet_limited.trainers.self_training import LimitedSelfTrainingTrainer
+from nnunet_limited.trainers.semi_sam import LimitedSemiSAMTrainer
 from nnunet_limited.trainers.slice_propagation import LimitedSlicePropagationTrainer
 from nnunet_limited.trainers.sparse import LimitedSparseMeanTeacherTrainer, LimitedSparseTrainer
 from nnunet_limited.trainers.split_trainer import trainer_classes
@@ -57,9 +59,11 @@ __all__ = [
     "LimitedICTTrainer",
     "LimitedInterpolationConsistencyTrainer",
     "LimitedMeanTeacherTrainer",
+    "LimitedPromptedPseudoLabelTrainer",
     "LimitedRDropTrainer",
     "LimitedRecipeTrainer",
     "LimitedSelfTrainingTrainer",
+    "LimitedSemiSAMTrainer",
     "LimitedSlicePropagationTrainer",
     "LimitedSparseMeanTeacherTrainer",
     "LimitedSparseTrainer",

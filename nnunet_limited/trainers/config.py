@@ -46,7 +46,7 @@ class SemiSupervisedConfig(TrainerConfig):
     )
 
 
-Config = TypeVar("Config", bound=TrainerConfig)
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def resolve(model: type[Config], settings: dict[str, Any], known: set[str], source: str) -> Config:

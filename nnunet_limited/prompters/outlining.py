@@ -1,0 +1,155 @@
+"""A promptable model over a volume: prompts from a guess, embeddings once per slice, several prompts averaged.
+
+Boxes in jitter are averaged as in SAM-U (Deng et al., MICCAI 2023, arXiv 2307.04973); the second pass with points in
+the middle and in the other classes as in SAM Carries the Burden (2024, arXiv 2411.12602).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.prompters.prompter import Prompter
+from nnunet_limited.prompters.prompts import (
+    PromptSettings,
+    centre,
+    jittered,
+    mask_logits,
+    objects,
+    tight_box,
+    to_unit,
+)
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """What a promptable model says of the classes of a volume.
+
+    ``probability`` (c, *spatial) is NaN in the slices of a class that nothing was asked about. ``stability`` is the
+    mean overlap (IoU) of the masks from the boxes of one object, in [0, 1], and None if there was nothing to compare.
+    """
+
+    probability: np.ndarray
+    stability: float | None
+    embeddings: int
+    prompts: int
+
+
+def outline(
+    prompter: Prompter,
+    image: np.ndarray,
+    guess: np.ndarray,
+    spacing: Sequence[float],
+    settings: PromptSettings,
+    rng: np.random.Generator,
+) -> Outlined:
+    """Outline what ``guess`` (c, *spatial), probabilities of the foreground classes, sees in ``image`` (*spatial).
+
+    Slices lie across the axis with the largest ``spacing``, the first one of equals, or across all axes.
+    """
+    if image.ndim != 3 or guess.shape[1:] != image.shape:
+        raise LimitedError(f"image of shape {image.shape} and guess of shape {guess.shape} are not of one volume")
+    shown, said = to_unit(image), _Said(prompter, settings, rng)
+    if prompter.ndim == 3:
+        return said.summary([said.classes(shown, guess)])
+    coarsest = int(np.argmax(spacing))
+    axes = (coarsest,) if settings.axes == 1 else (0, 1, 2)
+    made = []
+    for axis in axes:
+        if min(np.delete(shown.shape, axis)) < 2:  # slices of a 2D image across its plane are lines
+            continue
+        volume = np.full(guess.shape, np.nan, np.float32)
+        slices, guesses = np.moveaxis(volume, axis + 1, 1), np.moveaxis(guess, axis + 1, 1)
+        for index, plane in enumerate(np.moveaxis(shown, axis, 0)):
+            slices[:, index] = said.classes(plane, guesses[:, index])
+        made.append(volume)
+    return said.summary(made)
+
+
+class _Said:
+    """Answers of a prompter, and how they were got."""
+
+    def __init__(self, prompter: Prompter, settings: PromptSettings, rng: np.random.Generator) -> None:
+        self.prompter, self.settings, self.rng = prompter, settings, rng
+        self.kind = settings.of(prompter.prompts)
+        self.embeddings = self.prompts = 0
+        self.overlaps: list[float] = []
+
+    def summary(self, volumes: list[np.ndarray]) -> Outlined:
+        """Return the mean of ``volumes``, of those that say something of a voxel."""
+        known = [np.isfinite(volume) for volume in volumes]
+        total = sum(np.where(k, v, 0) for k, v in zip(known, volumes, strict=True))
+        count = np.sum(known, axis=0)
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+        stability = float(np.mean(self.overlaps)) if self.overlaps else None
+        return Outlined(mean, stability, self.embeddings, self.prompts)
+
+    def classes(self, image: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """Return the probabilities (c, *spatial) of the classes in one image, NaN for one that has no object."""
+        made = np.full(guess.shape, np.nan, np.float32)
+        found = [objects(p > 0.5, self.settings.least_area, self.settings.most_objects) for p in guess]
+        if not any(found):
+            return made
+        embedding = self.prompter.embed(image)
+        self.embeddings += 1
+        middles = [[centre(one) for one in parts] for parts in found]
+        for c, parts in enumerate(found):
+            others = [place for k, places in enumerate(middles) if k != c for place in places]
+            answers = [
+                self._object(embedding, one, guess[c], place, [p for p in others if not one[tuple(p)]])
+                for one, place in zip(parts, middles[c], strict=True)
+            ]
+            if answers:
+                made[c] = np.max(answers, axis=0)
+        return made
+
+    def _object(
+        self, embedding: object, part: np.ndarray, guess: np.ndarray, middle: np.ndarray, others: list[np.ndarray]
+    ) -> np.ndarray:
+        """Return the probability of one object, the mean over its boxes."""
+        count = self.settings.boxes
+        boxes = jittered(tight_box(part), part.shape, count, self.settings.jitter, self.settings.margin, self.rng)
+        asked: dict[str, np.ndarray] = {"boxes": boxes}
+        if self.kind == "box+mask":
+            asked["mask_logits"] = np.repeat(mask_logits(guess)[None], count, axis=0)
+        probability = self._ask(embedding, **asked)
+        if self.kind == "two-pass":
+            places = np.stack([middle, *others])
+            asked = {"points": np.repeat(places[None], count, axis=0)}
+            asked["labels"] = np.repeat([[1] + [0] * len(others)], count, axis=0)
+            if "mask" in self.prompter.prompts:
+                asked["mask_logits"] = mask_logits(probability)
+            probability = self._ask(embedding, **asked)
+        masks = probability > 0.5
+        for a, b in combinations(masks, 2):
+            self.overlaps.append(iou(a, b))
+        mean: np.ndarray = probability.mean(0)
+        return mean
+
+    def _ask(self, embedding: object, **asked: np.ndarray) -> np.ndarray:
+        self.prompts += len(next(iter(asked.values())))
+        return self.prompter.predict(embedding, **asked)[0]
+
+
+def with_background(probability: np.ndarray, regions: bool) -> np.ndarray:
+    """Return probabilities of the foreground classes (c, *spatial) with the background before them, unless ``regions``.
+
+    Where some class is known, the others are 0 if they are NaN; where none is, all are NaN.
+    """
+    if regions:
+        return probability
+    known = np.isfinite(probability)
+    anything = known.any(0, keepdims=True)
+    filled = np.where(known, probability, 0)
+    background = 1 - filled.max(0, keepdims=True)
+    return np.where(anything, np.concatenate([background, filled]), np.nan).astype(np.float32)
+
+
+def iou(mask: np.ndarray, other: np.ndarray) -> float:
+    """Return the overlap of two masks over their union; 1 if both are empty."""
+    union = int((mask | other).sum())
+    return int((mask & other).sum()) / union if union else 1.0

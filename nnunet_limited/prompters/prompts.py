@@ -1,0 +1,85 @@
+"""Prompts from a rough mask: its objects in a slice or a volume, boxes around them, points in and beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from scipy.special import logit
+
+Kind = Literal["box", "box+mask", "two-pass"]
+SURE = 6.9  # logit of a mask prompt at the most: 0.999
+
+
+class PromptSettings(BaseModel):
+    """How a promptable model is asked; lengths and areas in voxels of a slice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind | None = Field(default=None, description="box, box+mask or two-pass; None: with mask if it can")
+    boxes: int = Field(default=5, ge=1, description="boxes an object, the first one tight, the others jittered")
+    jitter: int = Field(default=5, ge=0, description="most voxels that the faces of a jittered box are moved")
+    margin: int = Field(default=0, ge=0, description="voxels that every box is wider than its object")
+    least_area: int = Field(default=30, ge=1, description="voxels of an object at the least")
+    most_objects: int = Field(default=5, ge=1, description="objects of a class in one image, the largest ones")
+    axes: Literal[1, 3] = Field(default=1, description="slices across the coarsest axis, or across all three")
+    channel: int = Field(default=0, ge=0, description="image channel that the model is shown")
+
+    def of(self, prompts: frozenset[str]) -> Kind:
+        """Return the kind for a model that takes ``prompts``."""
+        return self.kind or ("box+mask" if "mask" in prompts else "box")
+
+
+def objects(mask: np.ndarray, least: int, most: int) -> list[np.ndarray]:
+    """Return the connected parts of a boolean ``mask``, the largest ones first."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())[1:]
+    chosen = [number for number in np.argsort(-sizes, kind="stable")[:most] if sizes[number] >= least]
+    return [parts == number + 1 for number in chosen]
+
+
+def tight_box(mask: np.ndarray) -> np.ndarray:
+    """Return first voxel and the one after the last (2, ndim) of a ``mask`` that is not empty."""
+    places = [np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    return np.array([[place[0] for place in places], [place[-1] + 1 for place in places]])
+
+
+def jittered(
+    box: np.ndarray, shape: Sequence[int], count: int, jitter: int, margin: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return ``count`` boxes (count, 2, ndim) inside the image, the first without jitter and none of them empty."""
+    moved = np.repeat(box[None] + np.array([[-margin], [margin]]), count, axis=0)
+    moved[1:] += rng.integers(-jitter, jitter + 1, moved[1:].shape)
+    size = np.asarray(shape)
+    start = moved[:, 0].clip(0, size - 1)
+    return np.stack([start, np.maximum(moved[:, 1].clip(1, size), start + 1)], axis=1)
+
+
+def centre(mask: np.ndarray) -> np.ndarray:
+    """Return the voxel (ndim,) of a ``mask`` that is the farthest from its border, inside it for certain."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[(slice(1, -1),) * mask.ndim]
+    return np.array(np.unravel_index(int(depth.argmax()), mask.shape))
+
+
+def mask_logits(probability: np.ndarray) -> np.ndarray:
+    """Return a probability as mask prompt: its logit, at most as sure as prompters are used to."""
+    return logit(np.asarray(probability, np.float64).clip(1e-6, 1 - 1e-6)).clip(-SURE, SURE).astype(np.float32)
+
+
+def keep_components(label: np.ndarray, share: float = 0.1) -> np.ndarray:
+    """Return a boolean ``label`` without its parts smaller than ``share`` of the largest one."""
+    parts, count = ndimage.label(label)
+    if count < 2:
+        return label
+    sizes = np.bincount(parts.ravel())[1:]
+    return np.isin(parts, 1 + np.flatnonzero(sizes >= share * sizes.max()))
+
+
+def to_unit(image: np.ndarray) -> np.ndarray:
+    """Return an ``image`` scaled to [0, 1] between the 0.5 and 99.5 percentiles of what is above its minimum."""
+    seen = image[image > image.min()]
+    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 1.0)
+    return ((image - low) / max(high - low, 1e-8)).clip(0, 1).astype(np.float32)

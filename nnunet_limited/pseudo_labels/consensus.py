@@ -1,0 +1,227 @@
+"""Pseudo-labels from several sources: their mean, left open where they differ and are not sure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_limited.data.label_grid import from_network, network_spacing
+from nnunet_limited.data.preprocessing import data_folders, require
+from nnunet_limited.data.pseudo_labels import PseudoLabels
+from nnunet_limited.evaluation.overlay import show_image, show_labels
+from nnunet_limited.host.files import read_object, replacing, write_json
+from nnunet_limited.prompters.prompter import About
+from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
+from nnunet_limited.pseudo_labels.model import (
+    CHECKPOINT,
+    ModelSource,
+    Predictor,
+    Said,
+    dice,
+    to_logits,
+    to_scan,
+)
+from nnunet_limited.pseudo_labels.sources import (
+    Given,
+    LabelSource,
+    Opinion,
+    Scan,
+    SourceSettings,
+    check_sources,
+    cleaned,
+    find_source,
+    foreground,
+    load_labeled,
+)
+from nnunet_limited.splits import Split
+
+CALIBRATION = "calibration.json"
+
+
+class Student:
+    """The models of some folds. A labelled case is predicted by a fold that has not learnt it, nor what others hide."""
+
+    def __init__(
+        self,
+        results: Path,
+        folds: Sequence[int | str],
+        split: Split,
+        regions: bool,
+        settings: SourceSettings,
+        device: str,
+    ) -> None:
+        """Load the models of ``folds``; those of others when they are needed."""
+        self.about = About(f"student {results.name}")
+        self.results, self.split, self.regions, self.settings, self.device = results, split, regions, settings, device
+        self.known = {case for fold in folds for case in split.fold(fold).train}
+        self.predictors: dict[int | None, Predictor] = {None: Predictor(results, list(folds), device)}
+
+    def fold_apart(self, case: str) -> int | None:
+        """Return a fold whose model has learnt labels of this set only, and not that of ``case``; None without one."""
+        for number, fold in enumerate(self.split.folds):
+            learnt = set(fold.train)
+            there = (self.results / f"fold_{number}" / CHECKPOINT).is_file()
+            if there and case not in learnt and learnt <= self.known:
+                return number
+        return None
+
+    def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
+        """Return what the models predict, without small parts; its reliability is the agreement of several models."""
+        fold = None
+        if scan.case in self.known:
+            fold = self.fold_apart(scan.case)
+            if fold is None:
+                channels = self.predictors[None].host.label_manager.num_segmentation_heads
+                return Opinion(np.full((channels, *scan.image.shape[1:]), np.nan, np.float32))
+        if fold is not None and fold not in self.predictors:
+            self.predictors[fold] = Predictor(self.results, [fold], self.device)
+        probability, members = self.predictors[fold].mean(scan.image)
+        hard = [p > 0.5 if self.regions else p.argmax(0) for p in (probability, *members)]
+        agreed = float(np.mean([dice(hard[0], other) for other in hard[1:]])) if members else None
+        return Opinion(cleaned(probability, self.regions, self.settings.clean), agreed)
+
+
+@dataclass(frozen=True)
+class Consensus(ModelSource):
+    """Several sources in place of the model alone. Each fold uses its own labelled cases and model."""
+
+    sources: tuple[str, ...] = ("student", "atlas")
+    settings: SourceSettings = field(default_factory=SourceSettings)
+    accepted: str | None = None
+
+    def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
+        """Return the sets to make; see :class:`ModelSource`."""
+        check_sources(self.sources)
+        return super().check(folds)
+
+    def checkpoints(self, split: Split, members: Sequence[int | str]) -> dict[str, str]:
+        """Return the hash of each member's checkpoint if the student is one of the sources."""
+        return super().checkpoints(split, members) if "student" in self.sources else {}
+
+    def further_origin(self) -> dict[str, Any]:
+        """Return the sources and how they are asked."""
+        return {"source": "consensus", "sources": list(self.sources), "settings": self.settings.model_dump(mode="json")}
+
+    def labeller(
+        self, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str
+    ) -> Callable[[str, np.ndarray, dict[str, Any]], Said]:
+        """Return the function that asks the sources; they are calibrated first."""
+        manager = PlansManager(plans)
+        panel = _Panel(self, manager, labels, split, plans, device)
+        trust = panel.trust(labels.folder / CALIBRATION)
+
+        def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> Said:
+            begin = time.perf_counter()
+            scan = Scan(case, image, panel.spacing(properties))
+            opinions, seconds = panel.ask(scan)
+            axis = int(np.argmax(scan.spacing))
+            fused = fuse({name: o.probability for name, o in opinions.items()}, trust, panel.regions, axis)
+            logits = to_logits(torch.from_numpy(fused.probability), panel.regions)
+            label, probability = to_scan(logits, properties, manager, panel.configuration, panel.manager)
+            sure = np.maximum(probability, 1 - probability).min(0) if panel.regions else probability.max(0)
+            kept = from_network(fused.kept, properties, manager, True)
+            picture(labels.folder / "pictures" / f"{case}.png", scan, fused, panel.regions, axis)
+            hard: np.ndarray = fused.probability > 0.5 if panel.regions else fused.probability[1:] > 0.5
+            seen = hard.any((0, *(a + 1 for a in range(3) if a != axis)))
+            agreed = float(fused.agreement[seen].mean()) if seen.any() else 1.0
+            about = {
+                "coverage": round(float(kept.mean()), 4),
+                "foreground_coverage": round(float(kept[label > 0].mean()), 4) if (label > 0).any() else None,
+                "agreement": round(agreed, 4),
+                "seconds": {**seconds, "total": round(time.perf_counter() - begin, 2)},
+                "sources": {name: {"reliability": o.reliability, **o.about} for name, o in opinions.items()},
+            }
+            return Said(label, np.where(kept, sure, 0.0), agreed, about)
+
+        return label_case
+
+
+class _Panel:
+    """The sources of one set of pseudo-labels."""
+
+    def __init__(
+        self, wanted: Consensus, manager: Any, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str
+    ) -> None:
+        self.configuration = manager.get_configuration(wanted.model.configuration)
+        self.plans_manager = manager
+        self.manager = manager.get_label_manager(wanted.model.dataset_json())
+        self.regions = bool(self.manager.has_regions)
+        folds = labels.origin["folds"]
+        cases = sorted({case for fold in folds for case in split.fold(fold).train})
+        folder = data_folders(plans, wanted.model.configuration)[0]
+        require(folder, cases, "labelled", "run 'nnunet-limited plan'")
+        self.labeled = load_labeled(folder, cases, self.manager, self.spacing)
+        given = Given(self.labeled, self.regions, device, wanted.settings, wanted.accepted)
+
+        def student() -> LabelSource:
+            return Student(wanted.model.results, folds, split, self.regions, wanted.settings, device)
+
+        self.sources = {spec: find_source(spec, given, student) for spec in wanted.sources}
+
+    def spacing(self, properties: dict[str, Any]) -> tuple[float, ...]:
+        """Return the spacing of a preprocessed case."""
+        return tuple(float(s) for s in network_spacing(properties, self.plans_manager, self.configuration))
+
+    def ask(self, scan: Scan) -> tuple[dict[str, Opinion], dict[str, float]]:
+        """Return what each source says of a scan, and the seconds that it took."""
+        said: dict[str, Opinion] = {}
+        seconds = {}
+        for name, source in self.sources.items():
+            begin = time.perf_counter()
+            heard = {k: o.probability for k, o in said.items() if np.isfinite(o.probability).any()}
+            guess = fuse(heard, Trust(), self.regions, 0).probability if heard else None
+            if said and guess is None:  # nobody can tell it where to look
+                said[name] = Opinion(np.full_like(next(iter(said.values())).probability, np.nan))
+            else:
+                said[name] = source(scan, guess)
+            seconds[name] = round(time.perf_counter() - begin, 2)
+        return said, seconds
+
+    def trust(self, file: Path) -> Trust:
+        """Return what the labelled cases teach of the sources, from ``file`` if that is there."""
+        if file.is_file():
+            found = read_object(file, "calibration", "delete its folder")
+            left_out = {name: tuple(channels) for name, channels in found["left_out"].items()}
+            return Trust(found["agreement"], left_out, found["dice"], found["cases"])
+        heard, axes = [], []
+        for one in self.labeled if len(self.labeled) > 1 else ():
+            opinions, _ = self.ask(one.scan)
+            speak = {name: o.probability for name, o in opinions.items() if np.isfinite(o.probability).any()}
+            if speak:
+                heard.append((one.classes, speak))
+                axes.append(int(np.argmax(one.scan.spacing)))
+        common = set.intersection(*(set(speak) for _, speak in heard)) if heard else set()
+        told = [(truth, {name: p for name, p in speak.items() if name in common}) for truth, speak in heard]
+        made = calibrate(told if common else [], self.regions, axes)
+        write_json(file, made.record())
+        return made
+
+
+def picture(file: Path, scan: Scan, fused: Fused, regions: bool, axis: int) -> None:
+    """Draw the slice with the most foreground: image, fused label, and hatched what is left open."""
+    from matplotlib.figure import Figure
+
+    classes = foreground(fused.probability, regions)
+    index = int(classes.any(0).sum(tuple(a for a in range(3) if a != axis)).argmax())
+    plane = np.take(scan.image[0], index, axis)
+    label = np.zeros(plane.shape, int)
+    for number, mask in enumerate(classes, 1):
+        label[np.take(mask, index, axis)] = number
+    rows, columns = (s for a, s in enumerate(scan.spacing) if a != axis)
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    for axes, title in zip(figure.subplots(1, 2), ("image", "pseudo-label; hatched: left open"), strict=True):
+        show_image(axes, plane, rows / columns)
+        axes.set_title(title, fontsize=9)
+    show_labels(axes, label, {str(number): [number] for number in range(1, len(classes) + 1)})
+    open_ = ~np.take(fused.kept, index, axis)
+    if open_.any() and not open_.all():
+        axes.contourf(open_.astype(float), levels=[0.5, 1.5], colors="none", hatches=["////"])
+    with replacing(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=80)

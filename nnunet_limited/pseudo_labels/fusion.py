@@ -1,0 +1,217 @@
+"""One label from several sources, and where not to trust it.
+
+A voxel is kept where all sources agree or the mean of them is sure. How far they must agree in a slice is calibrated on
+labelled cases, and what hurts there is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+SURE_FOREGROUND, SURE_BACKGROUND = 0.9, 0.95
+AGREEMENT = 0.5  # of a slice at the least, where nothing says better
+HURTS = 0.01  # Dice that must be gained by leaving a source out
+Probabilities = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is known of the sources: ``left_out[source]`` are channels it does not speak for; ``agreement`` in [0, 1].
+
+    ``dice`` are the Dice of the sources and of their mean on labelled cases, by name and channel; ``cases`` how many.
+    """
+
+    agreement: float = AGREEMENT
+    left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dice: dict[str, list[float]] = field(default_factory=dict)
+    cases: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        left_out = {name: list(channels) for name, channels in self.left_out.items()}
+        return {"agreement": self.agreement, "left_out": left_out, "dice": self.dice, "cases": self.cases}
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The mean of the sources (c, *spatial), where it is kept (*spatial), and the agreement of each slice (n,)."""
+
+    probability: np.ndarray
+    kept: np.ndarray
+    agreement: np.ndarray
+
+
+def fuse(sources: Probabilities, trust: Trust, regions: bool, axis: int) -> Fused:
+    """Return the mean of the ``sources``, each (c, *spatial) with NaN where it says nothing, and where to keep it.
+
+    The first channel is the background, but with overlapping ``regions``. Slices lie across ``axis`` of the volume.
+    """
+    heard = {name: _heard(p, trust.left_out.get(name, ())) for name, p in sources.items()}
+    mean = _mean(list(heard.values()), regions)
+    hard = _hard(mean, regions)
+    agreed = len(heard) > 1
+    agree: np.ndarray = np.full(mean.shape[1:], agreed)
+    for p in heard.values():
+        said = np.isfinite(p)
+        filled = np.where(said, p, mean)
+        agree &= (_hard(_normalised(filled, regions), regions) == hard).all(0)
+    silent = np.sum([np.isfinite(p).all(0) for p in heard.values()], axis=0) < 2
+    kept = (agree & ~silent) | _sure(mean, regions)
+    between = agreement(list(heard.values()), regions, axis)
+    kept &= _along(between >= trust.agreement, axis, kept.ndim)
+    return Fused(mean, kept, between)
+
+
+def agreement(sources: Sequence[np.ndarray], regions: bool, axis: int) -> np.ndarray:
+    """Return how far the sources agree on the foreground of each slice (n,), the mean IoU of pairs and channels.
+
+    1 where none of them sees any, and where only one of them speaks.
+    """
+    first = 0 if regions else 1
+    size = sources[0].shape[axis + 1]
+    total, count = np.zeros(size), np.zeros(size)
+    masks = [(p > 0.5, np.isfinite(p)) for p in sources]
+    for (mask, said), (other, also) in combinations(masks, 2):
+        for c in range(first, len(mask)):
+            both, either = _per_slice(mask[c] & other[c], axis), _per_slice(mask[c] | other[c], axis)
+            known = (_per_slice(said[c] & also[c], axis) > 0) & (either > 0)
+            total += np.where(known, both / np.maximum(either, 1), 0)
+            count += known
+    return np.where(count > 0, total / np.maximum(count, 1), 1.0)
+
+
+def calibrate(cases: Sequence[tuple[np.ndarray, Probabilities]], regions: bool, axes: Sequence[int]) -> Trust:
+    """Return what labelled cases teach: their truth as probabilities (c, *spatial), NaN where unknown, and the sources.
+
+    A source is left out for a class where the mean Dice is better by more than a hundredth without it, tried for all
+    combinations. Slices must agree as much as lets the kept ones have 0.9 of the mean Dice of whole cases. Nothing is
+    learnt from fewer than two cases.
+    """
+    if len(cases) < 2:
+        return Trust(cases=len(cases))
+    names = list(cases[0][1])
+    channels = range(0 if regions else 1, len(cases[0][0]))
+    scores = {"mean": _scores(cases, names, regions)} | {name: _scores(cases, [name], regions) for name in names}
+    left_out: dict[str, list[int]] = {}
+    for c in channels:
+        best, chosen = scores["mean"][c], names
+        for size in range(len(names) - 1, 0, -1):
+            for some in combinations(names, size):
+                dice = _scores(cases, list(some), regions)[c]
+                if dice > best + HURTS:
+                    best, chosen = dice, list(some)
+        for name in set(names) - set(chosen):
+            left_out.setdefault(name, []).append(c)
+    trust = Trust(left_out={name: tuple(c) for name, c in sorted(left_out.items())})
+    slices = []
+    for (truth, sources), axis in zip(cases, axes, strict=True):
+        fused = fuse(sources, trust, regions, axis)
+        dice = _slice_dice(fused.probability, truth, regions, axis)
+        slices += [(a, d) for a, d in zip(fused.agreement, dice, strict=True) if np.isfinite(d)]
+    whole = float(np.nanmean([_dice(fuse(s, trust, regions, a).probability, t, regions)
+                              for (t, s), a in zip(cases, axes, strict=True)]))  # fmt: skip
+    return Trust(
+        _least_agreement(slices, 0.9 * whole),
+        trust.left_out,
+        {name: [round(float(d), 4) for d in dice[channels.start :]] for name, dice in scores.items()},
+        len(cases),
+    )
+
+
+def _least_agreement(slices: Sequence[tuple[float, float]], wanted: float) -> float:
+    """Return the least agreement at which the slices that agree at least so far have the ``wanted`` mean Dice."""
+    for limit in np.arange(0, 1, 0.05):
+        kept = [dice for agreed, dice in slices if agreed >= limit]
+        if kept and np.mean(kept) >= wanted:
+            return round(float(limit), 2)
+    return AGREEMENT
+
+
+def _heard(p: np.ndarray, left_out: Sequence[int]) -> np.ndarray:
+    if not left_out:
+        return p
+    heard = p.astype(np.float32)
+    heard[list(left_out)] = np.nan
+    return heard
+
+
+def _mean(sources: Sequence[np.ndarray], regions: bool) -> np.ndarray:
+    """Return the mean over those that say something; background where nobody does."""
+    total = np.zeros(sources[0].shape, np.float32)
+    count = np.zeros(sources[0].shape, np.int16)
+    for p in sources:
+        said = np.isfinite(p)
+        total += np.where(said, p, 0)
+        count += said
+    return _normalised(total / np.maximum(count, 1), regions)
+
+
+def _normalised(p: np.ndarray, regions: bool) -> np.ndarray:
+    if regions:
+        return p
+    total = p.sum(0)
+    empty = total < 1e-6
+    made: np.ndarray = p / np.where(empty, 1, total)
+    made[0, empty] = 1
+    return made
+
+
+def _hard(p: np.ndarray, regions: bool) -> np.ndarray:
+    """Return a label: (1, *spatial) with the likeliest class, or (c, *spatial) with each region."""
+    hard: np.ndarray = p > 0.5 if regions else p.argmax(0)[None]
+    return hard
+
+
+def _sure(p: np.ndarray, regions: bool) -> np.ndarray:
+    if regions:
+        return np.asarray(((p > SURE_FOREGROUND) | (p < 1 - SURE_BACKGROUND)).all(0))
+    return np.asarray((p[0] > SURE_BACKGROUND) | (p[1:] > SURE_FOREGROUND).any(0))
+
+
+def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    return values.reshape([-1 if a == axis else 1 for a in range(ndim)])
+
+
+def _per_slice(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).sum(1)
+
+
+def _scores(cases: Sequence[tuple[np.ndarray, Probabilities]], names: Sequence[str], regions: bool) -> np.ndarray:
+    """Return the mean Dice (c,) of the mean of some sources over the cases that have the class."""
+    each = [_dice(_mean([sources[name] for name in names], regions), truth, regions) for truth, sources in cases]
+    known = np.isfinite(each)
+    total = np.where(known, each, 0).sum(0)
+    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+
+
+def _dice(p: np.ndarray, truth: np.ndarray, regions: bool) -> np.ndarray:
+    """Return the Dice of each channel (c,), NaN for the background and for a class that nobody sees."""
+    return _slice_table(p, truth, regions, None)[:, 0]
+
+
+def _slice_dice(p: np.ndarray, truth: np.ndarray, regions: bool, axis: int) -> np.ndarray:
+    """Return the mean Dice over the classes of each slice (n,), NaN where there is none."""
+    table = _slice_table(p, truth, regions, axis)
+    known = np.isfinite(table)
+    return np.where(known.any(0), np.where(known, table, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+
+
+def _slice_table(p: np.ndarray, truth: np.ndarray, regions: bool, axis: int | None) -> np.ndarray:
+    """Return the Dice of each channel in each slice (c, n), or in the whole volume (c, 1)."""
+    known = np.isfinite(truth).all(0)
+    hard = _hard(p, regions)
+    made = np.full((len(p), 1 if axis is None else truth.shape[axis + 1]), np.nan)
+    for c in range(0 if regions else 1, len(p)):
+        mine = (hard[c] if regions else hard[0] == c) & known
+        theirs = (np.where(known, truth[c], 0) > 0.5) & known
+        counts = [
+            np.atleast_1d(one.sum() if axis is None else _per_slice(one, axis)) for one in (mine & theirs, mine, theirs)
+        ]
+        size = counts[1] + counts[2]
+        made[c] = np.where(size > 0, 2 * counts[0] / np.maximum(size, 1), np.nan)
+    return made
