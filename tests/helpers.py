@@ -150,14 +150,15 @@ def plan(variant: Variant, split: str = "few") -> str:
     configuration["architecture"]["arch_kwargs"]["features_per_stage"] = [4 * 2**n for n in range(len(features))]
     configuration["batch_size"] = 4 if variant.configuration == "2d" else 2
     file.write_text(json.dumps(plans))
-    write_pseudo_labels(load_split(file.parent, split))
+    for kind in ("model", "consensus"):
+        write_pseudo_labels(load_split(file.parent, split), kind)
     return name
 
 
-def write_pseudo_labels(split: Split) -> None:
+def write_pseudo_labels(split: Split, name: str) -> None:
     """Write pseudo-labels for all folds: the scan by two thresholds, with confidences that say nothing."""
     raw, rng = RawDataset.load(DATASET), np.random.RandomState(0)
-    folder = set_folder(Path(os.environ["nnUNet_preprocessed"]) / DATASET, split, "model") / "ensemble"
+    folder = set_folder(Path(os.environ["nnUNet_preprocessed"]) / DATASET, split, name) / "ensemble"
     labels, reader = begin(folder, ".nii.gz", {"source": "test", "split_hash": split.hash}), raw.reader()()
     for case in split.unlabeled:
         image, properties = reader.read_images([str(file) for file in raw.cases[case].images])

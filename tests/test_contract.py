@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
+from shapes import TINY_SAM
 
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import RandomStream
@@ -29,7 +30,8 @@ TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name 
 
 def settings_for(trainer: str, **settings) -> dict:
     """Settings that a run of any trainer may be given: the unsupervised loss from the first step on."""
-    return {**FROM_START, **settings}
+    prompts = {"prompter": f"sam:{TINY_SAM}", "prompter_every": 1} if trainer == "LimitedSemiSAMTrainer" else {}
+    return {**FROM_START, **prompts, **settings}
 
 
 def run(workspace: Workspace, trainer: str, name: str, fold: int | str = 0, **settings):

@@ -27,6 +27,7 @@ from nnunet_limited.cli import (
     study,
     train,
     trainers,
+    zero_shot,
 )
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.discovery import export_extension_folder
@@ -49,6 +50,7 @@ for module in (
     crossval,
     pseudo_label,
     self_train,
+    zero_shot,
     query,
     evaluate,
     study,

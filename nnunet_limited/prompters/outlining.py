@@ -111,6 +111,10 @@ class _Said:
         self, embedding: object, part: np.ndarray, guess: np.ndarray, middle: np.ndarray, others: list[np.ndarray]
     ) -> np.ndarray:
         """Return the probability of one object, the mean over its boxes."""
+        places = np.stack([middle, *others])
+        if self.kind == "point":
+            alone: np.ndarray = self._ask(embedding, **_clicks(places, 1))[0]
+            return alone
         count = self.settings.boxes
         boxes = jittered(tight_box(part), part.shape, count, self.settings.jitter, self.settings.margin, self.rng)
         asked: dict[str, np.ndarray] = {"boxes": boxes}
@@ -118,9 +122,7 @@ class _Said:
             asked["mask_logits"] = np.repeat(mask_logits(guess)[None], count, axis=0)
         probability = self._ask(embedding, **asked)
         if self.kind == "two-pass":
-            places = np.stack([middle, *others])
-            asked = {"points": np.repeat(places[None], count, axis=0)}
-            asked["labels"] = np.repeat([[1] + [0] * len(others)], count, axis=0)
+            asked = _clicks(places, count)
             if "mask" in self.prompter.prompts:
                 asked["mask_logits"] = mask_logits(probability)
             probability = self._ask(embedding, **asked)
@@ -133,6 +135,12 @@ class _Said:
     def _ask(self, embedding: object, **asked: np.ndarray) -> np.ndarray:
         self.prompts += len(next(iter(asked.values())))
         return self.prompter.predict(embedding, **asked)[0]
+
+
+def _clicks(places: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Return ``count`` times the prompt of points of which the first is inside the object and the others outside."""
+    labels = np.arange(len(places)) == 0
+    return {"points": np.repeat(places[None], count, axis=0), "labels": np.repeat(labels[None], count, axis=0)}
 
 
 def with_background(probability: np.ndarray, regions: bool) -> np.ndarray:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from scipy.special import logit
 
-Kind = Literal["box", "box+mask", "two-pass"]
+Kind = Literal["box", "box+mask", "two-pass", "point"]
 SURE = 6.9  # logit of a mask prompt at the most: 0.999
 
 
@@ -19,7 +19,7 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind | None = Field(default=None, description="box, box+mask or two-pass; None: with mask if it can")
+    kind: Kind | None = Field(default=None, description="box, box+mask, two-pass or point; None: with mask if it can")
     boxes: int = Field(default=5, ge=1, description="boxes an object, the first one tight, the others jittered")
     jitter: int = Field(default=5, ge=0, description="most voxels that the faces of a jittered box are moved")
     margin: int = Field(default=0, ge=0, description="voxels that every box is wider than its object")

@@ -117,7 +117,10 @@ def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
     name, licence = KNOWN.get(hashed, (file.name, NOT_STATED))
     about = About(name, str(file), "Apache-2.0", licence, hashed)
     norm = IMAGENET if halves else ((0.0,) * 3, (1.0,) * 3)
-    return TinyViTSam(encoder, decoder, size, 4 * GRID, norm, device, about)
+    made = TinyViTSam(encoder, decoder, size, 4 * GRID, norm, device, about)
+    if not halves:  # LiteMedSAM has learnt boxes and nothing else
+        made.prompts = frozenset({"box"})
+    return made
 
 
 def _encoder_weights(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

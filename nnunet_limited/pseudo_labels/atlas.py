@@ -16,9 +16,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 VOXELS = 250_000  # of the images that are registered, about: more cost time and gain nothing
-SAMPLES, BINS = 0.2, 32
-MESH, AFFINE_STEPS, SPLINE_STEPS = 6, 100, 30
-SMOOTHING, WINDOW, SHARPNESS = 2.0, 5, 10.0  # of carried labels, in voxels; of the local similarity
+SAMPLES, BINS = 4000, 32
+MESH, AFFINE_STEPS, SPLINE_STEPS, EVALUATIONS = 6, 100, 15, 25
+SMOOTHING, WINDOW, SHARPNESS = 1.0, 5.0, 10.0  # of carried labels, of the similarity, in the finest voxels; its power
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,19 @@ def carry(image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas],
     images should show about the same part of the body.
     """
     total, weights = np.zeros((len(atlases[0].classes), *image.shape), np.float32), np.zeros(image.shape, np.float32)
-    fixed = _image(image, spacing)
+    fixed, fine = _image(image, spacing), min(spacing) / np.asarray(spacing)
     for atlas in atlases:
         transform = register(fixed, _image(atlas.image, atlas.spacing), threads)
         moved = _resample(atlas.image, atlas.spacing, fixed, transform)
-        weight = np.exp(SHARPNESS * local_similarity(image, moved)) if len(atlases) > 1 else np.ones_like(weights)
+        weight = (
+            np.exp(SHARPNESS * local_similarity(image, moved, WINDOW * fine))
+            if len(atlases) > 1
+            else np.ones_like(weights)
+        )
         weights += weight
         for c, one in enumerate(atlas.classes):
             carried = _resample(one, atlas.spacing, fixed, transform, 1.0 if _is_background(atlas, c) else 0.0)
-            total[c] += weight * ndimage.gaussian_filter(carried, SMOOTHING)
+            total[c] += weight * ndimage.gaussian_filter(carried, SMOOTHING * fine)
     made: np.ndarray = total / weights
     return made
 
@@ -69,7 +73,7 @@ def register(fixed: Any, moving: Any, threads: int = 1) -> Any:
     spline = sitk.BSplineTransformInitializer(fixed, mesh, order=3)
     method = _method(fixed, threads)
     method.SetMovingInitialTransform(affine)
-    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-4, numberOfIterations=SPLINE_STEPS)
+    method.SetOptimizerAsLBFGSB(1e-4, SPLINE_STEPS, maximumNumberOfFunctionEvaluations=EVALUATIONS)
     method.SetInitialTransform(spline, inPlace=True)
     method.Execute(fixed, moving)
     return sitk.CompositeTransform([affine, spline])
@@ -79,8 +83,7 @@ def _method(fixed: Any, threads: int) -> Any:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    wanted = max(SAMPLES, 2000 / fixed.GetNumberOfPixels())
-    method.SetMetricSamplingPercentage(min(1.0, wanted), 1)
+    method.SetMetricSamplingPercentage(min(1.0, SAMPLES / fixed.GetNumberOfPixels()), 1)
     method.SetInterpolator(sitk.sitkLinear)
     factors = [4, 2] if min(fixed.GetSize()) >= 32 else [2, 1] if min(fixed.GetSize()) >= 16 else [1, 1]
     method.SetShrinkFactorsPerLevel(factors)
@@ -120,11 +123,12 @@ def _is_background(atlas: Atlas, number: int) -> bool:
     return number == 0 and bool(np.isclose(atlas.classes.sum(0), 1).all())
 
 
-def local_similarity(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the normalised cross-correlation of two images around each voxel, in [-1, 1]."""
+def local_similarity(image: np.ndarray, other: np.ndarray, window: Any) -> np.ndarray:
+    """Return the normalised cross-correlation of two images in a ``window`` around each voxel, in [-1, 1]."""
+    sizes = [max(1, round(size)) for size in window]
 
     def mean(values: np.ndarray) -> np.ndarray:
-        return ndimage.uniform_filter(values, WINDOW)
+        return ndimage.uniform_filter(values, sizes)
 
     a, b = (one.astype(np.float64) for one in (image, other))
     both = mean(a * b) - mean(a) * mean(b)

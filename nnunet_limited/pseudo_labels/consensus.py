@@ -32,6 +32,7 @@ from nnunet_limited.pseudo_labels.sources import (
     Given,
     LabelSource,
     Opinion,
+    PromptedSource,
     Scan,
     SourceSettings,
     check_sources,
@@ -177,7 +178,7 @@ class _Panel:
             begin = time.perf_counter()
             heard = {k: o.probability for k, o in said.items() if np.isfinite(o.probability).any()}
             guess = fuse(heard, Trust(), self.regions, 0).probability if heard else None
-            if said and guess is None:  # nobody can tell it where to look
+            if guess is None and said and isinstance(source, PromptedSource):  # nobody can tell it where to look
                 said[name] = Opinion(np.full_like(next(iter(said.values())).probability, np.nan))
             else:
                 said[name] = source(scan, guess)

@@ -106,6 +106,6 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
                     continue
                 where = (number, slice(None)) if image.ndim == 4 else (number, slice(None), int(place))
                 both = torch.from_numpy(np.where(np.isnan(answer), seen[:, place], answer)).to(target)
-                target[where] = (target[where] + both) / 2
+                target[where] = torch.where(mask[where], (target[where] + both) / 2, target[where])
                 counted[where] = mask[where]
         return target, counted

@@ -1,0 +1,268 @@
+"""Several sources label unlabelled cases: models, atlases and a promptable model, and what trains on the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, make_workspace, plan, read, spoil
+from shapes import TINY_SAM, overlap
+
+from nnunet_limited.data.pseudo_labels import PseudoLabels, find
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.prompters.prompter import About, find_prompter
+from nnunet_limited.pseudo_labels import atlas, consensus
+from nnunet_limited.pseudo_labels.consensus import Student
+from nnunet_limited.pseudo_labels.sources import AtlasSource, Given, Labeled, Opinion, Scan, SourceSettings
+from nnunet_limited.splits import Fold, Split, load_split
+
+SOURCES = f"student,atlas,sam:{TINY_SAM}"
+TRAINER = "LimitedSupervisedTrainer"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register in little time: the discs of the tests lie at about the same place."""
+    for name, value in {"SAMPLES": 800, "AFFINE_STEPS": 10, "SPLINE_STEPS": 2, "EVALUATIONS": 3}.items():
+        monkeypatch.setattr(atlas, name, value)
+
+
+def trained(workspace: Workspace, *folds: int) -> str:
+    """Return plans with which folds are trained a little."""
+    workspace.activate("consensus")
+    plans = workspace.configure("consensus", **FROM_START, num_iterations_per_epoch=60)
+    for fold in folds:
+        if not (Path(os.environ["nnUNet_results"]) / DATASET / f"{TRAINER}__{plans}__{workspace.variant.configuration}"
+                / f"fold_{fold}" / "checkpoint_final.pth").is_file():  # fmt: skip
+            workspace.trainer(TRAINER, plans, fold).run_training()
+    return plans
+
+
+def make(workspace: Workspace, plans: str, *more: str, sources: str = SOURCES) -> int:
+    words = ("pseudo-label", DATASET, workspace.variant.configuration, "-tr", TRAINER, "-p", plans, "-device", "cpu")
+    return command(*words, "--sources", sources, "--ask", "least_area=8", "--ask", "boxes=2", *more)
+
+
+def labels_of(workspace: Workspace, name: str = "consensus", fold: int | str = 0) -> PseudoLabels:
+    return find(workspace.preprocessed, load_split(workspace.preprocessed, "few"), name, fold)
+
+
+@pytest.mark.parametrize("variant", ["2d", "regions", "anisotropic"])
+def test_sources_label_together(workspaces, capfd: pytest.CaptureFixture[str], variant: str) -> None:
+    workspace = workspaces(variant)
+    plans = trained(workspace, 0)
+    assert make(workspace, plans, "-f", "0") == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "coverage" in said
+    assert "fold_0: on 3 labelled cases the mean Dice is" in said  # by atlases, which leave one out
+    labels = labels_of(workspace)
+    raw, fold = RawDataset.load(DATASET), load_split(workspace.preprocessed, "few").folds[0]
+    assert set(labels.cases) == set(fold.unlabeled)
+    dices = []
+    for case, about in labels.cases.items():
+        label, confidence = (read(file) for file in labels.files(case))
+        assert set(np.unique(label)) <= {0, 1, 2}
+        kept = confidence > 0
+        assert about["coverage"] == pytest.approx(kept.mean(), abs=1e-4)
+        assert 0 < about["coverage"] < 1
+        assert 0 <= about["agreement"] <= 1
+        assert about["seconds"]["total"] > 0
+        assert about["sources"][f"sam:{TINY_SAM}"]["embeddings"] <= label.shape[0]
+        assert (labels.folder / "pictures" / f"{case}.png").stat().st_size > 1000
+        truth = read(raw.cases[case].label)
+        dices.append(overlap((label > 0) & kept, (truth > 0) & kept))
+    if variant != "regions":  # whose model has learnt too little in so few steps
+        assert np.mean(dices) > 0.7
+    before = {file: file.stat().st_mtime_ns for file in labels.folder.rglob("*") if file.is_file()}
+    labels.files(fold.unlabeled[0])[0].unlink()
+    content = {file: file.read_bytes() for file in before if file.exists()}
+    assert make(workspace, plans, "-f", "0") == 0
+    assert labels.files(fold.unlabeled[1])[0].stat().st_mtime_ns == before[labels.files(fold.unlabeled[1])[0]]
+    assert [file.name for file in content if file.suffix != ".json" and file.read_bytes() != content[file]] == []
+    settings = {"pseudo_labels": "consensus", "num_iterations_per_epoch": 2}
+    student = workspace.trainer(
+        "LimitedPromptedPseudoLabelTrainer", workspace.configure("learn", **FROM_START, **settings)
+    )
+    student.run_training()
+    assert np.isfinite(student.logger.get_value("unsupervised_losses", step=-1))
+    assert 0 < student.logger.get_value("counted_shares", step=-1) < 1  # what is left open does not count
+
+
+def test_hidden_labels_reach_no_prompt_no_mask_and_no_weight(workspaces, tmp_path: Path) -> None:
+    """Everything written is the same to the bit when the hidden labels are noise."""
+    original = workspaces("2d")
+    plans = trained(original, 0)
+    assert make(original, plans, "-f", "0", "--name", "hidden") == 0
+    folder = labels_of(original, "hidden").folder
+    hidden = load_split(original.preprocessed, "few").folds[0].unlabeled
+    spoiled = original.copy(tmp_path)
+    spoil(spoiled, list(hidden), "noise")
+    spoiled.plans = plan(VARIANTS["2d"])
+    again = trained(spoiled, 0)
+    assert make(spoiled, again, "-f", "0", "--name", "hidden") == 0
+    other = labels_of(spoiled, "hidden").folder
+    files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in (".gz", ".png"))
+    assert len(files) == 3 * len(hidden)
+    for file in files:
+        assert (folder / file).read_bytes() == (other / file).read_bytes(), file
+    assert (folder / "calibration.json").read_bytes() == (other / "calibration.json").read_bytes()
+    for one, two in zip(
+        labels_of(original, "hidden").cases.values(), labels_of(spoiled, "hidden").cases.values(), strict=True
+    ):
+        assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_an_ensemble_is_calibrated_on_folds_that_have_not_learnt_the_case(tmp_path_factory) -> None:
+    """With a few labelled cases in folds, each is judged by the model that it validates."""
+    workspace = make_workspace(tmp_path_factory.mktemp("deployed"), VARIANTS["deployment"])
+    for case in ("case_06", "case_07"):  # images without label
+        (workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz").unlink(missing_ok=True)
+    plans = trained(workspace, 0, 1, 2)
+    assert make(workspace, plans, "--ensemble", "--name", "all", sources="student,atlas") == 0
+    labels = labels_of(workspace, "all", "all")
+    found = json.loads((labels.folder / "calibration.json").read_text())
+    split = load_split(workspace.preprocessed, "few")
+    assert found["cases"] == len(split.labeled)
+    assert set(found["dice"]) == {"mean", "student", "atlas"}
+    assert all(about["sources"]["student"]["reliability"] is not None for about in labels.cases.values())
+
+
+def test_which_fold_judges_a_labelled_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consensus, "Predictor", lambda *_: None)
+    folds = [Fold(("b", "c"), ("a",), ("x",)), Fold(("a", "c"), ("b",), ("x",)), Fold(("a", "b"), ("c",), ("x",))]
+    split = Split("few", DATASET, tuple(folds), {})
+    for number in range(3):
+        (tmp_path / f"fold_{number}").mkdir()
+        (tmp_path / f"fold_{number}" / "checkpoint_final.pth").touch()
+    every = Student(tmp_path, [0, 1, 2], split, False, SourceSettings(), "cpu")
+    assert [every.fold_apart(case) for case in "abc"] == [0, 1, 2]
+    one = Student(tmp_path, [0], split, False, SourceSettings(), "cpu")
+    assert [one.fold_apart(case) for case in "bc"] == [None, None]  # the others have learnt what fold 0 validates on
+    (tmp_path / "fold_1" / "checkpoint_final.pth").unlink()
+    assert every.fold_apart("b") is None
+
+
+def test_an_atlas_is_complete_and_never_its_own() -> None:
+    scan = Scan("a", np.zeros((1, 2, 8, 8), np.float32), (1.0, 1.0, 1.0))
+    classes = np.zeros((2, 2, 8, 8), np.float32)
+    alone = AtlasSource(Given([Labeled(scan, classes)], False, "cpu", SourceSettings()))
+    assert np.isnan(alone(scan, None).probability).all()
+    classes[:, 0] = np.nan
+    with pytest.raises(LimitedError, match="'a' is annotated in part"):
+        AtlasSource(Given([Labeled(scan, classes)], False, "cpu", SourceSettings()))
+
+
+def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = workspaces("2d")
+    plans = trained(workspace, 0)
+    asked: list[tuple[str, bool]] = []
+
+    class Bright:
+        about = About("bright")
+
+        def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
+            asked.append((scan.case, guess is None))
+            p = np.stack([scan.image[0] < 0, (scan.image[0] >= 0) & (scan.image[0] < 1.5), scan.image[0] >= 1.5])
+            return Opinion(p.astype(np.float32), 0.5)
+
+    def bright(given: Given) -> Bright:
+        assert len(given.labeled) == 3
+        return Bright()
+
+    bright.is_label_source = True  # type: ignore[attr-defined]
+    module: Any = SimpleNamespace(bright=bright, tiny=lambda: find_prompter(f"sam:{TINY_SAM}"))
+    monkeypatch.setitem(sys.modules, "mine", module)
+    assert make(workspace, plans, "-f", "0", "--name", "own", sources="mine:bright,mine:tiny") == 0
+    labels = labels_of(workspace, "own")
+    assert {case for case, _ in asked} >= set(labels.cases)
+    assert all(first for _, first in asked)  # nobody has guessed before the first source
+    assert labels.origin["checkpoints"] == {}
+    one = next(iter(labels.cases.values()))
+    assert one["sources"]["mine:bright"]["reliability"] == 0.5
+    assert one["sources"]["mine:tiny"]["prompts"] > 0
+
+
+def test_two_rounds_of_training_and_labelling(workspaces, capfd: pytest.CaptureFixture[str]) -> None:
+    workspace = workspaces("one_labeled").activate("rounds_of_sources")
+    plans = workspace.configure("two", **FROM_START, num_iterations_per_epoch=3, num_epochs=1)
+    words = ("self-train", DATASET, "2d", "-p", plans, "-tr", "LimitedPromptedPseudoLabelTrainer", "--sources",
+             "student,atlas", "--rounds", "2", "--folds", "0", "-device", "cpu")  # fmt: skip
+    assert command(*words, "--json") == 0
+    results = json.loads(capfd.readouterr().out)
+    assert [one["trainer"] for one in results] == [TRAINER, *["LimitedPromptedPseudoLabelTrainer"] * 2]
+    sets = list((workspace.preprocessed / "pseudo_labels" / "few").glob("Limited*"))
+    assert len(sets) == 2
+    found = [json.loads((folder / "fold_0" / "pseudo_labels.json").read_text()) for folder in sets]
+    assert {one["trainer"] for one in found} == {TRAINER, "LimitedPromptedPseudoLabelTrainer"}
+    assert sorted(one["previous"] is None for one in found) == [False, True]
+
+
+@pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
+def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monkeypatch, variant: str) -> None:
+    workspace = workspaces(variant)
+    settings = {"prompter": f"sam:{TINY_SAM}", "prompter_every": 2, "num_iterations_per_epoch": 4}
+    made = workspace.trainer("LimitedSemiSAMTrainer", workspace.configure("semi", **FROM_START, **settings))
+    made.on_train_start()
+    made.on_train_epoch_start()
+    crops = made.crops(next(made.dataloader_train))
+    disc = torch.zeros_like(crops.mask, dtype=torch.float32)
+    spot = tuple(slice(size // 4, 3 * size // 4) for size in disc.shape[2:])
+    disc[(slice(None), slice(None), *spot)] = 1
+    channels = made.label_manager.num_segmentation_heads
+    taught = torch.cat([disc, 0 * disc] if channels == 2 else [1 - disc, disc, 0 * disc], 1) * 0.98 + 0.01
+    seen: list[np.ndarray] = []
+
+    def answer(guess: np.ndarray, probability: np.ndarray) -> Any:
+        asked = (guess > 0.5).any((2, 3), keepdims=True)
+        return SimpleNamespace(probability=np.where(asked, probability, np.nan))
+
+    def outline(prompter, image, guess, *_):
+        seen.append(guess)
+        return answer(guess, np.where(guess > 0.5, np.float32(0.7), np.float32(0.1)))
+
+    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.outline", outline)
+    target, counted = made.prompted(crops.weak, taught, crops.mask)
+    assert len(seen) == len(crops.weak)
+    assert all(guess.shape[1] <= 4 for guess in seen)
+    first = 0 if made.regions else 1
+    inside = counted & (disc > 0)
+    assert inside.any()
+    assert not (counted & ~crops.mask).any()
+    assert torch.allclose(target[:, first : first + 1][inside], torch.tensor((0.7 + 0.99) / 2), atol=1e-5)
+    assert torch.equal(target[~counted.expand_as(target)], taught[~counted.expand_as(target)])
+
+    def elsewhere(prompter, image, guess, *_):
+        return answer(guess, np.roll((guess > 0.5).astype(np.float32), guess.shape[-1] // 2, -1))
+
+    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.outline", elsewhere)
+    assert not made.prompted(crops.weak, taught, crops.mask)[1].any()  # it does not agree, and is not believed
+    weights = []
+    for made.iteration in range(8):
+        weights.append(made.prompter_weight)
+    assert weights[0] == 0.5
+    assert weights == sorted(weights, reverse=True)
+    assert made.prompter_weight < 0.02
+
+
+def test_another_prompter_than_before_is_refused(workspaces, monkeypatch) -> None:
+    workspace = workspaces("2d").activate("semi")
+    with pytest.raises(LimitedError, match="prompter=sam:FOLDER"):
+        workspace.trainer("LimitedSemiSAMTrainer", workspace.configure("none", **FROM_START)).on_train_start()
+    plans = workspace.configure("named", **FROM_START, prompter=f"sam:{TINY_SAM}")
+    workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
+    real = find_prompter(f"sam:{TINY_SAM}")
+    real.about = About("other", hash="other")
+    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.find_prompter", lambda *_: real)
+    with pytest.raises(LimitedError, match="other prompter"):
+        workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
+    channel = workspace.configure("channel", **FROM_START, prompter=f"sam:{TINY_SAM}", prompter_channel=1)
+    with pytest.raises(LimitedError, match="prompter_channel=1"):
+        workspace.trainer("LimitedSemiSAMTrainer", channel).on_train_start()

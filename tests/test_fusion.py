@@ -1,0 +1,159 @@
+"""Several sources become one label: means, votes, agreement and calibration; labels carried by atlases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from shapes import ellipsoid, overlap, seen
+
+from nnunet_limited.prompters.outlining import with_background
+from nnunet_limited.pseudo_labels.atlas import Atlas, carry, local_similarity
+from nnunet_limited.pseudo_labels.fusion import Trust, agreement, calibrate, fuse
+from nnunet_limited.pseudo_labels.sources import cleaned, foreground
+
+NAN = np.nan
+
+
+def line(*voxels: tuple[float, ...]) -> np.ndarray:
+    """Return probabilities (c, n, 1, 1) of n voxels, each a slice of its own."""
+    return np.array(voxels, np.float32).T[:, :, None, None]
+
+
+def test_the_mean_and_where_it_is_kept() -> None:
+    a = line((0.9, 0.1, 0.0), (0.2, 0.8, 0.0), (0.7, 0.3, 0.0), (0.97, 0.03, 0.0), (0.04, 0.96, 0.0), (1, 0, 0))
+    b = line((0.6, 0.4, 0.0), (0.4, 0.6, 0.0), (0.2, 0.8, 0.0), (0.95, 0.05, 0.0), (0.04, 0.96, 0.0), (0, 0, 1))
+    b[:, 4] = NAN
+    fused = fuse({"a": a, "b": b}, Trust(agreement=0), False, 0)
+    np.testing.assert_allclose(fused.probability[1].ravel(), [0.25, 0.7, 0.55, 0.04, 0.96, 0], atol=1e-6)
+    # Agreed, agreed, not agreed, agreed, only one says something but it is sure, not agreed.
+    assert fused.kept.ravel().tolist() == [True, True, False, True, True, False]
+    strict = fuse({"a": a, "b": b}, Trust(agreement=0.5), False, 0)
+    assert strict.agreement.tolist() == [1, 1, 0, 1, 1, 0]
+    assert strict.kept.ravel().tolist() == [True, True, False, True, True, False]
+    alone = fuse({"a": a}, Trust(), False, 0)
+    assert alone.kept.ravel().tolist() == [False, False, False, True, True, True]  # nobody agrees with it
+    left_out = fuse({"a": a, "b": b}, Trust(agreement=0, left_out={"b": (1,)}), False, 0)
+    np.testing.assert_allclose(left_out.probability[1, 2, 0, 0], 0.3 / (0.45 + 0.3), atol=1e-6)
+
+
+def test_nobody_says_anything() -> None:
+    silent = np.full((3, 2, 1, 1), NAN, np.float32)
+    fused = fuse({"a": silent, "b": silent}, Trust(), False, 0)
+    assert fused.probability[0].ravel().tolist() == [1, 1]
+    assert fused.kept.all()  # sure of the background, and wrong only where all sources are
+
+
+def test_overlapping_regions() -> None:
+    a, b = line((0.8, 0.6), (0.9, 0.2), (0.97, 0.95)), line((0.6, 0.3), (0.7, 0.1), (0.95, 0.93))
+    fused = fuse({"a": a, "b": b}, Trust(agreement=0), True, 0)
+    np.testing.assert_allclose(fused.probability[:, 0].ravel(), [0.7, 0.45], atol=1e-6)
+    assert fused.kept.ravel().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_agreement_of_slices(axis: int) -> None:
+    rng = np.random.default_rng(0)
+    one, two = rng.uniform(size=(2, 3, 4, 5, 6))
+    two[:, :, :, 0], one[1:, :, :2, 1], two[1:, :, :2, 1] = NAN, 0, 0
+    got = agreement([one, two], False, axis)
+    for index in range(one.shape[axis + 1]):
+        values = []
+        for c in (1, 2):
+            a, b = (np.take(p[c], index, axis) > 0.5 for p in (one, two))
+            if np.isfinite(np.take(two[c], index, axis)).any() and (a | b).any():
+                values.append((a & b).sum() / (a | b).sum())
+        assert got[index] == pytest.approx(np.mean(values) if values else 1)
+
+
+def case(seed: int, good: float, bad: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return a truth of two classes and two sources, which are wrong in parts of their voxels."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, (16, 16, 16))
+    made = {}
+    for name, (first, second) in {"a": (good, good), "b": (good, bad)}.items():
+        wrong = rng.uniform(size=truth.shape) < np.where(truth == 1, first, second)
+        label = np.where(wrong, 0, truth)
+        made[name] = np.stack([label == c for c in range(3)]).astype(np.float32) * 0.8 + 0.1
+    made["b"] = made["b"] * 1.2  # the surer of the two
+    return np.stack([truth == c for c in range(3)]).astype(np.float32), made
+
+
+def test_calibration_leaves_out_what_hurts() -> None:
+    cases = [case(seed, 0.1, 0.9) for seed in range(3)]
+    trust = calibrate(cases, False, [0] * 3)
+    assert trust.cases == 3
+    assert trust.left_out == {"b": (2,)}
+    assert set(trust.dice) == {"mean", "a", "b"}
+    assert trust.dice["b"][1] < 0.3 < 0.8 < trust.dice["a"][1]
+    both = calibrate([case(seed, 0.1, 0.1) for seed in range(3)], False, [0] * 3)
+    assert both.left_out == {}
+    assert calibrate(cases[:1], False, [0]) == Trust(cases=1)
+    assert calibrate([], False, []) == Trust()
+
+
+def test_calibration_of_the_agreement() -> None:
+    """Half of the slices are labelled well by both sources; in the others one of them is wrong."""
+    truth = np.zeros((2, 10, 4, 4), np.float32)
+    truth[1, :, 1:3, 1:3] = 1
+    truth[0] = 1 - truth[1]
+    right, wrong = truth.copy(), truth.copy()
+    wrong[:, 5:] = np.roll(truth, 2, axis=2)[:, 5:]
+    wrong = wrong * 1.5  # and surer of it
+    known = calibrate([(truth, {"a": right, "b": wrong})] * 2, False, [0, 0])
+    assert known.left_out == {"b": (1,)}
+    other = truth.copy()
+    other[:, 5:] = np.roll(truth, 2, axis=3)[:, 5:]
+    apart = calibrate([(truth, {"a": wrong / 1.5, "b": other})] * 2, False, [0, 0])
+    assert (apart.left_out, apart.agreement) == ({}, 0.05)  # both are wrong there, and do not overlap
+    alike = calibrate([(truth, {"a": wrong, "b": wrong})] * 2, False, [0, 0])
+    assert alike.agreement == 0  # nothing to tell the slices by
+    unknown = truth.copy()
+    unknown[:, 5:] = NAN  # not annotated, so nothing is wrong there
+    assert calibrate([(unknown, {"a": right, "b": wrong})] * 2, False, [0, 0]).left_out == {}
+
+
+def test_small_parts_are_dropped() -> None:
+    big, small = ellipsoid((9, 30, 30), (4, 10, 10), (3, 6, 6)), ellipsoid((9, 30, 30), (4, 26, 26), (1.1, 1.1, 1.1))
+    p = np.stack([~(big | small), big | small]).astype(np.float32) * 0.8 + 0.1
+    made = cleaned(p, False, 0.1)
+    assert np.array_equal(foreground(made, False)[0], big)
+    np.testing.assert_allclose(made.sum(0), 1)
+    assert np.array_equal(cleaned(p, False, 0), p)
+    assert np.array_equal(cleaned(p[1:], True, 0.1)[0] > 0.5, big)
+
+
+def test_the_background_of_outlines() -> None:
+    p = np.array([[0.8, NAN, NAN], [0.3, 0.6, NAN]], np.float32).reshape(2, 3, 1, 1)
+    made = with_background(p, False)
+    np.testing.assert_allclose(made.reshape(3, 3), [[0.2, 0.4, NAN], [0.8, 0, NAN], [0.3, 0.6, NAN]], atol=1e-6)
+    assert with_background(p, True) is p
+
+
+@pytest.mark.parametrize(("shape", "thick"), [((16, 28, 32), 1.0), ((6, 32, 36), 5.0), ((1, 48, 52), 1.0)])
+def test_labels_are_carried_by_registration(shape: tuple[int, ...], thick: float) -> None:
+    spacing = (thick, 1.0, 1.0)
+    size = np.array(shape)
+    flat = np.where(size == 1, 9.0, 1.0)
+    there = ellipsoid(shape, tuple(0.45 * (size - 1)), tuple(0.28 * size * flat))
+    here = ellipsoid(shape, tuple(0.45 * (size - 1) + [0, 4, 6]), tuple(0.33 * size * flat))
+    atlas = Atlas(seen(there, 1), np.stack([~there, there]).astype(np.float32), spacing)
+    made = carry(seen(here, 2), spacing, [atlas])
+    assert made.shape == (2, *shape)
+    np.testing.assert_allclose(made.sum(0), 1, atol=1e-3)
+    assert overlap(there, here) < 0.75
+    assert overlap(made[1] > 0.5, here) > 0.85
+    if shape[0] == 1:  # which is quick
+        assert np.array_equal(carry(seen(here, 2), spacing, [atlas]), made)
+        unlike = Atlas(seen(there, 1), np.stack([there, ~there]).astype(np.float32), spacing)
+        two = carry(seen(here, 2), spacing, [atlas, unlike])
+        np.testing.assert_allclose(two[0, 0][10:-10, 10:-10], 0.5, atol=1e-3)  # alike, and contradict each other
+
+
+def test_what_looks_alike_counts_more() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(6, 20, 20))
+    noise = rng.normal(size=image.shape)
+    np.testing.assert_allclose(local_similarity(image, 3 * image + 2, (5, 5, 5)), 1, atol=1e-5)
+    np.testing.assert_allclose(local_similarity(image, -image, (1, 5, 5)), -1, atol=1e-5)
+    assert abs(local_similarity(image, noise, (5, 5, 5)).mean()) < 0.05
+    assert np.isfinite(local_similarity(np.zeros_like(image), image, (5, 5, 5))).all()
