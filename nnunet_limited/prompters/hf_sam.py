@@ -164,11 +164,13 @@ def load_sam(weights: str, device: str) -> HFSam:
     about = About(f"{KINDS[kind]} of {folder.name}", str(weights), "Apache-2.0", licence, file_hash(folder / WEIGHTS))
     vision = model.config.vision_config
     size = int(getattr(vision, "image_size", None) or model.config.prompt_encoder_config.image_size)
-    patch = model.config.prompt_encoder_config
-    made = StretchedSam if kind == "sam2" else HFSam
-    return made(
-        model, size, 4 * (int(patch.image_size) // int(patch.patch_size)), _normalisation(folder), device, about
-    )
+    prompts = model.config.prompt_encoder_config
+    mask_size = 4 * (int(prompts.image_size) // int(prompts.patch_size))
+    kin = StretchedSam if kind == "sam2" else HFSam
+    made = kin(model, size, mask_size, _normalisation(folder), device, about)
+    if "medsam" in str(weights).lower():  # MedSAM has learnt boxes and nothing else
+        made.prompts = frozenset({"box"})
+    return made
 
 
 def _cached(weights: str, remedy: str) -> Path:
