@@ -238,3 +238,138 @@ def test_prompts_that_do_not_fit(tiny: Prompter) -> None:
             tiny.predict(embedding, mask_logits=np.zeros((1, 40, 64)))
     finally:
         del tiny.prompts
+
+
+def tiny_of_kind(kind: str, folder: Path) -> None:
+    """Save a small model of another kind with random weights."""
+    import transformers as t
+
+    torch.manual_seed(0)
+    decoder = {"hidden_size": 32, "mlp_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+               "iou_head_hidden_dim": 32, "iou_head_depth": 2}  # fmt: skip
+    prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
+    if kind == "sam_hq":
+        vision = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                  "image_size": 64, "patch_size": 16, "mlp_dim": 64, "window_size": 2, "global_attn_indexes": [0, 1],
+                  "num_pos_feats": 16}  # fmt: skip
+        config = t.SamHQConfig(vision_config=vision, prompt_encoder_config=prompts,
+                               mask_decoder_config={**decoder, "vit_dim": 32})  # fmt: skip
+        made = t.SamHQModel(config)
+    else:
+        backbone = t.Sam2HieraDetConfig(
+            hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 2, 1, 1],
+            embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 1, 2, 2],
+            window_size_per_stage=[8, 4, 4, 2], global_attention_blocks=[2],
+            window_positional_embedding_background_size=[2, 2],
+        )  # fmt: skip
+        vision = t.Sam2VisionConfig(backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=32,
+                                    backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]])  # fmt: skip
+        config = t.Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+        made = t.Sam2Model(config)
+    with torch.no_grad():  # as they are drawn they are too small to tell one prompt from another
+        for parameter in made.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    made.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["sam_hq", "sam2"])
+def test_kin_of_sam(tmp_path: Path, kind: str) -> None:
+    """Their weights are random here: what they are shown and asked fits, and every prompt matters."""
+    tiny_of_kind(kind, tmp_path / kind)
+    made = find_prompter(f"sam:{tmp_path / kind}")
+    image, mask = scene((51, 83))
+    embedding, box = made.embed(image), tight_box(mask)
+    boxes = np.stack([box, np.array([[1, 2], [9, 60]])])
+    logits = mask_logits(np.stack([mask, ~mask]))
+    points = {"points": np.array([[[9, 9]], [[40, 70]]]), "labels": np.ones((2, 1))}
+    asked = ({"boxes": boxes}, points, {"boxes": boxes, "mask_logits": logits}, {"boxes": boxes, **points})
+    answers = [made.predict(embedding, **one)[0] for one in asked]
+    for answer in answers:
+        assert answer.shape == (2, 51, 83)
+        assert 0 <= answer.min() < answer.max() <= 1
+        assert not np.allclose(answer[0], answer[1], atol=1e-6)
+    assert not np.allclose(answers[0], answers[2], atol=1e-6)
+    alone = made.predict(embedding, boxes=boxes[1:], mask_logits=logits[1:])[0]
+    np.testing.assert_allclose(answers[2][1], alone[0], atol=1e-5)
+
+
+def test_medsam_is_asked_with_boxes_only(tmp_path: Path) -> None:
+    shutil.copytree(TINY_SAM, tmp_path / "medsam-vit-base")
+    made = find_prompter(f"sam:{tmp_path / 'medsam-vit-base'}")
+    assert made.prompts == {"box"}
+    assert PromptSettings().of(made.prompts) == "box"
+    assert PromptSettings().of(find_prompter(f"sam:{TINY_SAM}").prompts) == "box+mask"
+    assert made.about.weights_licence == "Apache-2.0"
+
+
+class Session:
+    """What is used of nnInteractive: it outlines the boxes that it is shown."""
+
+    def __init__(self, **_: object) -> None:
+        self.calls: list[tuple] = []
+
+    def initialize_from_trained_model_folder(self, folder: str, fold: int, name: str) -> None:
+        self.loaded = folder, fold, name
+
+    def set_image(self, image: np.ndarray) -> None:
+        self.calls.append(("image", image.shape))
+
+    def set_target_buffer(self, buffer: torch.Tensor) -> None:
+        self.target_buffer = buffer
+
+    def reset_interactions(self) -> None:
+        self.target_buffer.zero_()
+        self.calls.append(("reset",))
+
+    def add_initial_seg_interaction(self, mask: np.ndarray) -> None:
+        self.target_buffer += torch.from_numpy(mask)
+
+    def add_bbox_interaction(self, box: list, include_interaction: bool) -> None:
+        assert sum(stop - start == 1 for start, stop in box) == 1
+        self.target_buffer[tuple(slice(*side) for side in box)] = 1
+
+    def add_point_interaction(self, place: tuple, include_interaction: bool) -> None:
+        self.target_buffer[place] = int(include_interaction)
+
+
+def test_nninteractive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(nnInteractiveInferenceSession=Session)
+    for name in ("nnInteractive", "nnInteractive.inference", "nnInteractive.inference.inference_session"):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("nnunet_limited.prompters.nninteractive.need", lambda *_: None)
+    spec = f"nninteractive:{tmp_path}"
+    with pytest.raises(LimitedError, match="does not exist"):
+        find_prompter(spec)
+    (tmp_path / "fold_0").mkdir()
+    for name in ("plans.json", "dataset.json"):
+        (tmp_path / name).write_text("{}")
+    weights = tmp_path / "fold_0" / "checkpoint_final.pth"
+    torch.save({"network_weights": {"a": torch.zeros(2)}, "ema": np.float64(1.0)}, weights)
+    with pytest.raises(LimitedError, match="--accept-licence 'CC BY-NC-SA"):
+        find_prompter(spec)
+    (tmp_path / "LICENSE").write_text("\nMine 1.0\nall of it")
+    with pytest.raises(LimitedError, match="are under Mine"):
+        find_prompter(spec, "cpu", "CC BY-NC-SA 4.0")
+    made = find_prompter(spec, "cpu", "Mine 1.0")
+    assert made.session.loaded == (str(tmp_path), 0, "checkpoint_final.pth")
+    assert made.about.weights_licence == "Mine 1.0"
+    volume = ellipsoid((9, 12, 15), (4, 5, 6), (3, 4, 5))
+    embedding = made.embed(seen(volume))
+    answer, _ = made.predict(embedding, boxes=np.stack([tight_box(volume), np.array([[0, 0, 0], [3, 3, 3]])]))
+    assert answer.shape == (2, 9, 12, 15)
+    assert answer[0].sum() == 9 * 11 + 7 * 11 + 7 * 9 - 11 - 9 - 7 + 1  # three planes through the middle
+    assert answer[0][4].sum() == 9 * 11
+    assert answer[1].sum() == 9 * 3 - 3 * 3 + 1
+    assert made.session.calls.count(("image", (1, 9, 12, 15))) == 1
+    clicks = {"points": np.array([[[1, 1, 1], [4, 5, 6]]]), "labels": np.array([[1, 0]])}
+    both = made.predict(embedding, **clicks, mask_logits=mask_logits(volume)[None])[0][0]
+    assert both[1, 1, 1] == 1
+    assert both[4, 5, 6] == 0
+    assert both.sum() == volume.sum()
+    guess, settings = volume[None].astype(np.float32), PromptSettings(boxes=1)
+    made_of = outline(made, seen(volume), guess, (1, 1, 1), settings, np.random.default_rng(0))
+    assert made_of.embeddings == 1
+    assert overlap(made_of.probability[0] > 0.5, volume) > 0.8
+    torch.save({"ema": Malicious()}, weights)
+    with pytest.raises(LimitedError, match="could run any code"):
+        find_prompter(spec, "cpu", "Mine 1.0")

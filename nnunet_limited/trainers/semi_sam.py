@@ -56,6 +56,10 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
             return  # to predict with, it is not needed
         self.prompter = find_prompter(self.config.prompter, self.device.type)
         self.print_to_log_file(f"Prompts go to {self.prompter.about}")
+        if self.prompter.ndim != 2:
+            raise LimitedError(
+                f"prompter={self.config.prompter} outlines volumes; give one for slices, e.g. sam:FOLDER"
+            )
         if self.config.prompter_channel >= self.num_input_channels:
             raise LimitedError(
                 f"prompter_channel={self.config.prompter_channel}, but images have {self.num_input_channels} channels, "
