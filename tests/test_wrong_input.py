@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import wrong_input_data
+import wrong_input_prompted
 import wrong_input_pseudo
 import wrong_input_queries
 import wrong_input_sparse
@@ -23,6 +24,7 @@ TABLE = [
     *wrong_input_data.TABLE,
     *wrong_input_train.TABLE,
     *wrong_input_pseudo.TABLE,
+    *wrong_input_prompted.TABLE,
     *wrong_input_sparse.TABLE,
     *wrong_input_queries.TABLE,
 ]

@@ -60,6 +60,7 @@ def labeller(
     sources: str | None = None,
     ask: Sequence[str] = (),
     accepted: str | None = None,
+    device: str = "cpu",
 ) -> ModelSource:
     """Return what makes the pseudo-labels that the options ask for."""
     from nnunet_limited.pseudo_labels.model import ModelSource
@@ -74,7 +75,7 @@ def labeller(
 
     settings = resolve(SourceSettings, parse_assignments(list(ask)), set(SourceSettings.model_fields), "--ask")
     specs = tuple(part.strip() for part in sources.split(","))
-    return Consensus(model, name, previous, ensemble, specs, settings, accepted)
+    return Consensus(model, name, previous, ensemble, specs, settings, accepted, device)
 
 
 def pseudo_label(
@@ -115,10 +116,11 @@ def pseudo_label(
     model = TrainRequest(dataset, configuration, "0", trainer, plans)
     chosen = [int(fold) if fold.isdecimal() else fold for fold in folds] if folds else default_folds(model)
     default = "model" if sources is None else "consensus"
-    wanted = labeller(model, name or default, previous, ensemble, sources, ask or (), accepted)
+    processor = choose_device(device)
+    wanted = labeller(model, name or default, previous, ensemble, sources, ask or (), accepted, processor)
     made = []
     for labels in wanted.check(chosen):
-        made.append(wanted.make(labels, choose_device(device), partial(progress, title=labels.folder.name)))
+        made.append(wanted.make(labels, processor, partial(progress, title=labels.folder.name)))
     if as_json:
         show_json([{"folder": str(labels.folder), **labels.origin, "cases": labels.cases} for labels in made])
         return

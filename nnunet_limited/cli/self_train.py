@@ -66,7 +66,7 @@ def self_train(
     """
     from nnunet_limited.evaluation.crossval import default_folds
     from nnunet_limited.pseudo_labels.rounds import self_train as run
-    from nnunet_limited.trainers.launch import TrainRequest
+    from nnunet_limited.trainers.launch import TrainRequest, choose_device
 
     settings = list(assignments or [])
     settings += [f"num_epochs={epochs}"] if epochs else []
@@ -79,7 +79,8 @@ def self_train(
     def label(model: TrainRequest, name: str, previous: str | None) -> ModelSource:
         how = content_hash([sources, ask])[:6]  # other sources are another set of pseudo-labels
         own = name if sources is None else f"{name}-{how}"
-        return labeller(model, own, previous, sources=sources, ask=ask or (), accepted=accepted)
+        processor = choose_device(request.value_of("-device"))
+        return labeller(model, own, previous, False, sources, ask or (), accepted, processor)
 
     def log(line: str) -> None:
         print(line, file=sys.stderr)

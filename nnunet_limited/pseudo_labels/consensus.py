@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_limited.data.label_grid import from_network, network_spacing
 from nnunet_limited.data.preprocessing import data_folders, require
 from nnunet_limited.data.pseudo_labels import PseudoLabels
+from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.overlay import show_image, show_labels
 from nnunet_limited.host.files import read_object, replacing, write_json
-from nnunet_limited.prompters.prompter import About
+from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
 from nnunet_limited.pseudo_labels.model import (
     CHECKPOINT,
@@ -40,6 +42,7 @@ from nnunet_limited.pseudo_labels.sources import (
     find_source,
     foreground,
     load_labeled,
+    prompter_of,
 )
 from nnunet_limited.splits import Split
 
@@ -96,11 +99,23 @@ class Consensus(ModelSource):
     sources: tuple[str, ...] = ("student", "atlas")
     settings: SourceSettings = field(default_factory=SourceSettings)
     accepted: str | None = None
+    device: str = "cpu"
 
-    def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
-        """Return the sets to make; see :class:`ModelSource`."""
+    def check_sources(self) -> None:
+        """Refuse sources that cannot work; promptable models are loaded to see whether they can be."""
         check_sources(self.sources)
-        return super().check(folds)
+        channels = len(self.model.dataset_json().get("channel_names") or self.model.dataset_json()["modality"])
+        if self.settings.channel >= channels:
+            raise LimitedError(
+                f"--ask channel={self.settings.channel}: the images have {channels} channels, counted from 0; give "
+                "another one"
+            )
+        assert self.prompters
+
+    @cached_property
+    def prompters(self) -> dict[str, Prompter | None]:
+        """The promptable models among the sources, by what names them; None for other sources."""
+        return {spec: prompter_of(spec, self.device, self.accepted) for spec in self.sources}
 
     def checkpoints(self, split: Split, members: Sequence[int | str]) -> dict[str, str]:
         """Return the hash of each member's checkpoint if the student is one of the sources."""
@@ -159,12 +174,15 @@ class _Panel:
         folder = data_folders(plans, wanted.model.configuration)[0]
         require(folder, cases, "labelled", "run 'nnunet-limited plan'")
         self.labeled = load_labeled(folder, cases, self.manager, self.spacing)
-        given = Given(self.labeled, self.regions, device, wanted.settings, wanted.accepted)
-
-        def student() -> LabelSource:
-            return Student(wanted.model.results, folds, split, self.regions, wanted.settings, device)
-
-        self.sources = {spec: find_source(spec, given, student) for spec in wanted.sources}
+        given = Given(self.labeled, self.regions, device, wanted.settings)
+        self.sources: dict[str, LabelSource] = {}
+        for spec, prompter in wanted.prompters.items():
+            if prompter is not None:
+                self.sources[spec] = PromptedSource(prompter, given)
+            elif spec == "student":
+                self.sources[spec] = Student(wanted.model.results, folds, split, self.regions, wanted.settings, device)
+            else:
+                self.sources[spec] = find_source(spec, given)
 
     def spacing(self, properties: dict[str, Any]) -> tuple[float, ...]:
         """Return the spacing of a preprocessed case."""

@@ -57,8 +57,12 @@ class ModelSource:
     previous: str | None = None
     ensemble: bool = False
 
+    def check_sources(self) -> None:
+        """Raise LimitedError for what is wrong whatever the models are."""
+
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, which may be begun; raise LimitedError for what cannot be made."""
+        self.check_sources()
         plans = self.model.load_plans()
         planned_configuration(plans, self.model.configuration)
         split = load_run_split(plans)

@@ -51,6 +51,7 @@ def self_train(
         )
     model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
     _check_student(replace(model, trainer=request.trainer), trainer, folds)
+    sources(model, "round", None).check_sources()
     results = [crossvalidate(model, folds, log)]
     previous = None
     for _ in range(rounds):

@@ -76,7 +76,6 @@ class Given:
     regions: bool
     device: str
     settings: SourceSettings
-    accepted: str | None = None
 
 
 def foreground(probability: np.ndarray, regions: bool) -> np.ndarray:
@@ -152,34 +151,36 @@ class PromptedSource:
         return Opinion(probability, made.stability, about)
 
 
-def find_source(spec: str, given: Given, student: Callable[[], LabelSource]) -> LabelSource:
-    """Return the source that ``spec`` names: student, atlas, a prompter, an entry point or ``module:factory``.
+def prompter_of(spec: str, device: str, accepted: str | None) -> Prompter | None:
+    """Return the promptable model that ``spec`` names; None if it names a source of another kind."""
+    own = {entry.name for entry in entry_points(group=SOURCES)}
+    kind, _, name = spec.partition(":")
+    if spec in ("student", "atlas", *own):
+        return None
+    built_in = kind in BUILT_IN or kind in {entry.name for entry in entry_points(group=GROUP)}
+    if not built_in and getattr(load_factory(kind, name, spec), "is_label_source", False):
+        return None
+    return find_prompter(spec, device, accepted)
 
-    Entry points of the group ``nnunet_limited.label_sources`` and factories are functions of :class:`Given`; a factory
-    of a prompter is one of nothing.
+
+def find_source(spec: str, given: Given) -> LabelSource:
+    """Return the source that ``spec`` names: atlas, an entry point or ``module:factory``.
+
+    Entry points of the group ``nnunet_limited.label_sources`` and factories with the attribute ``is_label_source`` are
+    functions of :class:`Given`.
     """
-    kind, _, rest = spec.partition(":")
-    if spec == "student":
-        return student()
     if spec == "atlas":
         return AtlasSource(given)
     own = {entry.name: entry for entry in entry_points(group=SOURCES)}
-    if spec in own:
-        made: LabelSource = own[spec].load()(given)
-        return made
-    if kind in BUILT_IN or kind in {entry.name for entry in entry_points(group=GROUP)}:
-        return PromptedSource(find_prompter(spec, given.device, given.accepted), given)
-    factory: Any = load_factory(kind, rest, spec)
-    if getattr(factory, "is_label_source", False):
-        own_source: LabelSource = factory(given)
-        return own_source
-    return PromptedSource(find_prompter(spec, given.device, given.accepted), given)
+    module, _, name = spec.partition(":")
+    made: LabelSource = (own[spec].load() if spec in own else load_factory(module, name, spec))(given)
+    return made
 
 
 def check_sources(specs: Sequence[str]) -> None:
     """Refuse a list of sources that cannot work, before anything is loaded."""
     if len(set(specs)) != len(specs):
-        raise LimitedError(f"--sources {','.join(specs)}: give each source once")
+        raise LimitedError(f"--sources {','.join(specs)}: a source is there twice; give each once")
     own, prompters = ([entry.name for entry in entry_points(group=group)] for group in (SOURCES, GROUP))
     for number, spec in enumerate(specs):
         kind, colon, rest = spec.partition(":")

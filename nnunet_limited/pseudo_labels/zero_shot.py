@@ -82,7 +82,7 @@ class ZeroShot:
         if self.settings.channel >= self.dataset.num_channels:
             raise LimitedError(
                 f"--ask channel={self.settings.channel}: {self.dataset.name} has {self.dataset.num_channels} channels, "
-                "counted from 0"
+                "counted from 0; give another one"
             )
         for case in self.cases:
             file = self.out / "cases" / f"{case}.json"

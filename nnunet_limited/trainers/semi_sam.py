@@ -48,6 +48,8 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
         super().check_unlabeled(run, config, dataset_name)
         if config.prompter is None:
             raise LimitedError(f"{cls.__name__} needs a promptable model; give e.g. --set prompter=sam:FOLDER")
+        if find_prompter(config.prompter).ndim != 2:
+            raise LimitedError(f"prompter={config.prompter} outlines volumes; give one for slices, e.g. sam:FOLDER")
 
     def initialize(self) -> None:
         """Load the promptable model too; refuse another one than the run has begun with."""
@@ -56,10 +58,6 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
             return  # to predict with, it is not needed
         self.prompter = find_prompter(self.config.prompter, self.device.type)
         self.print_to_log_file(f"Prompts go to {self.prompter.about}")
-        if self.prompter.ndim != 2:
-            raise LimitedError(
-                f"prompter={self.config.prompter} outlines volumes; give one for slices, e.g. sam:FOLDER"
-            )
         if self.config.prompter_channel >= self.num_input_channels:
             raise LimitedError(
                 f"prompter_channel={self.config.prompter_channel}, but images have {self.num_input_channels} channels, "
