@@ -15,10 +15,11 @@ from helpers import DATASET, Variant, write_case, write_dataset
 
 from nnunet_limited import trainers
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.studies.active import read_active
 from nnunet_limited.studies.folder import StudyFolder, open_folder
-from nnunet_limited.studies.job import device
-from nnunet_limited.studies.study import load_study
+from nnunet_limited.studies.job import STEPS, device, train
+from nnunet_limited.studies.study import left_out, load_study
 from nnunet_limited.studies.workflow import Execution, choose_gpus, estimate, run_study
 
 SMALL: dict[str, Any] = {
@@ -59,6 +60,38 @@ def test_every_method_size_seed_and_fold_is_a_run(folders: Path) -> None:
     assert study.reference == "supervised"
 
 
+def test_some_of_the_cases_and_methods_with_sources(raw: Path, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out are always the same cases; what a method is asked with reaches the command, and may not change."""
+    monkeypatch.setenv("HERE", "/weights")
+    trainer = "LimitedPromptedPseudoLabelTrainer"
+    both = {"name": "both", "trainer": trainer, "sources": "student,sam:$HERE/sam", "ask": ["axes=3"], "rounds": 2}
+    alone = {"name": "alone", "trainer": trainer}
+    file = write(folders / "s.yaml", methods=[both, alone], cases=6, labeled=[2], seeds=[0])
+    folder = open_folder(file, folders / "out")
+    words: list[tuple[str, ...]] = []
+
+    def call(*asked: str) -> str:
+        words.append(asked)
+        return json.dumps({"info": {}}) if asked[1] == "split" else "[]"
+
+    run = folder.study.runs()[0]
+    with folder.active():
+        STEPS["split"](folder, run, call)
+    listed = Path(words[0][words[0].index("--test-cases") + 1]).read_text().splitlines()[1:]
+    assert len(listed) == 2
+    assert listed == left_out(RawDataset.load(DATASET), 6)
+    assert left_out(RawDataset.load(DATASET), None) == []
+    for method in folder.study.methods:
+        with pytest.raises(IndexError):  # no results
+            train(call, method, "D", "2d", "P", 0, {})
+    assert words[1][-7:] == ("--rounds", "2", "--sources", "student,sam:/weights/sam", "--ask", "axes=3", "--json")
+    assert "--sources" not in words[2]
+    changed = {**both, "sources": "student"}
+    (folders / "out" / "splits").mkdir(exist_ok=True)
+    with pytest.raises(LimitedError, match="method 'both'"):
+        open_folder(write(file, methods=[changed, alone], cases=6, labeled=[2], seeds=[0]), folders / "out")
+
+
 def methods(*changes: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": f"m{n}", "trainer": "LimitedSupervisedTrainer", **change} for n, change in enumerate(changes)]
 
@@ -74,6 +107,8 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"methods": methods({"settings": {"num_epochs": 3}})}, ("m0", "num_epochs", "study's")),
     ({"methods": methods({"teacher": "LimitedSupervisedTrainer"})}, ("m0", "takes no teacher")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "teacher": "Nobody"})}, ("m0", "teacher Nobody")),
+    ({"methods": methods({"sources": "student"})}, ("m0", "learns from no sources")),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "ask is for sources")),
     ({"methods": methods({"name": "a b"}, {"name": "a-b"})}, ("method a-b", "twice")),
     ({"baseline": "nobody"}, ("nobody", "supervised")),
     ({"seeds": [1, 1]}, ("seeds 1", "twice")),

@@ -127,7 +127,8 @@ def learnt_methods(out: Path) -> dict[str, Any]:
 
 
 def _specification(method: Method) -> dict[str, Any]:
-    return method.model_dump(mode="json", include={"trainer", "settings", "teacher", "rounds"})
+    said = method.model_dump(mode="json", include={"trainer", "settings", "teacher", "rounds"})
+    return said | ({"sources": method.sources, "ask": list(method.ask)} if method.sources else {})
 
 
 def _refuse_changes(folder: StudyFolder, now: Study, file: Path) -> None:

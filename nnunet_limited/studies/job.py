@@ -28,10 +28,10 @@ from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import read_object, write_json
+from nnunet_limited.host.files import read_object, replacing, write_json
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, read_record
-from nnunet_limited.studies.study import ALL, Method, Run, test_cases
+from nnunet_limited.studies.study import ALL, Method, Run, left_out, test_cases
 from nnunet_limited.trainers.launch import find_trainer
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
@@ -94,6 +94,11 @@ def _split(folder: StudyFolder, run: Run, call: Call) -> None:
         words += ["--published", str(RawDataset.load(run.dataset).folder / study.published)]
     else:
         words += ["--folds", str(study.number_of_folds)]
+    if study.cases is not None:
+        others = _split_folder(folder, run) / "left_out.txt"
+        with replacing(others) as temporary:
+            temporary.write_text("\n".join(["# not used", *left_out(RawDataset.load(run.dataset), study.cases)]))
+        words += ["--test-cases", str(others)]
     words += ["--protocol", study.protocol] if study.protocol else []
     words += ["--group-by", study.group_by] if study.group_by else []
     made = json.loads(call("nnunet-limited", *words, "--json"))
@@ -136,6 +141,8 @@ def train(
         words += ["--set", f"{key}={value}"]
     if rounds:
         words += ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
+        words += ["--sources", os.path.expandvars(method.sources)] if method.sources else []
+        words += [word for how in method.ask for word in ("--ask", how)]
     printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
     root = Path(os.environ["nnUNet_results"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.errors import LimitedError
@@ -45,6 +46,8 @@ class Method(Part):
     labeled: tuple[Labeled, ...] | None = Field(None, description="sizes to train it on; default: those of the study")
     teacher: str | None = Field(None, description="self-training: the trainer that labels first")
     rounds: int = Field(1, ge=1, description="self-training: rounds")
+    sources: str | None = Field(None, description="self-training: --sources, variables like $HOME replaced")
+    ask: tuple[str, ...] = Field((), description="self-training: each as for --ask")
 
     @property
     def slug(self) -> str:
@@ -67,6 +70,7 @@ class Study(Part):
     labeled: tuple[Labeled, ...] = Field(min_length=1, description="labelled cases (groups): 4, 10%, all")
     methods: tuple[Method, ...] = Field(min_length=1, description="what is compared")
     baseline: str = Field("", description="name of the method that others are compared with; default: the first")
+    cases: int | None = Field(None, ge=4, description="cases to use, chosen at random but always alike; default: all")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of split and run")
     protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
     group_by: str | None = Field(None, description="regular expression of patients, as for split")
@@ -202,6 +206,8 @@ def _problems(study: Study) -> Iterator[str]:
         yield f"baseline {study.baseline!r} is no method; there are {names}"
     if study.iterations % study.iterations_per_epoch:
         yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
+    if study.published is not None and study.cases is not None:
+        yield "cases: a published split says which cases there are; leave cases out"
     if study.published is not None and (study.folds != (0,) or study.group_by or study.protocol):
         yield "published: there is one fold, and patients and protocol are the file's; leave out the other keys"
     for metric in study.metrics:
@@ -242,6 +248,10 @@ def method_problems(method: Method) -> Iterator[str]:
         resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), f"method {method.name!r}")
     except LimitedError as error:
         yield str(error)
+    if method.sources is not None and "pseudo_labels" not in trainer.Config.model_fields:
+        yield f"method {method.name!r}: {method.trainer} learns from no sources; leave them out"
+    if method.ask and method.sources is None:
+        yield f"method {method.name!r}: ask is for sources; give some, or leave it out"
     if method.teacher is not None:
         if "pseudo_labels" not in trainer.Config.model_fields:
             yield f"method {method.name!r}: {method.trainer} takes no teacher; leave it out"
@@ -264,10 +274,13 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     if overlap:
         yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
     adopt_partition(raw, folder)
+    out = tuple(left_out(raw, study.cases))
     for size in all_sizes(study):
         labeled = None if str(size) == ALL else str(size)
         for seed in study.seeds:
-            request = SplitRequest("check", labeled, study.number_of_folds, seed, study.protocol, study.group_by)
+            request = SplitRequest(
+                "check", labeled, study.number_of_folds, seed, study.protocol, study.group_by, test_cases=out
+            )
             try:
                 if study.published is not None:
                     split = make_published_split(raw, "check", raw.folder / study.published, labeled)
@@ -293,6 +306,12 @@ def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
         for method in study.methods:
             if size in study.sizes(method) and not fold.unlabeled and find_trainer(method.trainer).uses_unlabeled:
                 yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
+
+
+def left_out(raw: RawDataset, cases: int | None) -> list[str]:
+    """Return the cases that are not used if only so many are, chosen at random but always alike."""
+    order = list(np.random.default_rng(0).permutation(sorted(raw.cases)))
+    return sorted(map(str, order[cases or len(order) :]))
 
 
 def all_sizes(study: Study) -> list[Labeled]:
