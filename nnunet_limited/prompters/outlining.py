@@ -1,7 +1,7 @@
 """A promptable model over a volume: prompts from a guess, embeddings once per slice, several prompts averaged.
 
 Boxes in jitter are averaged as in SAM-U (Deng et al., MICCAI 2023, arXiv 2307.04973); the second pass with points in
-the middle and in the other classes as in SAM Carries the Burden (2024, arXiv 2411.12602).
+the middle and in the other classes as in Keuth et al. (2024, arXiv 2411.12602).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Pseudo-labels of several sources and a mean teacher (after SSL-MedSAM2, MICCAI CARE 2025, and Huang et al., 2024).
+"""Pseudo-labels of several sources and a mean teacher (SSL-MedSAM2, MICCAI CARE 2025; Keuth et al., 2024).
 
-The second is SAM Carries the Burden, arXiv 2411.12602: a promptable model refines, nnU-Net learns.
+The second is arXiv 2411.12602: a promptable model refines, a network learns.
 """
 
 from __future__ import annotations
