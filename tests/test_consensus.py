@@ -19,10 +19,12 @@ from nnunet_limited.data.pseudo_labels import PseudoLabels, find
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.prompters.prompter import About, find_prompter
+from nnunet_limited.prompters.prompts import tight_box
 from nnunet_limited.pseudo_labels import atlas, consensus
 from nnunet_limited.pseudo_labels.consensus import Student
 from nnunet_limited.pseudo_labels.sources import AtlasSource, Given, Labeled, Opinion, Scan, SourceSettings
 from nnunet_limited.splits import Fold, Split, load_split
+from nnunet_limited.trainers.launch import TrainRequest
 
 SOURCES = f"student,atlas,sam:{TINY_SAM}"
 TRAINER = "LimitedSupervisedTrainer"
@@ -63,6 +65,7 @@ def test_sources_label_together(workspaces, capfd: pytest.CaptureFixture[str], v
     said = " ".join(capfd.readouterr().out.split())
     assert "coverage" in said
     assert "fold_0: on 3 labelled cases the mean Dice is" in said  # by atlases, which leave one out
+    assert "SamModel of tiny_sam: licence of the code Apache-2.0, of the weights Apache-2.0" in said
     labels = labels_of(workspace)
     raw, fold = RawDataset.load(DATASET), load_split(workspace.preprocessed, "few").folds[0]
     assert set(labels.cases) == set(fold.unlabeled)
@@ -158,6 +161,42 @@ def test_an_atlas_is_complete_and_never_its_own() -> None:
     classes[:, 0] = np.nan
     with pytest.raises(LimitedError, match="'a' is annotated in part"):
         AtlasSource(Given([Labeled(scan, classes)], False, "cpu", SourceSettings()))
+
+
+@pytest.mark.parametrize("variant", ["3d", "regions"])
+def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -> None:
+    """A scan with boxes is labelled where they are, others not at all; what lies in no box is left open."""
+    workspace = workspaces(variant)
+    plans = trained(workspace)
+    raw, fold = RawDataset.load(DATASET), load_split(workspace.preprocessed, "few").folds[0]
+    case, other = fold.unlabeled[:2]
+    truth = read(raw.cases[case].label) > 0
+    (z0, y0, x0), (z1, y1, x1) = tight_box(truth)
+    name = "whole" if variant == "regions" else "1"
+    row = f"{case},{name},{x0},{y0},{z0},{x1 - 1},{y1 - 1},{z1 - 1}"
+    file = tmp_path / "boxes.csv"
+    file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", row]))
+    words = ("-f", "0", "--name", "boxes")
+    assert make(workspace, plans, *words, sources=f"boxes:{file},sam:{TINY_SAM}") == 0
+    labels = labels_of(workspace, "boxes")
+    label, confidence = (read(path) for path in labels.files(case))
+    assert overlap(label > 0, truth) > 0.6
+    assert not confidence[: int(z0)].any()
+    assert (confidence[int(z0) : int(z1)] > 0).mean() > 0.5
+    assert not read(labels.files(other)[1]).any()
+    assert labels.cases[other]["coverage"] == 0
+    model = TrainRequest(DATASET, workspace.variant.configuration, "0", TRAINER, plans)
+    wanted = consensus.Consensus(model, "wrong", sources=(f"boxes:{file}", f"sam:{TINY_SAM}"))
+    for wrong, told in (
+        (row.replace(name, "9", 1), "class '9'"),
+        (row.replace(f"{x1 - 1},{y1 - 1}", f"99,{y1 - 1}"), "is not inside"),
+        (f"{case},{name},{x1},{y0},{z0},{x0},{y1},{z1}", "is not inside"),
+        (f"{case},{name},a,{y0},{z0},{x0},{y1},{z1}", "not a number"),
+    ):
+        file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", wrong]))
+        (empty,) = wanted.check([0])
+        with pytest.raises(LimitedError, match=told):
+            wanted.make(empty, "cpu", lambda cases: cases)
 
 
 def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_nobody_says_anything() -> None:
     silent = np.full((3, 2, 1, 1), NAN, np.float32)
     fused = fuse({"a": silent, "b": silent}, Trust(), False, 0)
     assert fused.probability[0].ravel().tolist() == [1, 1]
-    assert fused.kept.all()  # sure of the background, and wrong only where all sources are
+    assert not fused.kept.any()  # background for want of anything else
 
 
 def test_overlapping_regions() -> None:

@@ -111,6 +111,7 @@ def pseudo_label(
     nnunet-limited pseudo-label 500 3d_fullres -p nnUNetPlans_l1 --sources student,atlas,sam:medsam-vit-base
     """
     from nnunet_limited.evaluation.crossval import default_folds
+    from nnunet_limited.prompters.prompter import About
     from nnunet_limited.trainers.launch import TrainRequest, choose_device
 
     model = TrainRequest(dataset, configuration, "0", trainer, plans)
@@ -131,6 +132,8 @@ def pseudo_label(
     show_table("Pseudo-labels", ["fold", "cases", *columns.values()], rows)
     for labels in made if sources is not None else ():
         _show_calibration(labels)
+    for about in made[0].origin.get("prompters", {}).values():
+        console.print(str(About(**about)), highlight=False)
     console.print(f"Wrote {made[0].folder.parent}", highlight=False)
     setting = "" if name in (None, default) else f" --set pseudo_labels={name}"
     train = f"train {dataset} {configuration} all" if ensemble else f"crossval {dataset} {configuration}"

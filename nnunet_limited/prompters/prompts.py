@@ -26,7 +26,7 @@ class PromptSettings(BaseModel):
     least_area: int = Field(default=30, ge=1, description="voxels of an object at the least")
     most_objects: int = Field(default=5, ge=1, description="objects of a class in one image, the largest ones")
     axes: Literal[1, 3] = Field(default=1, description="slices across the coarsest axis, or across all three")
-    channel: int = Field(default=0, ge=0, description="image channel that the model is shown")
+    channel: int = Field(default=0, ge=0, description="image channel that models and atlases are shown")
 
     def of(self, prompts: frozenset[str]) -> Kind:
         """Return the kind for a model that takes ``prompts``."""

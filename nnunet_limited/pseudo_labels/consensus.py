@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_limited.data.label_grid import from_network, network_spacing
+from nnunet_limited.data.label_grid import from_network, network_spacing, to_network
 from nnunet_limited.data.preprocessing import data_folders, require
 from nnunet_limited.data.pseudo_labels import PseudoLabels
 from nnunet_limited.errors import LimitedError
@@ -31,6 +31,7 @@ from nnunet_limited.pseudo_labels.model import (
     to_scan,
 )
 from nnunet_limited.pseudo_labels.sources import (
+    BoxSource,
     Given,
     LabelSource,
     Opinion,
@@ -123,7 +124,9 @@ class Consensus(ModelSource):
 
     def further_origin(self) -> dict[str, Any]:
         """Return the sources and how they are asked."""
-        return {"source": "consensus", "sources": list(self.sources), "settings": self.settings.model_dump(mode="json")}
+        about = {spec: prompter.about.record() for spec, prompter in self.prompters.items() if prompter is not None}
+        settings = self.settings.model_dump(mode="json")
+        return {"source": "consensus", "sources": list(self.sources), "settings": settings, "prompters": about}
 
     def labeller(
         self, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str
@@ -135,10 +138,10 @@ class Consensus(ModelSource):
 
         def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> Said:
             begin = time.perf_counter()
-            scan = Scan(case, image, panel.spacing(properties))
+            scan = panel.scan(case, image, properties)
             opinions, seconds = panel.ask(scan)
             axis = int(np.argmax(scan.spacing))
-            fused = fuse({name: o.probability for name, o in opinions.items()}, trust, panel.regions, axis)
+            fused = fuse(panel.votes(opinions), trust, panel.regions, axis)
             logits = to_logits(torch.from_numpy(fused.probability), panel.regions)
             label, probability = to_scan(logits, properties, manager, panel.configuration, panel.manager)
             sure = np.maximum(probability, 1 - probability).min(0) if panel.regions else probability.max(0)
@@ -173,12 +176,14 @@ class _Panel:
         cases = sorted({case for fold in folds for case in split.fold(fold).train})
         folder = data_folders(plans, wanted.model.configuration)[0]
         require(folder, cases, "labelled", "run 'nnunet-limited plan'")
-        self.labeled = load_labeled(folder, cases, self.manager, self.spacing)
+        self.labeled = load_labeled(folder, cases, self.manager, self.scan)
         given = Given(self.labeled, self.regions, device, wanted.settings)
         self.sources: dict[str, LabelSource] = {}
         for spec, prompter in wanted.prompters.items():
             if prompter is not None:
                 self.sources[spec] = PromptedSource(prompter, given)
+            elif spec.startswith("boxes:"):
+                self.sources[spec] = self.boxes(Path(spec.partition(":")[2]), wanted.model.dataset_json())
             elif spec == "student":
                 self.sources[spec] = Student(wanted.model.results, folds, split, self.regions, wanted.settings, device)
             else:
@@ -194,14 +199,40 @@ class _Panel:
         seconds = {}
         for name, source in self.sources.items():
             begin = time.perf_counter()
-            heard = {k: o.probability for k, o in said.items() if np.isfinite(o.probability).any()}
+            heard = {k: p for k, p in self.votes(said).items() if np.isfinite(p).any()}
             guess = fuse(heard, Trust(), self.regions, 0).probability if heard else None
-            if guess is None and said and isinstance(source, PromptedSource):  # nobody can tell it where to look
-                said[name] = Opinion(np.full_like(next(iter(said.values())).probability, np.nan))
+            hints = [o.probability for k, o in said.items() if k not in heard and np.isfinite(o.probability).any()]
+            if hints and isinstance(source, PromptedSource):
+                said[name] = source.outline(scan, hints[0], source.settings.model_copy(update={"kind": "box"}))
+            elif guess is None and isinstance(source, PromptedSource):  # nobody can tell it where to look
+                said[name] = self.silence(scan)
             else:
                 said[name] = source(scan, guess)
             seconds[name] = round(time.perf_counter() - begin, 2)
         return said, seconds
+
+    def votes(self, said: dict[str, Opinion]) -> dict[str, np.ndarray]:
+        """Return the probabilities of the sources that have an opinion, and not just hints where to look."""
+        return {k: o.probability for k, o in said.items() if not getattr(self.sources[k], "is_hint", False)}
+
+    def silence(self, scan: Scan) -> Opinion:
+        """Return the opinion of one that knows nothing."""
+        return Opinion(np.full((self.manager.num_segmentation_heads, *scan.image.shape[1:]), np.nan, np.float32))
+
+    def boxes(self, file: Path, dataset_json: dict[str, Any]) -> BoxSource:
+        """Return the boxes that people have drawn."""
+        classes = {n: v for n, v in dataset_json["labels"].items() if n not in ("background", "ignore")}
+
+        def bring(mask: np.ndarray, scan: Scan) -> np.ndarray:
+            shape = scan.image.shape[1:]
+            return to_network(mask[None], scan.properties, shape, self.plans_manager, self.configuration)[0]
+
+        return BoxSource(file, classes, bring)
+
+    def scan(self, case: str, image: np.ndarray, properties: dict[str, Any]) -> Scan:
+        """Return a preprocessed case as the sources see it."""
+        shape = [int(properties["shape_before_cropping"][axis]) for axis in self.plans_manager.transpose_backward]
+        return Scan(case, image, self.spacing(properties), tuple(shape), properties)
 
     def trust(self, file: Path) -> Trust:
         """Return what the labelled cases teach of the sources, from ``file`` if that is there."""
@@ -212,7 +243,7 @@ class _Panel:
         heard, axes = [], []
         for one in self.labeled if len(self.labeled) > 1 else ():
             opinions, _ = self.ask(one.scan)
-            speak = {name: o.probability for name, o in opinions.items() if np.isfinite(o.probability).any()}
+            speak = {name: p for name, p in self.votes(opinions).items() if np.isfinite(p).any()}
             if speak:
                 heard.append((one.classes, speak))
                 axes.append(int(np.argmax(one.scan.spacing)))

@@ -60,8 +60,8 @@ def fuse(sources: Probabilities, trust: Trust, regions: bool, axis: int) -> Fuse
         said = np.isfinite(p)
         filled = np.where(said, p, mean)
         agree &= (_hard(_normalised(filled, regions), regions) == hard).all(0)
-    silent = np.sum([np.isfinite(p).all(0) for p in heard.values()], axis=0) < 2
-    kept = (agree & ~silent) | _sure(mean, regions)
+    voices = np.sum([np.isfinite(p).any(0) for p in heard.values()], axis=0)
+    kept = ((agree & (voices > 1)) | _sure(mean, regions)) & (voices > 0)
     between = agreement(list(heard.values()), regions, axis)
     kept &= _along(between >= trust.agreement, axis, kept.ndim)
     return Fused(mean, kept, between)

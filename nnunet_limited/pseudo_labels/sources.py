@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field
 
+from nnunet_limited.annotations.bring_in import BOX_COLUMNS
+from nnunet_limited.annotations.files import read_table
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.outlining import outline, with_background
 from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, About, Prompter, find_prompter, load_factory
@@ -19,15 +21,21 @@ from nnunet_limited.prompters.prompts import PromptSettings, keep_components
 from nnunet_limited.pseudo_labels.atlas import Atlas, carry
 
 SOURCES = "nnunet_limited.label_sources"
+ToNetwork = Callable[[np.ndarray, "Scan"], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A preprocessed case: its image (channels, *spatial) on the network's grid and the spacing of that."""
+    """A preprocessed case: its image (channels, *spatial) on the network's grid and the spacing of that.
+
+    ``shape`` is that of the scan before preprocessing, ``properties`` what nnU-Net knows of it.
+    """
 
     case: str
     image: np.ndarray
     spacing: tuple[float, ...]
+    shape: tuple[int, ...] = ()
+    properties: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,13 +107,62 @@ def cleaned(probability: np.ndarray, regions: bool, share: float) -> np.ndarray:
     return made
 
 
+class BoxSource:
+    """Boxes that people have drawn: no opinion of its own, but where the promptable models after it look.
+
+    A scan without boxes is one that nothing is known of.
+    """
+
+    is_hint = True
+
+    def __init__(self, file: Path, classes: dict[str, Any], to_network: ToNetwork) -> None:
+        """Read a table with the columns case, class and x0 to z1, first and last voxel on the grid of the scan.
+
+        ``classes`` are the foreground classes or regions in the order of their channels, with their values;
+        ``to_network`` brings a mask of the scan onto the network's grid.
+        """
+        self.about, self.to_network, self.count = About(f"boxes of {file.name}"), to_network, len(classes)
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        for line, row in enumerate(read_table(file, BOX_COLUMNS), 1):
+            given = str(row["class"])
+            channels = [c for c, (name, values) in enumerate(classes.items())
+                        if given == name or given in [str(v) for v in np.atleast_1d(values)]]  # fmt: skip
+            if not channels:
+                raise LimitedError(
+                    f"{file}, row {line}: class {given!r} is none of {', '.join(classes)}; give a name or a value"
+                )
+            where = {"channels": channels, "where": f"{file}, row {line}"}
+            self.rows.setdefault(str(row["case"]), []).append({**row, **where})
+
+    def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
+        """Return 1 inside the boxes of each class, NaN everywhere for a scan without."""
+        made = np.full((self.count, *scan.image.shape[1:]), np.nan, np.float32)
+        rows = self.rows.get(scan.case, [])
+        if not rows:
+            return Opinion(made)
+        shape = list(scan.shape)
+        for c in range(self.count):
+            mask = np.zeros(shape, np.int8)
+            for row in rows:
+                start, stop = (np.array([int(row[f"{axis}{end}"]) for axis in "zyx"]) for end in "01")
+                if (start < 0).any() or (stop >= shape).any() or (start > stop).any():
+                    raise LimitedError(
+                        f"{row['where']}: the box from {start[::-1].tolist()} to {stop[::-1].tolist()} is not inside "
+                        f"the scan of {shape[::-1]} voxels, or its ends are swapped; correct it"
+                    )
+                if c in row["channels"]:
+                    mask[tuple(slice(a, b + 1) for a, b in zip(start, stop, strict=True))] = 1
+            made[c] = self.to_network(mask, scan) > 0
+        return Opinion(made, about={"boxes": len(rows)})
+
+
 class AtlasSource:
     """The labelled cases, registered to the scan; one is never its own atlas."""
 
     def __init__(self, given: Given) -> None:
         """Refuse labels that are not complete."""
         self.about = About("atlas", code_licence="Apache-2.0 (SimpleITK)")
-        self.labeled = given.labeled
+        self.labeled, self.channel = given.labeled, given.settings.channel
         for one in given.labeled:
             if np.isnan(one.classes).any():
                 raise LimitedError(
@@ -115,12 +172,13 @@ class AtlasSource:
 
     def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
         """Return what the other labelled cases say."""
-        others = [Atlas(one.scan.image[0], one.classes, one.scan.spacing) for one in self.labeled
-                  if one.scan.case != scan.case]  # fmt: skip
+        others = [one for one in self.labeled if one.scan.case != scan.case]
         if not others:
             shape = (len(self.labeled[0].classes) if self.labeled else 1, *scan.image.shape[1:])
             return Opinion(np.full(shape, np.nan, np.float32))
-        return Opinion(carry(scan.image[0], scan.spacing, others), about={"atlases": len(others)})
+        shown = self.channel
+        atlases = [Atlas(one.scan.image[shown], one.classes, one.scan.spacing) for one in others]
+        return Opinion(carry(scan.image[shown], scan.spacing, atlases), about={"atlases": len(others)})
 
 
 class PromptedSource:
@@ -143,9 +201,13 @@ class PromptedSource:
                 f"case {scan.case!r} has {len(scan.image)} channels, counted from 0; there is no {channel}"
             )
         shown = cleaned(guess, self.regions, self.settings.clean)
-        foreground = shown if self.regions else shown[1:]
+        return self.outline(scan, shown if self.regions else shown[1:], self.settings)
+
+    def outline(self, scan: Scan, foreground: np.ndarray, settings: PromptSettings) -> Opinion:
+        """Return its outlines of masks (c, *spatial) of the foreground classes."""
+        channel = settings.channel
         rng = np.random.default_rng(list(hashlib.sha256(scan.case.encode()).digest()[:8]))
-        made = outline(self.prompter, scan.image[channel], foreground, scan.spacing, self.settings, rng)
+        made = outline(self.prompter, scan.image[channel], foreground, scan.spacing, settings, rng)
         probability = with_background(made.probability, self.regions)
         about = {"embeddings": made.embeddings, "prompts": made.prompts}
         return Opinion(probability, made.stability, about)
@@ -155,7 +217,7 @@ def prompter_of(spec: str, device: str, accepted: str | None) -> Prompter | None
     """Return the promptable model that ``spec`` names; None if it names a source of another kind."""
     own = {entry.name for entry in entry_points(group=SOURCES)}
     kind, _, name = spec.partition(":")
-    if spec in ("student", "atlas", *own):
+    if spec in ("student", "atlas", *own) or kind == "boxes":
         return None
     built_in = kind in BUILT_IN or kind in {entry.name for entry in entry_points(group=GROUP)}
     if not built_in and getattr(load_factory(kind, name, spec), "is_label_source", False):
@@ -189,23 +251,31 @@ def check_sources(specs: Sequence[str]) -> None:
             raise LimitedError(f"--sources begins with {spec!r}, which has to be shown a guess; begin with student")
         if kind in BUILT_IN and not rest:
             raise LimitedError(f"--sources: {spec!r} names no weights; write {kind}:{BUILT_IN[kind][2]}")
-        if spec not in ("student", "atlas", *own) and not prompted and not (colon and rest.isidentifier()):
+        if kind == "boxes" and not Path(rest).is_file():
+            raise LimitedError(f"--sources: {spec!r} names no file that exists; write boxes:FILE.csv")
+        known = spec in ("student", "atlas", *own) or kind == "boxes" or prompted
+        if not known and not (colon and rest.isidentifier()):
             raise LimitedError(
-                f"--sources: {spec!r} is none; give student, atlas, sam:FOLDER, tiny-vit:FILE.pt, "
+                f"--sources: {spec!r} is none; give student, atlas, boxes:FILE.csv, sam:FOLDER, tiny-vit:FILE.pt, "
                 "nninteractive:FOLDER or module:factory"
             )
+    if all(spec.startswith("boxes:") for spec in specs):
+        raise LimitedError(
+            f"--sources {','.join(specs)}: boxes are shown to a promptable model; add one, e.g. sam:FOLDER"
+        )
 
 
-def load_labeled(
-    folder: Path, cases: Sequence[str], manager: Any, spacing_of: Callable[[Any], Sequence[float]]
-) -> list[Labeled]:
-    """Return the labelled ``cases`` that are preprocessed in ``folder``; ``manager`` is the host's label manager."""
+def load_labeled(folder: Path, cases: Sequence[str], manager: Any, scan_of: Callable[..., Scan]) -> list[Labeled]:
+    """Return the labelled ``cases`` that are preprocessed in ``folder``; ``manager`` is the host's label manager.
+
+    ``scan_of`` makes a scan of a case, its image and its properties.
+    """
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     dataset, made = nnUNetDatasetBlosc2(str(folder), list(cases)), []
     for case in cases:
         data, label, _, properties = dataset.load_case(case)
-        scan = Scan(case, np.asarray(data[:]), tuple(spacing_of(properties)))
+        scan = scan_of(case, np.asarray(data[:]), properties)
         made.append(Labeled(scan, label_classes(np.asarray(label[:])[0], manager)))
     return made
 
