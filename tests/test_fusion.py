@@ -33,7 +33,12 @@ def test_the_mean_and_where_it_is_kept() -> None:
     alone = fuse({"a": a}, Trust(), False, 0)
     assert alone.kept.ravel().tolist() == [False, False, False, True, True, True]  # nobody agrees with it
     left_out = fuse({"a": a, "b": b}, Trust(agreement=0, left_out={"b": (1,)}), False, 0)
-    np.testing.assert_allclose(left_out.probability[1, 2, 0, 0], 0.3 / (0.45 + 0.3), atol=1e-6)
+    # b is not heard where it or a sees class 1, and is where not, also of the class 2 that it sees there.
+    np.testing.assert_allclose(left_out.probability[1].ravel(), [0.25, 0.8, 0.3, 0.04, 0.96, 0], atol=1e-6)
+    assert left_out.probability[2, 5, 0, 0] == 0.5
+    assert left_out.kept.ravel().tolist() == [True, False, False, True, True, False]
+    gone = fuse({"a": a, "b": b}, Trust(agreement=0, left_out={"b": (1, 2)}), False, 0)
+    assert np.array_equal(gone.probability, a)
 
 
 def test_nobody_says_anything() -> None:
@@ -85,6 +90,14 @@ def test_calibration_leaves_out_what_hurts() -> None:
     assert trust.left_out == {"b": (2,)}
     assert set(trust.dice) == {"mean", "a", "b"}
     assert trust.dice["b"][1] < 0.3 < 0.8 < trust.dice["a"][1]
+    for truth, sources in cases:  # what was left out does not vote against the class in its background's name
+        fused, alone = fuse(sources, trust, False, 0), fuse({"a": sources["a"]}, trust, False, 0)
+        there = truth[2] > 0
+        assert (fused.probability.argmax(0) == 2)[there].mean() == (alone.probability.argmax(0) == 2)[there].mean()
+    told = calibrate(cases, False, [0] * 3, decide=False)
+    assert told == Trust(dice=trust.dice, cases=3)
+    one = calibrate([(truth, {"a": sources["a"]}) for truth, sources in cases], False, [0] * 3)
+    assert (one.agreement, one.left_out) == (0.5, {})  # nothing that it could agree with
     both = calibrate([case(seed, 0.1, 0.1) for seed in range(3)], False, [0] * 3)
     assert both.left_out == {}
     assert calibrate(cases[:1], False, [0]) == Trust(cases=1)
@@ -125,7 +138,8 @@ def test_small_parts_are_dropped() -> None:
 def test_the_background_of_outlines() -> None:
     p = np.array([[0.8, NAN, NAN], [0.3, 0.6, NAN]], np.float32).reshape(2, 3, 1, 1)
     made = with_background(p, False)
-    np.testing.assert_allclose(made.reshape(3, 3), [[0.2, 0.4, NAN], [0.8, 0, NAN], [0.3, 0.6, NAN]], atol=1e-6)
+    expected = [[0.2 / 1.3, 0.4, NAN], [0.8 / 1.3, 0, NAN], [0.3 / 1.3, 0.6, NAN]]
+    np.testing.assert_allclose(made.reshape(3, 3), expected, atol=1e-6)
     assert with_background(p, True) is p
 
 
@@ -137,16 +151,31 @@ def test_labels_are_carried_by_registration(shape: tuple[int, ...], thick: float
     there = ellipsoid(shape, tuple(0.45 * (size - 1)), tuple(0.28 * size * flat))
     here = ellipsoid(shape, tuple(0.45 * (size - 1) + [0, 4, 6]), tuple(0.33 * size * flat))
     atlas = Atlas(seen(there, 1), np.stack([~there, there]).astype(np.float32), spacing)
-    made = carry(seen(here, 2), spacing, [atlas])
+    made, used = carry(seen(here, 2), spacing, [atlas])
+    assert used == 1
     assert made.shape == (2, *shape)
     np.testing.assert_allclose(made.sum(0), 1, atol=1e-3)
     assert overlap(there, here) < 0.75
     assert overlap(made[1] > 0.5, here) > 0.85
     if shape[0] == 1:  # which is quick
-        assert np.array_equal(carry(seen(here, 2), spacing, [atlas]), made)
+        assert np.array_equal(carry(seen(here, 2), spacing, [atlas])[0], made)
         unlike = Atlas(seen(there, 1), np.stack([there, ~there]).astype(np.float32), spacing)
-        two = carry(seen(here, 2), spacing, [atlas, unlike])
+        two, used = carry(seen(here, 2), spacing, [atlas, unlike])
+        assert used == 2
         np.testing.assert_allclose(two[0, 0][10:-10, 10:-10], 0.5, atol=1e-3)  # alike, and contradict each other
+
+
+def test_what_cannot_be_registered_is_no_atlas() -> None:
+    thin, thick = np.zeros((2, 20, 20)), seen(ellipsoid((9, 20, 20), (4, 10, 10), (3, 6, 6)))
+    atlas = Atlas(thick, np.stack([thick < 0.6, thick > 0.6]).astype(np.float32), (1.0, 1.0, 1.0))
+    made, used = carry(thin, (1.0, 1.0, 1.0), [atlas])
+    assert used == 0
+    assert np.isnan(made).all()
+    wide = np.random.default_rng(0).normal(size=(5, 300, 300))
+    made, used = carry(
+        wide, (1.0, 1.0, 1.0), [Atlas(wide, np.stack([wide < 0, wide > 0]).astype(np.float32), (1.0,) * 3)]
+    )
+    assert used == 1
 
 
 def test_what_looks_alike_counts_more() -> None:

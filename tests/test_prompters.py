@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import runstring
 from shapes import TINY_SAM, ellipsoid, overlap, seen
 
 from nnunet_limited.errors import LimitedError
@@ -370,6 +371,14 @@ def test_nninteractive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_of = outline(made, seen(volume), guess, (1, 1, 1), settings, np.random.default_rng(0))
     assert made_of.embeddings == 1
     assert overlap(made_of.probability[0] > 0.5, volume) > 0.8
+
+    class OfNumpy:
+        def __reduce__(self):
+            return runstring, ("raise SystemExit('run')", {})
+
+    torch.save({"ema": OfNumpy()}, weights)
+    with pytest.raises(LimitedError, match="runstring and could run any code"):
+        find_prompter(spec, "cpu", "Mine 1.0")
     torch.save({"ema": Malicious()}, weights)
     with pytest.raises(LimitedError, match="could run any code"):
         find_prompter(spec, "cpu", "Mine 1.0")

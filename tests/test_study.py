@@ -107,6 +107,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"methods": methods({"settings": {"num_epochs": 3}})}, ("m0", "num_epochs", "study's")),
     ({"methods": methods({"teacher": "LimitedSupervisedTrainer"})}, ("m0", "takes no teacher")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "teacher": "Nobody"})}, ("m0", "teacher Nobody")),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "sources": "nobody"})}, ("m0", "'nobody' is none")),
     ({"methods": methods({"sources": "student"})}, ("m0", "learns from no sources")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "ask is for sources")),
     ({"methods": methods({"name": "a b"}, {"name": "a-b"})}, ("method a-b", "twice")),

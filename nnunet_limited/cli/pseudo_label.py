@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -111,7 +111,6 @@ def pseudo_label(
     nnunet-limited pseudo-label 500 3d_fullres -p nnUNetPlans_l1 --sources student,atlas,sam:medsam-vit-base
     """
     from nnunet_limited.evaluation.crossval import default_folds
-    from nnunet_limited.prompters.prompter import About
     from nnunet_limited.trainers.launch import TrainRequest, choose_device
 
     model = TrainRequest(dataset, configuration, "0", trainer, plans)
@@ -130,10 +129,8 @@ def pseudo_label(
         columns = {"coverage": "coverage", "foreground_coverage": "of foreground", "agreement": "agreement"}
     rows = [[labels.folder.name, len(labels.cases), *_means(labels, list(columns))] for labels in made]
     show_table("Pseudo-labels", ["fold", "cases", *columns.values()], rows)
-    for labels in made if sources is not None else ():
-        _show_calibration(labels)
-    for about in made[0].origin.get("prompters", {}).values():
-        console.print(str(About(**about)), highlight=False)
+    for line in dict.fromkeys(line for labels in made for line in wanted.told(labels)):
+        console.print(line, markup=False, highlight=False)
     console.print(f"Wrote {made[0].folder.parent}", highlight=False)
     setting = "" if name in (None, default) else f" --set pseudo_labels={name}"
     train = f"train {dataset} {configuration} all" if ensemble else f"crossval {dataset} {configuration}"
@@ -144,29 +141,3 @@ def pseudo_label(
 def _means(labels: PseudoLabels, keys: list[str]) -> list[str]:
     columns = [[about[key] for about in labels.cases.values()] for key in keys]
     return [f"{np.mean(known):.3g}" if (known := [v for v in c if v is not None]) else "-" for c in columns]
-
-
-def _show_calibration(labels: PseudoLabels) -> None:
-    """Say what the labelled cases have told of the sources."""
-    from nnunet_limited.host.files import read_object
-    from nnunet_limited.pseudo_labels.consensus import CALIBRATION
-
-    found: dict[str, Any] = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
-    where = labels.folder.name
-    if not found["dice"]:
-        console.print(
-            f"{where}: not calibrated, as fewer than two labelled cases could be judged by what has not learnt them; a "
-            f"slice counts from an agreement of {found['agreement']:g}",
-            highlight=False,
-        )
-        return
-    dice = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in found["dice"].items())
-    console.print(
-        f"{where}: on {found['cases']} labelled cases the mean Dice is {dice}; a slice counts from an agreement of "
-        f"{found['agreement']:g}",
-        highlight=False,
-    )
-    for name, channels in found["left_out"].items():
-        console.print(
-            f"{where}: {name} is left out for class {', '.join(map(str, channels))}, where it hurt", highlight=False
-        )

@@ -15,6 +15,7 @@ from rich.progress import track
 from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
 from nnunet_limited.cli.pseudo_label import AskOption, LicenceOption
 from nnunet_limited.cli.train import DatasetArgument, DeviceOption
+from nnunet_limited.errors import LimitedError
 
 
 def register(app: typer.Typer) -> None:
@@ -67,6 +68,10 @@ def zero_shot(
 
     results = wanted.run(lambda: find_prompter(prompter, choose_device(device), accepted), progress)
     rows = summarise(results)
+    if not rows:
+        raise LimitedError(
+            f"no object in {len(results)} cases has {settings.least_area} voxels in a slice; give --ask least_area=1"
+        )
     with replacing(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

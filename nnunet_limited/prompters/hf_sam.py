@@ -22,7 +22,7 @@ from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights, stated_licence
 
 WEIGHTS = "model.safetensors"
-KINDS = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model"}
+KINDS = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -166,9 +166,11 @@ def load_sam(weights: str, device: str) -> HFSam:
     size = int(getattr(vision, "image_size", None) or model.config.prompt_encoder_config.image_size)
     prompts = model.config.prompt_encoder_config
     mask_size = 4 * (int(prompts.image_size) // int(prompts.patch_size))
-    kin = StretchedSam if kind == "sam2" else HFSam
+    kin = StretchedSam if KINDS[kind] == "Sam2Model" else HFSam
     made = kin(model, size, mask_size, _normalisation(folder), device, about)
-    if "medsam" in str(weights).lower():  # MedSAM has learnt boxes and nothing else
+    if (
+        "medsam" in folder.name.lower() + str(weights).rpartition("/")[2].lower()
+    ):  # MedSAM has learnt boxes and nothing else
         made.prompts = frozenset({"box"})
     return made
 

@@ -16,6 +16,11 @@ from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights
 
 ASSUMED = "CC BY-NC-SA 4.0"  # of the official weights, where the folder does not say
+HARMLESS = {  # what numbers and arrays of numpy are pickled with
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+}
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 
 
@@ -107,6 +112,6 @@ def _refuse_code(file: Path, remedy: str) -> None:
     """Refuse a checkpoint that holds more than arrays and numbers: nnInteractive itself would run whatever it holds."""
     with reading_weights(file, remedy):
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    odd = [name for name in unsafe if not name.startswith("numpy.")]
+    odd = [name for name in unsafe if name not in HARMLESS and not name.startswith("numpy.dtypes.")]
     if odd:
         raise LimitedError(f"{file} asks for {odd[0]} and could run any code, so it is not read; {remedy}")

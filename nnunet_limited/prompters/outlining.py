@@ -56,12 +56,9 @@ def outline(
     shown, said = to_unit(image), _Said(prompter, settings, rng)
     if prompter.ndim == 3:
         return said.summary([said.classes(shown, guess)])
-    coarsest = int(np.argmax(spacing))
-    axes = (coarsest,) if settings.axes == 1 else (0, 1, 2)
+    axes = [coarsest_axis(image.shape, spacing)] if settings.axes == 1 else plane_axes(image.shape)
     made = []
     for axis in axes:
-        if min(np.delete(shown.shape, axis)) < 2:  # slices of a 2D image across its plane are lines
-            continue
         volume = np.full(guess.shape, np.nan, np.float32)
         slices, guesses = np.moveaxis(volume, axis + 1, 1), np.moveaxis(guess, axis + 1, 1)
         for index, plane in enumerate(np.moveaxis(shown, axis, 0)):
@@ -98,13 +95,14 @@ class _Said:
         self.embeddings += 1
         middles = [[centre(one) for one in parts] for parts in found]
         for c, parts in enumerate(found):
+            if not parts:
+                continue
             others = [place for k, places in enumerate(middles) if k != c for place in places]
             answers = [
                 self._object(embedding, one, guess[c], place, [p for p in others if not one[tuple(p)]])
                 for one, place in zip(parts, middles[c], strict=True)
             ]
-            if answers:
-                made[c] = np.max(answers, axis=0)
+            made[c] = np.where((guess[c] > 0.5) & ~np.any(parts, axis=0), np.nan, np.max(answers, axis=0))
         return made
 
     def _object(
@@ -146,15 +144,25 @@ def _clicks(places: np.ndarray, count: int) -> dict[str, np.ndarray]:
 def with_background(probability: np.ndarray, regions: bool) -> np.ndarray:
     """Return probabilities of the foreground classes (c, *spatial) with the background before them, unless ``regions``.
 
-    Where some class is known, the others are 0 if they are NaN; where none is, all are NaN.
+    Where some class is known, the others are 0 if they are NaN; where none is, all are NaN. They add up to 1.
     """
     if regions:
         return probability
     known = np.isfinite(probability)
     anything = known.any(0, keepdims=True)
     filled = np.where(known, probability, 0)
-    background = 1 - filled.max(0, keepdims=True)
-    return np.where(anything, np.concatenate([background, filled]), np.nan).astype(np.float32)
+    every = np.concatenate([1 - filled.max(0, keepdims=True), filled])
+    return np.where(anything, every / every.sum(0), np.nan).astype(np.float32)
+
+
+def plane_axes(shape: Sequence[int]) -> list[int]:
+    """Return the axes across which slices of a volume are no lines; the first axis of a volume that has none."""
+    return [axis for axis in range(3) if min(np.delete(shape, axis)) > 1] or [0]
+
+
+def coarsest_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
+    """Return the axis with the largest ``spacing``, the first one of equals, of those with slices that are no lines."""
+    return max(plane_axes(shape), key=lambda axis: (spacing[axis], -axis))
 
 
 def iou(mask: np.ndarray, other: np.ndarray) -> float:

@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from scipy.special import logit
 
+from nnunet_limited.errors import LimitedError
+
 Kind = Literal["box", "box+mask", "two-pass", "point"]
+NEEDS: dict[str, frozenset[str]] = {
+    "box": frozenset({"box"}),
+    "box+mask": frozenset({"box", "mask"}),
+    "two-pass": frozenset({"box", "point"}),
+    "point": frozenset({"point"}),
+}
 SURE = 6.9  # logit of a mask prompt at the most: 0.999
 
 
@@ -29,8 +37,15 @@ class PromptSettings(BaseModel):
     channel: int = Field(default=0, ge=0, description="image channel that models and atlases are shown")
 
     def of(self, prompts: frozenset[str]) -> Kind:
-        """Return the kind for a model that takes ``prompts``."""
-        return self.kind or ("box+mask" if "mask" in prompts else "box")
+        """Return the kind for a model that takes ``prompts``; refuse one that it does not take."""
+        if self.kind is None:
+            return "point" if "box" not in prompts else "box+mask" if "mask" in prompts else "box"
+        missing = NEEDS[self.kind] - prompts
+        if missing:
+            raise LimitedError(
+                f"prompts of kind {self.kind}: the model takes no {min(missing)}; give another, e.g. --ask kind=box"
+            )
+        return self.kind
 
 
 def objects(mask: np.ndarray, least: int, most: int) -> list[np.ndarray]:

@@ -7,7 +7,8 @@ doi 10.1109/TMI.2009.2014372).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+LEAST = 8  # voxels along an axis that are not made fewer
 VOXELS = 250_000  # of the images that are registered, about: more cost time and gain nothing
 SAMPLES, BINS = 4000, 32
 MESH, AFFINE_STEPS, SPLINE_STEPS, EVALUATIONS = 6, 100, 15, 25
@@ -30,16 +32,36 @@ class Atlas:
     spacing: tuple[float, ...]
 
 
-def carry(image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas], threads: int = 1) -> np.ndarray:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let ITK work on one thread: on several, sums come out in another order every time."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+@one_thread()
+def carry(image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas]) -> tuple[np.ndarray, int]:
     """Return the probabilities (c, *spatial) that the ``atlases`` give the voxels of an ``image`` (*spatial).
+
+    And how many of them could be registered; NaN where none could. Fewer than four slices are too few for a volume. The
+    same for the same images, to the bit.
 
     Where they differ, those count more that look alike in the neighbourhood, by their normalised cross-correlation. All
     images should show about the same part of the body.
     """
     total, weights = np.zeros((len(atlases[0].classes), *image.shape), np.float32), np.zeros(image.shape, np.float32)
     fixed, fine = _image(image, spacing), min(spacing) / np.asarray(spacing)
+    used = 0
     for atlas in atlases:
-        transform = register(fixed, _image(atlas.image, atlas.spacing), threads)
+        try:
+            transform = register(fixed, _image(atlas.image, atlas.spacing))
+        except RuntimeError:  # ITK's word for images too small, or too different, to be registered
+            continue
+        used += 1
         moved = _resample(atlas.image, atlas.spacing, fixed, transform)
         weight = (
             np.exp(SHARPNESS * local_similarity(image, moved, WINDOW * fine))
@@ -50,28 +72,25 @@ def carry(image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas],
         for c, one in enumerate(atlas.classes):
             carried = _resample(one, atlas.spacing, fixed, transform, 1.0 if _is_background(atlas, c) else 0.0)
             total[c] += weight * ndimage.gaussian_filter(carried, SMOOTHING * fine)
-    made: np.ndarray = total / weights
-    return made
+    made: np.ndarray = total / weights if used else np.full_like(total, np.nan)
+    return made, used
 
 
-def register(fixed: Any, moving: Any, threads: int = 1) -> Any:
-    """Return the transform from the points of the SimpleITK image ``fixed`` to their like in ``moving``.
-
-    The same for the same images and number of ``threads``.
-    """
+def register(fixed: Any, moving: Any) -> Any:
+    """Return the transform from the points of the SimpleITK image ``fixed`` to their like in ``moving``."""
     dimensions = fixed.GetDimension()
     fixed, moving = _smaller(fixed), _smaller(moving)
     affine = sitk.CenteredTransformInitializer(
         fixed, moving, sitk.AffineTransform(dimensions), sitk.CenteredTransformInitializerFilter.GEOMETRY
     )
-    method = _method(fixed, threads)
+    method = _method(fixed)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, AFFINE_STEPS, 0.7)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(affine, inPlace=True)
     method.Execute(fixed, moving)
     mesh = [min(MESH, max(1, size // 4)) for size in fixed.GetSize()]
     spline = sitk.BSplineTransformInitializer(fixed, mesh, order=3)
-    method = _method(fixed, threads)
+    method = _method(fixed)
     method.SetMovingInitialTransform(affine)
     method.SetOptimizerAsLBFGSB(1e-4, SPLINE_STEPS, maximumNumberOfFunctionEvaluations=EVALUATIONS)
     method.SetInitialTransform(spline, inPlace=True)
@@ -79,7 +98,7 @@ def register(fixed: Any, moving: Any, threads: int = 1) -> Any:
     return sitk.CompositeTransform([affine, spline])
 
 
-def _method(fixed: Any, threads: int) -> Any:
+def _method(fixed: Any) -> Any:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.RANDOM)
@@ -89,7 +108,6 @@ def _method(fixed: Any, threads: int) -> Any:
     method.SetShrinkFactorsPerLevel(factors)
     method.SetSmoothingSigmasPerLevel([2, 1])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetNumberOfThreads(threads)
     return method
 
 
@@ -97,7 +115,10 @@ def _smaller(image: Any) -> Any:
     """Return an image with about as many voxels as are registered, as isotropic as whole factors allow."""
     factors = [1] * image.GetDimension()
     while image.GetNumberOfPixels() / np.prod(factors) > VOXELS:
-        spacing = [s * f for s, f in zip(image.GetSpacing(), factors, strict=True)]
+        spacing = [s * f if size // (f + 1) >= LEAST else np.inf
+                   for s, f, size in zip(image.GetSpacing(), factors, image.GetSize(), strict=True)]  # fmt: skip
+        if not np.isfinite(min(spacing)):
+            break
         factors[int(np.argmin(spacing))] += 1
     return sitk.BinShrink(image, factors) if max(factors) > 1 else image
 

@@ -19,16 +19,17 @@ from nnunet_limited.data.pseudo_labels import PseudoLabels
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.overlay import show_image, show_labels
 from nnunet_limited.host.files import read_object, replacing, write_json
+from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
 from nnunet_limited.pseudo_labels.model import (
-    CHECKPOINT,
     ModelSource,
     Predictor,
     Said,
     dice,
     to_logits,
     to_scan,
+    trained,
 )
 from nnunet_limited.pseudo_labels.sources import (
     BoxSource,
@@ -46,8 +47,10 @@ from nnunet_limited.pseudo_labels.sources import (
     prompter_of,
 )
 from nnunet_limited.splits import Split
+from nnunet_limited.trainers.launch import TrainRequest
 
 CALIBRATION = "calibration.json"
+JUDGED = 8  # labelled cases that sources are calibrated on at the most, which are held in memory
 
 
 class Student:
@@ -55,7 +58,7 @@ class Student:
 
     def __init__(
         self,
-        results: Path,
+        model: TrainRequest,
         folds: Sequence[int | str],
         split: Split,
         regions: bool,
@@ -63,7 +66,8 @@ class Student:
         device: str,
     ) -> None:
         """Load the models of ``folds``; those of others when they are needed."""
-        self.about = About(f"student {results.name}")
+        results = model.results
+        self.about, self.model = About(f"student {results.name}"), model
         self.results, self.split, self.regions, self.settings, self.device = results, split, regions, settings, device
         self.known = {case for fold in folds for case in split.fold(fold).train}
         self.predictors: dict[int | None, Predictor] = {None: Predictor(results, list(folds), device)}
@@ -72,8 +76,11 @@ class Student:
         """Return a fold whose model has learnt labels of this set only, and not that of ``case``; None without one."""
         for number, fold in enumerate(self.split.folds):
             learnt = set(fold.train)
-            there = (self.results / f"fold_{number}" / CHECKPOINT).is_file()
-            if there and case not in learnt and learnt <= self.known:
+            if case not in learnt and learnt <= self.known:
+                try:
+                    trained(self.model, self.split, [number])
+                except LimitedError:  # not there, or of another split or other plans
+                    continue
                 return number
         return None
 
@@ -111,7 +118,13 @@ class Consensus(ModelSource):
                 f"--ask channel={self.settings.channel}: the images have {channels} channels, counted from 0; give "
                 "another one"
             )
-        assert self.prompters
+        for number, (spec, prompter) in enumerate(self.prompters.items()):
+            if prompter is not None:
+                self.settings.of(prompter.prompts)
+                if not number:
+                    raise LimitedError(
+                        f"--sources begins with {spec!r}, which has to be shown a guess; begin with student"
+                    )
 
     @cached_property
     def prompters(self) -> dict[str, Prompter | None]:
@@ -128,34 +141,54 @@ class Consensus(ModelSource):
         settings = self.settings.model_dump(mode="json")
         return {"source": "consensus", "sources": list(self.sources), "settings": settings, "prompters": about}
 
+    def told(self, labels: PseudoLabels) -> list[str]:
+        """Return what the labelled cases have taught, and whose models were asked."""
+        found = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
+        names = [name for name in self.model.dataset_json()["labels"] if name not in ("background", "ignore")]
+        where, need = labels.folder.name, f"a slice counts from an agreement of {found['agreement']:g}"
+        if found["dice"]:
+            dice = ", ".join(
+                f"{name} {np.mean([v for v in values if v is not None]):.3f}"
+                for name, values in found["dice"].items()
+                if any(v is not None for v in values)
+            )
+            lines = [f"{where}: on {found['cases']} labelled cases the mean Dice is {dice}; {need}"]
+        else:
+            lines = [f"{where}: fewer than two labelled cases could be judged by what has not learnt them; {need}"]
+        first = 0 if self.model.dataset_json().get("regions_class_order") else 1  # without the background
+        for source, channels in found["left_out"].items():
+            classes = ", ".join(names[channel - first] for channel in channels)
+            lines.append(f"{where}: {source} is left out for {classes}, where it hurt")
+        return lines + [str(About(**about)) for about in labels.origin["prompters"].values()]
+
     def labeller(
         self, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str
     ) -> Callable[[str, np.ndarray, dict[str, Any]], Said]:
         """Return the function that asks the sources; they are calibrated first."""
         manager = PlansManager(plans)
         panel = _Panel(self, manager, labels, split, plans, device)
-        trust = panel.trust(labels.folder / CALIBRATION)
+        trust = panel.trust(labels.folder / CALIBRATION, labels.hash)
 
         def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> Said:
             begin = time.perf_counter()
             scan = panel.scan(case, image, properties)
             opinions, seconds = panel.ask(scan)
-            axis = int(np.argmax(scan.spacing))
+            axis = coarsest_axis(scan.image.shape[1:], scan.spacing)
             fused = fuse(panel.votes(opinions), trust, panel.regions, axis)
             logits = to_logits(torch.from_numpy(fused.probability), panel.regions)
             label, probability = to_scan(logits, properties, manager, panel.configuration, panel.manager)
             sure = np.maximum(probability, 1 - probability).min(0) if panel.regions else probability.max(0)
             kept = from_network(fused.kept, properties, manager, True)
             picture(labels.folder / "pictures" / f"{case}.png", scan, fused, panel.regions, axis)
-            hard: np.ndarray = fused.probability > 0.5 if panel.regions else fused.probability[1:] > 0.5
-            seen = hard.any((0, *(a + 1 for a in range(3) if a != axis)))
+            first, across = 0 if panel.regions else 1, (0, *(a + 1 for a in range(3) if a != axis))
+            seen = np.any([(p[first:] > 0.5).any(across) for p in panel.votes(opinions).values()], axis=0)
             agreed = float(fused.agreement[seen].mean()) if seen.any() else 1.0
             about = {
                 "coverage": round(float(kept.mean()), 4),
                 "foreground_coverage": round(float(kept[label > 0].mean()), 4) if (label > 0).any() else None,
                 "agreement": round(agreed, 4),
                 "seconds": {**seconds, "total": round(time.perf_counter() - begin, 2)},
-                "sources": {name: {"reliability": o.reliability, **o.about} for name, o in opinions.items()},
+                "sources": {name: {"reliability": _number(o.reliability), **o.about} for name, o in opinions.items()},
             }
             return Said(label, np.where(kept, sure, 0.0), agreed, about)
 
@@ -185,7 +218,7 @@ class _Panel:
             elif spec.startswith("boxes:"):
                 self.sources[spec] = self.boxes(Path(spec.partition(":")[2]), wanted.model.dataset_json())
             elif spec == "student":
-                self.sources[spec] = Student(wanted.model.results, folds, split, self.regions, wanted.settings, device)
+                self.sources[spec] = Student(wanted.model, folds, split, self.regions, wanted.settings, device)
             else:
                 self.sources[spec] = find_source(spec, given)
 
@@ -207,9 +240,20 @@ class _Panel:
             elif guess is None and isinstance(source, PromptedSource):  # nobody can tell it where to look
                 said[name] = self.silence(scan)
             else:
-                said[name] = source(scan, guess)
+                said[name] = self.checked(name, source(scan, guess), scan)
             seconds[name] = round(time.perf_counter() - begin, 2)
         return said, seconds
+
+    def checked(self, name: str, opinion: Opinion, scan: Scan) -> Opinion:
+        """Return the opinion of a source; refuse one that is not on the grid of its scan."""
+        shape = np.shape(opinion.probability)
+        count = self.manager.num_segmentation_heads
+        if not getattr(self.sources[name], "is_hint", False) and shape != (count, *scan.image.shape[1:]):
+            raise LimitedError(
+                f"--sources {name}: its opinion of {scan.case!r} is of shape {shape}, not of "
+                f"{(count, *scan.image.shape[1:])}; correct it, or leave it out"
+            )
+        return opinion
 
     def votes(self, said: dict[str, Opinion]) -> dict[str, np.ndarray]:
         """Return the probabilities of the sources that have an opinion, and not just hints where to look."""
@@ -234,24 +278,29 @@ class _Panel:
         shape = [int(properties["shape_before_cropping"][axis]) for axis in self.plans_manager.transpose_backward]
         return Scan(case, image, self.spacing(properties), tuple(shape), properties)
 
-    def trust(self, file: Path) -> Trust:
-        """Return what the labelled cases teach of the sources, from ``file`` if that is there."""
-        if file.is_file():
-            found = read_object(file, "calibration", "delete its folder")
+    def trust(self, file: Path, origin: str) -> Trust:
+        """Return what the labelled cases teach of the sources, from ``file`` if it is of the same ``origin``."""
+        found = read_object(file, "calibration", "delete its folder") if file.is_file() else {}
+        if found.get("origin") == origin:
             left_out = {name: tuple(channels) for name, channels in found["left_out"].items()}
             return Trust(found["agreement"], left_out, found["dice"], found["cases"])
-        heard, axes = [], []
-        for one in self.labeled if len(self.labeled) > 1 else ():
+        heard = []
+        for one in self.labeled[:JUDGED] if len(self.labeled) > 1 else ():
             opinions, _ = self.ask(one.scan)
-            speak = {name: p for name, p in self.votes(opinions).items() if np.isfinite(p).any()}
-            if speak:
-                heard.append((one.classes, speak))
-                axes.append(int(np.argmax(one.scan.spacing)))
-        common = set.intersection(*(set(speak) for _, speak in heard)) if heard else set()
-        told = [(truth, {name: p for name, p in speak.items() if name in common}) for truth, speak in heard]
-        made = calibrate(told if common else [], self.regions, axes)
-        write_json(file, made.record())
+            heard.append((one, {name: p for name, p in self.votes(opinions).items() if np.isfinite(p).any()}))
+        spoken = [name for _, speak in heard for name in speak]
+        judged = [name for name in self.sources if spoken.count(name) > 1]
+        told = [(one, {name: speak[name] for name in judged}) for one, speak in heard if speak.keys() >= set(judged)]
+        axes = [coarsest_axis(one.scan.image.shape[1:], one.scan.spacing) for one, _ in told]
+        voters = [name for name, source in self.sources.items() if not getattr(source, "is_hint", False)]
+        cases = [(one.classes, speak) for one, speak in told] if judged else []
+        made = calibrate(cases, self.regions, axes, decide=judged == voters)
+        write_json(file, {"origin": origin, **made.record()})
         return made
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else round(float(value), 4)
 
 
 def picture(file: Path, scan: Scan, fused: Fused, regions: bool, axis: int) -> None:

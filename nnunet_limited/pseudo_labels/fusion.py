@@ -7,7 +7,7 @@ labelled cases, and what hurts there is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -28,7 +28,7 @@ class Trust:
 
     agreement: float = AGREEMENT
     left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    dice: dict[str, list[float]] = field(default_factory=dict)
+    dice: dict[str, list[float | None]] = field(default_factory=dict)
     cases: int = 0
 
     def record(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def fuse(sources: Probabilities, trust: Trust, regions: bool, axis: int) -> Fuse
 
     The first channel is the background, but with overlapping ``regions``. Slices lie across ``axis`` of the volume.
     """
-    heard = {name: _heard(p, trust.left_out.get(name, ())) for name, p in sources.items()}
+    heard = _heard(sources, trust.left_out, regions)
     mean = _mean(list(heard.values()), regions)
     hard = _hard(mean, regions)
     agreed = len(heard) > 1
@@ -85,42 +85,49 @@ def agreement(sources: Sequence[np.ndarray], regions: bool, axis: int) -> np.nda
     return np.where(count > 0, total / np.maximum(count, 1), 1.0)
 
 
-def calibrate(cases: Sequence[tuple[np.ndarray, Probabilities]], regions: bool, axes: Sequence[int]) -> Trust:
+def calibrate(
+    cases: Sequence[tuple[np.ndarray, Probabilities]], regions: bool, axes: Sequence[int], decide: bool = True
+) -> Trust:
     """Return what labelled cases teach: their truth as probabilities (c, *spatial), NaN where unknown, and the sources.
 
     A source is left out for a class where the mean Dice is better by more than a hundredth without it, tried for all
     combinations. Slices must agree as much as lets the kept ones have 0.9 of the mean Dice of whole cases. Nothing is
-    learnt from fewer than two cases.
+    learnt from fewer than two cases; without ``decide`` the Dice is told and nothing else.
     """
     if len(cases) < 2:
         return Trust(cases=len(cases))
     names = list(cases[0][1])
-    channels = range(0 if regions else 1, len(cases[0][0]))
-    scores = {"mean": _scores(cases, names, regions)} | {name: _scores(cases, [name], regions) for name in names}
+    first = 0 if regions else 1
+    channels = range(first, len(cases[0][0]))
+    combined = {
+        some: _scores(cases, some, regions) for n in range(1, len(names) + 1) for some in combinations(names, n)
+    }
+    every = tuple(names)
+    told = {"mean": combined[every]} | {name: combined[name,] for name in names}
+    trust = Trust(dice={name: [_rounded(d) for d in dice[first:]] for name, dice in told.items()}, cases=len(cases))
+    if not decide or len(names) < 2:
+        return trust
     left_out: dict[str, list[int]] = {}
     for c in channels:
-        best, chosen = scores["mean"][c], names
-        for size in range(len(names) - 1, 0, -1):
-            for some in combinations(names, size):
-                dice = _scores(cases, list(some), regions)[c]
-                if dice > best + HURTS:
-                    best, chosen = dice, list(some)
+        best, chosen = combined[every][c], every
+        for some in sorted(combined, key=len, reverse=True):
+            if combined[some][c] > best + HURTS:
+                best, chosen = combined[some][c], some
         for name in set(names) - set(chosen):
             left_out.setdefault(name, []).append(c)
-    trust = Trust(left_out={name: tuple(c) for name, c in sorted(left_out.items())})
-    slices = []
+    trust = replace(trust, left_out={name: tuple(c) for name, c in sorted(left_out.items())})
+    slices: list[tuple[float, float]] = []
+    wholes = []
     for (truth, sources), axis in zip(cases, axes, strict=True):
         fused = fuse(sources, trust, regions, axis)
+        wholes.append(_dice(fused.probability, truth, regions))
         dice = _slice_dice(fused.probability, truth, regions, axis)
         slices += [(a, d) for a, d in zip(fused.agreement, dice, strict=True) if np.isfinite(d)]
-    whole = float(np.nanmean([_dice(fuse(s, trust, regions, a).probability, t, regions)
-                              for (t, s), a in zip(cases, axes, strict=True)]))  # fmt: skip
-    return Trust(
-        _least_agreement(slices, 0.9 * whole),
-        trust.left_out,
-        {name: [round(float(d), 4) for d in dice[channels.start :]] for name, dice in scores.items()},
-        len(cases),
-    )
+    return replace(trust, agreement=_least_agreement(slices, 0.9 * float(np.nanmean(wholes))))
+
+
+def _rounded(dice: float) -> float | None:
+    return round(float(dice), 4) if np.isfinite(dice) else None
 
 
 def _least_agreement(slices: Sequence[tuple[float, float]], wanted: float) -> float:
@@ -132,11 +139,27 @@ def _least_agreement(slices: Sequence[tuple[float, float]], wanted: float) -> fl
     return AGREEMENT
 
 
-def _heard(p: np.ndarray, left_out: Sequence[int]) -> np.ndarray:
-    if not left_out:
-        return p
-    heard = p.astype(np.float32)
-    heard[list(left_out)] = np.nan
+def _heard(sources: Probabilities, left_out: Mapping[str, Sequence[int]], regions: bool) -> dict[str, np.ndarray]:
+    """Return the sources with NaN where they are not to be heard.
+
+    With regions a source is not heard of those that it is left out for. Otherwise it is not heard, of any class,
+    wherever it or the mean of all others sees a class that it is left out for: its background would speak against that.
+    """
+    heard = dict(sources)
+    for name, channels in left_out.items():
+        if name not in heard or len(heard) < 2:
+            continue
+        p = sources[name].astype(np.float32)
+        if regions:
+            p[list(channels)] = np.nan
+        elif len(channels) == len(p) - 1:
+            del heard[name]
+            continue
+        else:
+            others = _mean([other for key, other in sources.items() if key != name], regions)
+            there = np.isin(others.argmax(0), channels) | np.isin(np.nan_to_num(p).argmax(0), channels)
+            p[:, there] = np.nan
+        heard[name] = p
     return heard
 
 

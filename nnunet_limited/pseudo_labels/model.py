@@ -60,6 +60,10 @@ class ModelSource:
     def check_sources(self) -> None:
         """Raise LimitedError for what is wrong whatever the models are."""
 
+    def told(self, labels: PseudoLabels) -> list[str]:
+        """Return what there is to say of a set that has been made."""
+        return []
+
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, which may be begun; raise LimitedError for what cannot be made."""
         self.check_sources()

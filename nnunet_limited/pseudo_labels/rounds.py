@@ -60,7 +60,9 @@ def self_train(
         name = source.name
         for labels in source.check(list(folds)):
             log(f"pseudo-labels of {labels.folder.name}: {name}")
-            source.make(labels, device, partial(track, title=labels.folder.name))
+            made = source.make(labels, device, partial(track, title=labels.folder.name))
+            for line in source.told(made):
+                log(line)
         model = request.with_settings([*settings, f"pseudo_labels={name}"], None, None)
         results.append(crossvalidate(model, folds, log))
         previous = name

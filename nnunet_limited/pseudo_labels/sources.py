@@ -178,7 +178,8 @@ class AtlasSource:
             return Opinion(np.full(shape, np.nan, np.float32))
         shown = self.channel
         atlases = [Atlas(one.scan.image[shown], one.classes, one.scan.spacing) for one in others]
-        return Opinion(carry(scan.image[shown], scan.spacing, atlases), about={"atlases": len(others)})
+        made, used = carry(scan.image[shown], scan.spacing, atlases)
+        return Opinion(made, about={"atlases": used})
 
 
 class PromptedSource:
@@ -209,6 +210,8 @@ class PromptedSource:
         rng = np.random.default_rng(list(hashlib.sha256(scan.case.encode()).digest()[:8]))
         made = outline(self.prompter, scan.image[channel], foreground, scan.spacing, settings, rng)
         probability = with_background(made.probability, self.regions)
+        if not self.regions:  # it knows nothing of a class that it was not asked about, and says nothing against it
+            probability[:, ((foreground > 0.5) & ~np.isfinite(made.probability)).any(0)] = np.nan
         about = {"embeddings": made.embeddings, "prompts": made.prompts}
         return Opinion(probability, made.stability, about)
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.data.ignored import ignore_value
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.overlay import show_image, show_labels
 from nnunet_limited.host.dataset import Case, RawDataset
 from nnunet_limited.host.files import read_object, replacing, write_json
-from nnunet_limited.prompters.outlining import outline
+from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import Prompter
-from nnunet_limited.prompters.prompts import PromptSettings
+from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "box": {"kind": "box", "boxes": 1},
@@ -74,6 +75,10 @@ class ZeroShot:
 
     def check(self) -> list[str]:
         """Return the cases to do; refuse cases without label, and a folder with results of something else."""
+        if self.settings.axes != 1 or self.settings.kind is not None:
+            raise LimitedError(
+                "--ask: zero-shot tries all kinds of prompts, in slices across one axis; leave out kind and axes"
+            )
         for case in self.cases:
             if case not in self.dataset.cases or self.dataset.cases[case].label is None:
                 raise LimitedError(f"case {case!r} of {self.dataset.name} has no label to take prompts from")
@@ -90,10 +95,19 @@ class ZeroShot:
                 raise LimitedError(f"{file} is of another prompter or other settings; give another --out or delete it")
         return [case for case in self.cases if not (self.out / "cases" / f"{case}.json").is_file()]
 
+    def _load(self, load: Callable[[], Prompter]) -> Prompter:
+        """Return the prompter; refuse one with other weights than those of the results that are there."""
+        prompter = load()
+        for case in self.cases:
+            file = self.out / "cases" / f"{case}.json"
+            if file.is_file() and read_object(file, "result", "delete it")["about"]["hash"] != prompter.about.hash:
+                raise LimitedError(f"{file} is of other weights than {self.prompter}; give another --out or delete it")
+        return prompter
+
     def run(self, load: Callable[[], Prompter], track: Callable[[list[str]], Iterable[str]]) -> list[dict[str, Any]]:
         """Return what is known of each case after those that are missing are done."""
         missing = self.check()
-        prompter = load() if missing else None
+        prompter = self._load(load) if missing else None
         for case in track(missing):
             assert prompter is not None
             write_json(self.out / "cases" / f"{case}.json", self._ask(self.dataset.cases[case], prompter))
@@ -103,10 +117,16 @@ class ZeroShot:
         reader = self.dataset.reader()()
         image, about = reader.read_images([str(file) for file in case.images])
         label = reader.read_seg(str(case.label))[0][0]
+        ignore = ignore_value(self.dataset.dataset_json)
+        if ignore is not None and (label == ignore).any():
+            raise LimitedError(
+                f"{case.label} is annotated in part, and objects cut in two are no prompts; take cases of a --split "
+                "that are annotated throughout, or fewer --cases"
+            )
         names = {n: v for n, v in self.dataset.dataset_json["labels"].items() if n not in ("background", "ignore")}
         masks = np.stack([np.isin(label, value) for value in names.values()])
         spacing = [float(step) for step in about["spacing"]]
-        axis = int(np.argmax(spacing))
+        axis = coarsest_axis(masks.shape[1:], spacing)
         seen = np.flatnonzero(masks.any((0, *(a + 1 for a in range(3) if a != axis))))[:: self.every]
         if prompter.ndim == 2:
             masks = np.where(_along(np.isin(np.arange(masks.shape[axis + 1]), seen), axis + 1), masks, False)
@@ -114,9 +134,7 @@ class ZeroShot:
         made: dict[str, Any] = {}
         answers = {}
         for name, changes in PROMPTS.items():
-            if (name == "point" and "point" not in prompter.prompts) or (
-                name == "box, then points" and not {"point", "box"} <= prompter.prompts
-            ):
+            if not NEEDS[changes["kind"]] <= prompter.prompts:
                 continue
             settings = self.settings.model_copy(update=changes)
             rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.metrics import METRICS
 from nnunet_limited.host.dataset import RawDataset, images_by_case, nnunet_folder
+from nnunet_limited.pseudo_labels.sources import check_sources
 from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
 from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.make import grouped
@@ -250,6 +252,11 @@ def method_problems(method: Method) -> Iterator[str]:
         yield str(error)
     if method.sources is not None and "pseudo_labels" not in trainer.Config.model_fields:
         yield f"method {method.name!r}: {method.trainer} learns from no sources; leave them out"
+    if method.sources is not None:
+        try:
+            check_sources(os.path.expandvars(method.sources).split(","))
+        except LimitedError as error:
+            yield f"method {method.name!r}: {error}"
     if method.ask and method.sources is None:
         yield f"method {method.name!r}: ask is for sources; give some, or leave it out"
     if method.teacher is not None:
