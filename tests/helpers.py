@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from shapes import TINY_SAM
 from torch.nn import functional
 
 from nnunet_limited.annotations.annotation import box_codes
@@ -41,7 +42,12 @@ SHORT = {
     "save_every": 100,
     "seed": 7,
 }
-FROM_START = {"start_fraction": 0.0, "rampup_fraction": 0.0}
+FROM_START = {
+    "start_fraction": 0.0,
+    "rampup_fraction": 0.0,
+    "prompter": f"sam:{TINY_SAM}",  # where a method asks one
+    "prompter_every": 1,
+}
 LABELS = {"background": 0, "disc": 1, "core": 2}
 
 

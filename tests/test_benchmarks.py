@@ -12,18 +12,15 @@ import pytest
 import sparse_labels
 from helpers import DATASET, FROM_START, assert_same
 from semi_supervised import COLUMNS, SUPERVISED, check_setup, read_rows, summarise, write
-from shapes import TINY_SAM
 from step_time import Bench
 
 from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
-
-PROMPTS = {"prompter": f"sam:{TINY_SAM}", "prompter_every": 1}
 
 
 @pytest.mark.parametrize("trainer", [name for name in trainer_names() if learns_without_label(name)])
 def test_a_step_comes_apart_into_its_passes(workspaces, trainer: str) -> None:
     workspace = workspaces("2d")
-    bench = Bench(trainer, DATASET, "2d", workspace.configure("parts", **FROM_START, **PROMPTS), "cpu")
+    bench = Bench(trainer, DATASET, "2d", workspace.configure("parts", **FROM_START), "cpu")
     bench.prepare_parts()
     for part in (bench.labelled, bench.without_gradient, bench.unlabelled, bench.update, bench.step):
         part()

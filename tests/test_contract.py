@@ -14,7 +14,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
-from shapes import TINY_SAM
 
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import RandomStream
@@ -30,7 +29,7 @@ TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name 
 
 def settings_for(**settings) -> dict:
     """Settings that a run of any trainer may be given: the unsupervised loss from the first step on."""
-    return {**FROM_START, "prompter": f"sam:{TINY_SAM}", "prompter_every": 1, **settings}
+    return {**FROM_START, **settings}
 
 
 def run(workspace: Workspace, trainer: str, name: str, fold: int | str = 0, **settings):

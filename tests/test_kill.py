@@ -92,7 +92,7 @@ def train_together(rank: int, root: str, variant: str, plans: str, variables: di
 @pytest.mark.parametrize("variant", ["2d", "3d"])
 def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path, variant: str) -> None:
     workspace = workspaces(variant)
-    plans = workspace.configure("ddp", start_fraction=0.2, rampup_fraction=0.0)  # the first two of the steps without
+    plans = workspace.configure("ddp", **{**FROM_START, "start_fraction": 0.2})  # the first two of the steps without
     variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
     mp.spawn(train_together, (str(workspace.root), variant, plans, variables, str(tmp_path)), nprocs=2)
     for name in together(variant):
