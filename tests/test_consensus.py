@@ -238,6 +238,34 @@ def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.Mon
     assert one["sources"]["mine:tiny"]["prompts"] > 0
 
 
+def test_entry_points_of_other_packages(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompter gets what follows the colon and the device, a source what it may know."""
+    asked: list[Any] = []
+
+    def prompter(weights: str, device: str) -> Any:
+        asked.append((weights, device))
+        return find_prompter(f"sam:{TINY_SAM}")
+
+    def source(given: Given) -> AtlasSource:
+        asked.append(given.device)
+        return AtlasSource(given)
+
+    def entries(group: str) -> list[Any]:
+        found = {"nnunet_limited.prompters": ("theirs", prompter), "nnunet_limited.label_sources": ("maps", source)}
+        name, function = found[group]
+        return [SimpleNamespace(name=name, load=lambda: function)]
+
+    for module in ("prompters.prompter", "pseudo_labels.sources"):
+        monkeypatch.setattr(f"nnunet_limited.{module}.entry_points", entries)
+    workspace = workspaces("2d")
+    plans = trained(workspace, 0)
+    assert make(workspace, plans, "-f", "0", name="entries", sources="maps,theirs:here") == 0
+    assert asked == [("here", "cpu"), "cpu"]
+    one = next(iter(labels_of(workspace, "entries").cases.values()))
+    assert one["sources"]["maps"]["atlases"] == 3
+    assert one["sources"]["theirs:here"]["prompts"] > 0
+
+
 def test_two_rounds_of_training_and_labelling(workspaces, capfd: pytest.CaptureFixture[str]) -> None:
     workspace = workspaces("one_labeled").activate("rounds_of_sources")
     plans = workspace.configure("two", **FROM_START, num_iterations_per_epoch=3, num_epochs=1)
