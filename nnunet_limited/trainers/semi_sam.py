@@ -51,19 +51,19 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
         if find_prompter(config.prompter).ndim != 2:
             raise LimitedError(f"prompter={config.prompter} outlines volumes; give one for slices, e.g. sam:FOLDER")
 
-    def initialize(self) -> None:
-        """Load the promptable model too; refuse another one than the run has begun with."""
-        super().initialize()
-        if self.config.prompter is None:
-            return  # to predict with, it is not needed
+    def on_train_start(self) -> None:
+        """Load the promptable model, which only training needs; refuse another one than the run has begun with."""
+        self.check_unlabeled(self.run, self.config, self.plans_manager.plans["dataset_name"])
         self.prompter = find_prompter(self.config.prompter, self.device.type)
         self.print_to_log_file(f"Prompts go to {self.prompter.about}")
-        if self.config.prompter_channel >= self.num_input_channels:
+        channels = len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+        if self.config.prompter_channel >= channels:
             raise LimitedError(
-                f"prompter_channel={self.config.prompter_channel}, but images have {self.num_input_channels} channels, "
-                "counted from 0; give another one"
+                f"prompter_channel={self.config.prompter_channel}, but images have {channels} channels, from 0 on; "
+                "give another one"
             )
         self.run.learns_from("prompter", self.prompter.about.hash)
+        super().on_train_start()
 
     @property
     def prompter_weight(self) -> float:
