@@ -7,7 +7,7 @@ import torch
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import scores
 from nnunet_limited.queries.regions import Granularity, Grid, Region
-from nnunet_limited.queries.scoring import middles
+from nnunet_limited.queries.scoring import middles, outlines_in
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
 
@@ -131,6 +131,24 @@ def test_voxels_count_for_the_region_whose_middle_is_nearest() -> None:
     solid = np.ones((9, 14), int)
     border = middles(solid, [1], Grid((0, 0), solid.shape), windows)["border"]
     assert border.sum() == 9 * 14 - 7 * 12
+
+
+def test_outlines_are_those_of_each_plane_and_a_look_at_an_empty_one() -> None:
+    label = np.zeros((6, 8, 8), int)
+    label[1:3, 2:4, 2:4], label[2, 5:7, 5:7] = 1, 2
+    masks, grid = [label == value for value in (1, 2)], Grid((0.0,) * 3, (6.0, 8.0, 8.0))
+    whole = Granularity("patch", size=(6, 8, 8)).windows([6, 8, 8], [1, 1, 1], "a")
+    assert outlines_in(masks, grid, whole, 0).tolist() == [1 + 1 + 2 + 1 + 1 + 1]
+    quarters = Granularity("patch", size=(3, 4, 4)).windows([6, 8, 8], [1, 1, 1], "a")
+    found = dict(
+        zip([region.start for region in quarters.regions("a")], outlines_in(masks, grid, quarters, 0), strict=True)
+    )
+    assert found[0, 0, 0] == 3
+    assert found[0, 4, 4] == 3
+    assert found[3, 0, 0] == 3
+    high = Grid((2.0, 0.0, 0.0), (8.0, 8.0, 8.0))  # the scan has two planes more, which were cropped
+    whole = Granularity("patch", size=(8, 8, 8)).windows([8, 8, 8], [1, 1, 1], "a")
+    assert outlines_in(masks, high, whole, 0).tolist() == [7 + 2]
 
 
 def test_sums_on_any_grid_are_not_negative_and_nothing_comes_from_nothing() -> None:

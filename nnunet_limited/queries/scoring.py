@@ -84,7 +84,7 @@ def summarise(
         made["score_disagreement"] = scores.disagreement(prediction.labels, values, total)
     made |= middles(prediction.label, values, grid, windows)
     masks = [prediction.label == value for value in values]
-    made["minutes"] = _outlines(masks, grid, windows, plane_axis) * seconds / 60
+    made["minutes"] = outlines_in(masks, grid, windows, plane_axis) * seconds / 60
     if signature:
         made[f"features_{SIGNATURE}"] = _signature(mean, total, regions)
     return made
@@ -98,18 +98,20 @@ def middles(label: np.ndarray, values: list[int], grid: Grid, windows: Windows) 
     return {name: np.stack(one, axis=1) for name, one in zip(("foreground", "border"), counted, strict=True)}
 
 
-def _outlines(masks: list[np.ndarray], grid: Grid, windows: Windows, axis: int) -> np.ndarray:
-    """Return how many outlines there are to draw in each window (n,): of each class in each plane, and at least one."""
+def outlines_in(masks: list[np.ndarray], grid: Grid, windows: Windows, axis: int) -> np.ndarray:
+    """Return how many outlines there are to draw in each window (n,): of each class in each plane.
+
+    A plane without any counts for one, as do planes outside of the map.
+    """
     planes = masks[0].shape[axis]
     edges = np.linspace(grid.lower[axis], grid.upper[axis], planes + 1)
     bounds = windows.bounds
     along, bounds[axis] = bounds[axis], (edges[:-1], edges[1:])
     line = Grid((grid.lower[axis],), (grid.upper[axis],))
-    drawn: Any = 0.0
-    for mask in masks:
-        seen = grid.sums(mask, bounds) >= 0.5
-        drawn = drawn + np.moveaxis(line.sums(np.moveaxis(seen, axis, -1), [along]), -1, axis)
-    return np.maximum(drawn, windows.size[axis]).reshape(len(windows))
+    drawn = np.maximum(np.sum([grid.sums(mask, bounds) >= 0.5 for mask in masks], axis=0), 1)
+    missing = windows.size[axis] - line.sums(np.ones(planes), [along])
+    inside = line.sums(np.moveaxis(drawn, axis, -1), [along])
+    return np.moveaxis(inside + missing, -1, axis).reshape(len(windows))
 
 
 def _signature(mean: torch.Tensor, total: Any, regions: bool) -> np.ndarray:
