@@ -41,6 +41,17 @@ def test_the_mean_and_where_it_is_kept() -> None:
     assert np.array_equal(gone.probability, a)
 
 
+def test_slices_that_agree_too_little_are_open() -> None:
+    first = np.array([[[1, 1, 0], [1, 0, 0]]], np.float32)[..., None]
+    second = np.array([[[1, 0, 0], [1, 0, 0]]], np.float32)[..., None]
+    sources = {"a": np.concatenate([1 - first, first]), "b": np.concatenate([1 - second, second])}
+    for axis in (0, 1):
+        turned = {name: p.swapaxes(1, axis + 1) for name, p in sources.items()}
+        kept = {limit: fuse(turned, Trust(agreement=limit), False, axis).kept.swapaxes(0, axis) for limit in (0.5, 0.6)}
+        assert kept[0.5][..., 0].tolist() == [[True, False, True], [True, True, True]]
+        assert kept[0.6][..., 0].tolist() == [[False, False, False], [True, True, True]]
+
+
 def test_nobody_says_anything() -> None:
     silent = np.full((3, 2, 1, 1), NAN, np.float32)
     fused = fuse({"a": silent, "b": silent}, Trust(), False, 0)
