@@ -133,7 +133,8 @@ def test_calibration_of_the_agreement() -> None:
     assert alike.agreement == 0  # nothing to tell the slices by
     unknown = truth.copy()
     unknown[:, 5:] = NAN  # not annotated, so nothing is wrong there
-    assert calibrate([(unknown, {"a": right, "b": wrong})] * 2, False, [0, 0]).left_out == {}
+    partly = calibrate([(unknown, {"a": right, "b": wrong})] * 2, False, [0, 0])
+    assert (partly.left_out, partly.dice["a"], partly.dice["b"]) == ({}, [1.0], [1.0])
 
 
 def test_small_parts_are_dropped() -> None:
