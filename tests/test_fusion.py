@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from shapes import ellipsoid, overlap, seen
 
 from nnunet_limited.prompters.outlining import with_background
@@ -177,17 +178,40 @@ def test_labels_are_carried_by_registration(shape: tuple[int, ...], thick: float
         np.testing.assert_allclose(two[0, 0][10:-10, 10:-10], 0.5, atol=1e-3)  # alike, and contradict each other
 
 
+def test_registration_bends() -> None:
+    """A straight band is carried onto a wavy one, which no affine transform can do."""
+    rows, columns = np.indices((60, 64))
+    straight, wavy = (abs(columns - 32 - shift) < 7 for shift in (0, 5 * np.sin(rows / 60 * 2 * np.pi)))
+    atlas = Atlas(seen(straight, 1)[None], np.stack([~straight, straight])[:, None].astype(np.float32), (1.0, 1.0, 1.0))
+    made, _ = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas])
+    assert overlap(straight, wavy) < 0.8
+    assert overlap(made[1, 0] > 0.5, wavy) > 0.9
+
+
 def test_what_cannot_be_registered_is_no_atlas() -> None:
     thin, thick = np.zeros((2, 20, 20)), seen(ellipsoid((9, 20, 20), (4, 10, 10), (3, 6, 6)))
     atlas = Atlas(thick, np.stack([thick < 0.6, thick > 0.6]).astype(np.float32), (1.0, 1.0, 1.0))
     made, used = carry(thin, (1.0, 1.0, 1.0), [atlas])
     assert used == 0
     assert np.isnan(made).all()
-    wide = np.random.default_rng(0).normal(size=(5, 300, 300))
-    made, used = carry(
-        wide, (1.0, 1.0, 1.0), [Atlas(wide, np.stack([wide < 0, wide > 0]).astype(np.float32), (1.0,) * 3)]
-    )
-    assert used == 1
+    wide = np.random.default_rng(0).normal(size=(5, 300, 300))  # too large, but not across its slices
+    fine = (0.5, 1.0, 1.0)
+    assert carry(wide, fine, [Atlas(wide, np.stack([wide < 0, wide > 0]).astype(np.float32), fine)])[1] == 1
+
+
+def test_registration_is_left_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads
+    before, used = threads(), []
+
+    def register(*_: object) -> object:
+        used.append(threads())
+        return sitk.Transform(3, sitk.sitkIdentity)
+
+    monkeypatch.setattr("nnunet_limited.pseudo_labels.atlas.register", register)
+    image = np.zeros((4, 5, 6))
+    carry(image, (1.0, 1.0, 1.0), [Atlas(image, np.stack([image < 1, image > 1]).astype(np.float32), (1.0, 1.0, 1.0))])
+    assert used == [1]
+    assert threads() == before
 
 
 def test_what_looks_alike_counts_more() -> None:
