@@ -225,7 +225,7 @@ def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.Mon
         assert len(given.labeled) == 3
         return Bright()
 
-    bright.is_label_source = True  # type: ignore[attr-defined]
+    bright.is_label_source = True
     module: Any = SimpleNamespace(bright=bright, tiny=lambda: find_prompter(f"sam:{TINY_SAM}"))
     monkeypatch.setitem(sys.modules, "mine", module)
     assert make(workspace, plans, "-f", "0", name="own", sources="mine:bright,mine:tiny") == 0

@@ -82,6 +82,7 @@ def test_hidden_labels_change_nothing(workspaces, tmp_path: Path, variant: str, 
 # ---- 2. with weight 0 a trainer is the host's ------------------------------------------------------------------------
 
 
+KINDS = ["2d", "3d", "two_channels", "regions", "ignore", "anisotropic"]
 STOCK_RUNS: dict[str, tuple[dict, list[torch.Tensor]]] = {}
 
 
@@ -92,9 +93,6 @@ def stock_run(variant: str, ours) -> tuple[dict, list[torch.Tensor]]:
         stock.run_training()
         STOCK_RUNS[variant] = losses(stock), weights(stock.network)
     return STOCK_RUNS[variant]
-
-
-KINDS = ["2d", "3d", "two_channels", "regions", "ignore", "anisotropic"]
 
 
 # Every trainer in the first kinds; in the others the base's, whose labelled part all of them share.

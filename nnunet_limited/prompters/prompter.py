@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,7 +36,6 @@ class About:
         return f"{self.name}: licence of the code {self.code_licence}, of the weights {self.weights_licence}"
 
 
-@runtime_checkable
 class Prompter(Protocol):
     """A promptable model; ``ndim`` is 2 for slices or 3 for volumes, ``prompts`` some of box, point and mask."""
 

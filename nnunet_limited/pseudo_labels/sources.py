@@ -140,19 +140,18 @@ class BoxSource:
         rows = self.rows.get(scan.case, [])
         if not rows:
             return Opinion(made)
-        shape = list(scan.shape)
-        for c in range(self.count):
-            mask = np.zeros(shape, np.int8)
-            for row in rows:
-                start, stop = (np.array([int(row[f"{axis}{end}"]) for axis in "zyx"]) for end in "01")
-                if (start < 0).any() or (stop >= shape).any() or (start > stop).any():
-                    raise LimitedError(
-                        f"{row['where']}: the box from {start[::-1].tolist()} to {stop[::-1].tolist()} is not inside "
-                        f"the scan of {shape[::-1]} voxels, or its ends are swapped; correct it"
-                    )
-                if c in row["channels"]:
-                    mask[tuple(slice(a, b + 1) for a, b in zip(start, stop, strict=True))] = 1
-            made[c] = self.to_network(mask, scan) > 0
+        masks = np.zeros((self.count, *scan.shape), np.int8)
+        for row in rows:
+            start, stop = (np.array([int(row[f"{axis}{end}"]) for axis in "zyx"]) for end in "01")
+            if (start < 0).any() or (stop >= scan.shape).any() or (start > stop).any():
+                raise LimitedError(
+                    f"{row['where']}: the box from {start[::-1].tolist()} to {stop[::-1].tolist()} is not inside "
+                    f"the scan of {list(scan.shape[::-1])} voxels, or its ends are swapped; correct it"
+                )
+            inside = tuple(slice(a, b + 1) for a, b in zip(start, stop, strict=True))
+            for c in row["channels"]:
+                masks[c][inside] = 1
+        made[:] = [self.to_network(mask, scan) > 0 for mask in masks]
         return Opinion(made, about={"boxes": len(rows)})
 
 
@@ -196,19 +195,13 @@ class PromptedSource:
             raise LimitedError(
                 "a promptable model needs a source before it that says where to look, e.g. student,atlas"
             )
-        channel = self.settings.channel
-        if channel >= len(scan.image):
-            raise LimitedError(
-                f"case {scan.case!r} has {len(scan.image)} channels, counted from 0; there is no {channel}"
-            )
         shown = cleaned(guess, self.regions, self.settings.clean)
         return self.outline(scan, shown if self.regions else shown[1:], self.settings)
 
     def outline(self, scan: Scan, foreground: np.ndarray, settings: PromptSettings) -> Opinion:
         """Return its outlines of masks (c, *spatial) of the foreground classes."""
-        channel = settings.channel
         rng = np.random.default_rng(list(hashlib.sha256(scan.case.encode()).digest()[:8]))
-        made = outline(self.prompter, scan.image[channel], foreground, scan.spacing, settings, rng)
+        made = outline(self.prompter, scan.image[settings.channel], foreground, scan.spacing, settings, rng)
         probability = with_background(made.probability, self.regions)
         if not self.regions:  # it knows nothing of a class that it was not asked about, and says nothing against it
             probability[:, ((foreground > 0.5) & ~np.isfinite(made.probability)).any(0)] = np.nan

@@ -44,26 +44,26 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
-        """Refuse a run without a promptable model."""
+        """Refuse a run without a promptable model, or with another one than it has begun with."""
         super().check_unlabeled(run, config, dataset_name)
         if config.prompter is None:
             raise LimitedError(f"{cls.__name__} needs a promptable model; give e.g. --set prompter=sam:FOLDER")
-        if find_prompter(config.prompter).ndim != 2:
+        prompter = find_prompter(config.prompter)
+        if prompter.ndim != 2:
             raise LimitedError(f"prompter={config.prompter} outlines volumes; give one for slices, e.g. sam:FOLDER")
+        run.learns_from("prompter", prompter.about.hash)
 
     def on_train_start(self) -> None:
-        """Load the promptable model, which only training needs; refuse another one than the run has begun with."""
-        self.check_unlabeled(self.run, self.config, self.plans_manager.plans["dataset_name"])
-        self.prompter = find_prompter(self.config.prompter, self.device.type)
-        self.print_to_log_file(f"Prompts go to {self.prompter.about}")
+        """Load the promptable model, which only training needs."""
         channels = len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
         if self.config.prompter_channel >= channels:
             raise LimitedError(
                 f"prompter_channel={self.config.prompter_channel}, but images have {channels} channels, from 0 on; "
                 "give another one"
             )
-        self.run.learns_from("prompter", self.prompter.about.hash)
         super().on_train_start()
+        self.prompter = find_prompter(self.config.prompter, self.device.type)
+        self.print_to_log_file(f"Prompts go to {self.prompter.about}")
 
     @property
     def prompter_weight(self) -> float:
