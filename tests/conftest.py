@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["nnUNet_n_proc_DA"] = "0"
 os.environ["nnUNet_def_n_proc"] = "1"
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable on a GPU
 
 import multiprocessing
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FROM_START, VARIANTS, Workspace, make_workspace
+from helpers import DEVICE, FROM_START, VARIANTS, Workspace, make_workspace
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from rounds import TRAINER, resampled
 
@@ -25,6 +26,9 @@ from nnunet_limited.host.files import one_at_a_time
 from nnunet_limited.trainers.logger import LimitedLogger
 
 torch.set_num_threads(1)
+if DEVICE.type == "cuda":  # the host compiles networks there, for minutes, and takes the fastest convolutions
+    os.environ["nnUNet_compile"] = "false"
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 # The host starts a pool of fresh processes for every export and preprocessing; each imports torch for seconds. Fork
 # them from a process that has imported it once.

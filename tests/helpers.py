@@ -34,6 +34,7 @@ from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.trainers.split_trainer import HOST_SETTINGS
 
 DATASET = "Dataset990_Blobs"
+DEVICE = torch.device(os.environ.get("NNUNET_LIMITED_TEST_DEVICE", "cpu"))
 # A run of a few steps. The unsupervised loss takes part from the first step unless a test says otherwise.
 SHORT = {
     "num_epochs": 2,
@@ -199,9 +200,7 @@ class Workspace:
 
     def trainer(self, trainer: str, plans: str, fold: int | str = 0, resume: bool = False) -> Any:
         """Return a trainer as the host's command would make it."""
-        made = get_trainer_from_args(
-            DATASET, self.variant.configuration, fold, trainer, plans, resume, torch.device("cpu")
-        )
+        made = get_trainer_from_args(DATASET, self.variant.configuration, fold, trainer, plans, resume, DEVICE)
         maybe_load_checkpoint(made, resume, False)
         return made
 
@@ -236,7 +235,7 @@ class Stock(nnUNetTrainer):
     def like(cls, limited: Any) -> Stock:
         """Return the host's trainer for what the trainer ``limited`` of ours is asked to train."""
         plans = copy.deepcopy({**limited.plans_manager.plans, "continue_training": False})
-        made = cls(plans, limited.configuration_name, limited.fold, limited.dataset_json, torch.device("cpu"))
+        made = cls(plans, limited.configuration_name, limited.fold, limited.dataset_json, DEVICE)
         made.run_fold, made.run_config = limited.run.fold, limited.config
         for name in HOST_SETTINGS:
             setattr(made, name, getattr(limited.config, name))
@@ -284,7 +283,7 @@ def assert_same(a, b) -> None:
         for x, y in zip(a, b, strict=True):
             assert_same(x, y)
     elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
+        assert torch.equal(a.cpu(), b.cpu())
     elif isinstance(a, np.ndarray):
         assert np.array_equal(a, b)
     else:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
+from helpers import DATASET, DEVICE, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
 
 from nnunet_limited import trainers
-from nnunet_limited.data.random_state import RandomStream
+from nnunet_limited.data.random_state import seed_everything
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
 from nnunet_limited.trainers.checkpoint import KEY
@@ -196,8 +196,8 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
         heads = output if isinstance(output, (list, tuple)) else [output]
         if heads[0].shape[2:] != mask.shape[2:]:
             return output  # a discriminator's
-        noise = torch.where(mask[: len(heads[0])], 0.0, 50.0 * torch.randn(heads[0].shape, generator=generator))
-        spoiled = heads[0] + noise
+        noise = torch.where(mask[: len(heads[0])].cpu(), 0.0, 50.0 * torch.randn(heads[0].shape, generator=generator))
+        spoiled = heads[0] + noise.to(mask.device)
         spoiled.retain_grad() if spoiled.requires_grad else None
         recorded.append(spoiled)
         return [spoiled, *heads[1:]]
@@ -209,8 +209,8 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
         generator = torch.Generator().manual_seed(seed)
         recorded.clear()
         made.optimizer.zero_grad(set_to_none=True)
-        with RandomStream((0,)).active():
-            loss = made.unsupervised_loss(crops._replace(inside=mask, mask=mask, label=label)).loss
+        seed_everything(0)
+        loss = made.unsupervised_loss(crops._replace(inside=mask, mask=mask, label=label)).loss
         loss.backward()
         values.append(loss.item())
         for output in recorded:
@@ -320,7 +320,7 @@ def test_validation_equals_val_and_prediction(workspaces, tmp_path: Path, traine
     again.perform_actual_validation()
     assert json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"] == summary
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(device=DEVICE, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(folder.parent), (0,))
     images = workspace.root / "raw" / DATASET / "imagesTr"
     for case in made.run.fold.val:
