@@ -9,11 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import blosc2
+import helpers
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, DEVICE, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
+from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
 
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import seed_everything
@@ -262,17 +263,16 @@ def test_resumed_equals_never_stopped(workspaces, monkeypatch, trainer: str, var
 
     logs = [t.logger.local_logger.my_fantastic_logging for t in (second, whole)]
     for key in logs[0].keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
-        np.testing.assert_array_equal(logs[0][key], logs[1][key], err_msg=key)
+        np.testing.assert_allclose(logs[0][key], logs[1][key], *helpers.TOLERANCES, err_msg=key)
     assert second.iteration == whole.iteration
     files = [Path(t.output_folder) / "checkpoint_final.pth" for t in (second, whole)]
     a, b = (torch.load(file, weights_only=False) for file in files)
     assert_same(a["network_weights"], b["network_weights"])
     assert_same(a["optimizer_state"], b["optimizer_state"])
     assert_same(a[KEY]["networks"], b[KEY]["networks"])
-    assert_same(a[KEY]["random_state"], b[KEY]["random_state"])
-    assert_same(a[KEY]["streams"], b[KEY]["streams"])
-    assert_same(a[KEY]["optimizers"], b[KEY]["optimizers"])
-    assert a["_best_ema"] == b["_best_ema"]
+    for part in ("random_state", "streams", "optimizers"):
+        assert_same(a[KEY][part], b[KEY][part])
+    assert a["_best_ema"] == pytest.approx(b["_best_ema"], *helpers.TOLERANCES)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS_OF_THE_BASE)  # that a run can be repeated is in the test above for all
@@ -320,7 +320,7 @@ def test_validation_equals_val_and_prediction(workspaces, tmp_path: Path, traine
     again.perform_actual_validation()
     assert json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"] == summary
 
-    predictor = nnUNetPredictor(device=DEVICE, allow_tqdm=False)
+    predictor = nnUNetPredictor(device=helpers.DEVICE, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(folder.parent), (0,))
     images = workspace.root / "raw" / DATASET / "imagesTr"
     for case in made.run.fold.val:
