@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import version
 
 from nnunet_limited.errors import LimitedError
 
@@ -12,3 +13,17 @@ def need(extra: str, what: str, *modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise LimitedError(f"{what} needs {module}, which is not installed; pip install 'nnunet-limited[{extra}]'")
+
+
+def need_transformers(what: str) -> None:
+    """Raise LimitedError without transformers, and for releases with which nnU-Net finds no trainer any more.
+
+    Those put modules into ``sys.modules`` that import others when they are looked at, and nnU-Net looks at all of them.
+    """
+    need("sam", what, "transformers")
+    found = version("transformers")
+    if (5, 4) <= tuple(int(part) for part in found.split(".")[:2]) < (5, 21):
+        raise LimitedError(
+            f"{what}: with transformers {found} nnU-Net does not find its trainers; pip install 'nnunet-limited[sam]', "
+            "which takes another release"
+        )

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.extras import need
+from nnunet_limited.host.extras import need, need_transformers
 from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights, stated_licence
 
@@ -142,7 +142,8 @@ class StretchedSam(HFSam):
 
 def load_sam(weights: str, device: str) -> HFSam:
     """Return the model in a folder of transformers, or of a hub id that has been downloaded before."""
-    need("sam", f"sam:{weights}", "transformers", "safetensors")
+    need_transformers(f"sam:{weights}")
+    need("sam", f"sam:{weights}", "safetensors")
     get = "give a folder that 'hf download ID --local-dir FOLDER' has made, with config.json and model.safetensors"
     folder = read_folder(str(_cached(weights, get)), ("config.json", WEIGHTS), get)
     with reading_weights(folder / "config.json", get):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.extras import need
+from nnunet_limited.host.extras import need, need_transformers
 from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.hf_sam import IMAGENET, HFSam
 from nnunet_limited.prompters.prompter import NOT_STATED, About, reading_weights
@@ -96,7 +96,8 @@ class TinyViTSam(HFSam):
 
 def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
     """Return the model of a checkpoint of MobileSAM or LiteMedSAM."""
-    need("sam", f"tiny-vit:{weights}", "transformers", "timm")
+    need_transformers(f"tiny-vit:{weights}")
+    need("sam", f"tiny-vit:{weights}", "timm")
     from transformers import SamConfig, SamModel, SamPromptEncoderConfig
 
     file, get = Path(weights), "get mobile_sam.pt or lite_medsam.pth with scripts/fetch_sam_weights.py"
