@@ -203,9 +203,8 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
         (f"{case},{name},a,{y0},{z0},{x0},{y1},{z1}", "not a number"),
     ):
         file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", wrong]))
-        (empty,) = wanted.check([0])
         with pytest.raises(LimitedError, match=told):
-            wanted.make(empty, "cpu", lambda cases: cases)
+            wanted.make(wanted.check([0])[0], "cpu", lambda cases: cases)
 
 
 def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,10 +309,26 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
     assert all(guess.shape[1] <= 4 for guess in seen)
     first = 0 if made.regions else 1
     inside = counted & (disc > 0)
+    mine = 0.7 if made.regions else 0.7 / 1.01  # beside what the teacher says of the other class
     assert inside.any()
     assert not (counted & ~crops.mask).any()
-    assert torch.allclose(target[:, first : first + 1][inside], torch.tensor((0.7 + 0.99) / 2), atol=1e-5)
+    assert torch.allclose(target[:, first : first + 1][inside], torch.tensor((mine + 0.99) / 2), atol=1e-5)
     assert torch.equal(target[~counted.expand_as(target)], taught[~counted.expand_as(target)])
+
+    second = torch.zeros_like(disc)
+    second[(slice(None), slice(None), *([slice(0, 2)] * (disc.ndim - 2)))] = 0.95  # too small to be asked about
+
+    def first_only(prompter, image, guess, *_):
+        probability = np.where(guess > 0.5, np.float32(0.7), np.float32(0.1))
+        probability[1] = np.nan
+        return SimpleNamespace(probability=probability)
+
+    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.outline", first_only)
+    both = torch.cat([disc, second] if channels == 2 else [(1 - disc - second).clamp(min=0), disc, second], 1)
+    target, counted = made.prompted(crops.weak, both, crops.mask)
+    small = counted & (second > 0)
+    assert small.any()
+    assert torch.allclose(target[:, -1:][small], second[small], atol=0.05)  # what the teacher says stands
 
     def elsewhere(prompter, image, guess, *_):
         return answer(guess, np.roll((guess > 0.5).astype(np.float32), guess.shape[-1] // 2, -1))

@@ -10,7 +10,7 @@ from shapes import ellipsoid, overlap, seen
 from nnunet_limited.prompters.outlining import with_background
 from nnunet_limited.pseudo_labels.atlas import Atlas, carry, local_similarity
 from nnunet_limited.pseudo_labels.fusion import Trust, agreement, calibrate, fuse
-from nnunet_limited.pseudo_labels.sources import cleaned, foreground
+from nnunet_limited.pseudo_labels.sources import Opinion, cleaned, foreground, votes
 
 NAN = np.nan
 
@@ -65,6 +65,28 @@ def test_overlapping_regions() -> None:
     fused = fuse({"a": a, "b": b}, Trust(agreement=0), True, 0)
     np.testing.assert_allclose(fused.probability[:, 0].ravel(), [0.7, 0.45], atol=1e-6)
     assert fused.kept.ravel().tolist() == [False, True, True]
+    # Of the second region only one speaks, who has to be sure; where nobody does, there is none.
+    a, b = line((0.95, 0.51), (0.95, 0.97), (0.95, NAN)), line((0.95, NAN), (0.95, NAN), (0.95, NAN))
+    assert fuse({"a": a, "b": b}, Trust(agreement=0), True, 0).kept.ravel().tolist() == [False, True, True]
+
+
+def test_silence_is_no_vote() -> None:
+    """A promptable model that was asked about class 1 only has nothing to say where others see class 2."""
+    first = line((0.1, 0.9, 0), (0.1, 0, 0.9), (0.9, 0.1, 0), (0.4, 0, 0.6))
+    second = line((0.2, 0.8, 0), (0.1, 0, 0.9), (0.9, 0.1, 0), (0.9, 0, 0.1))
+    outlined = np.stack([line((0.9,), (0.1,), (0.1,), (0.1,))[0], np.full((4, 1, 1), NAN, np.float32)])
+    asked = Opinion(with_background(outlined, False), unasked=~np.isfinite(outlined))
+    told = votes({"one": Opinion(first), "model": asked, "two": Opinion(second)}, False)
+    assert np.isnan(told["model"]).all(0).ravel().tolist() == [False, True, False, True]
+    assert np.array_equal(told["one"], first)
+    stacked = {name: p.reshape(3, 1, 4, 1) for name, p in told.items()}  # in one slice
+    fused = fuse(stacked, Trust(), False, 0)
+    assert fused.agreement[0] == pytest.approx(np.mean([1, 1, 1, 0.5]))  # class 1 of three pairs, class 2 of one
+    assert fused.kept.ravel().tolist() == [True, True, True, False]
+    alone = votes({"model": asked}, False)
+    assert np.array_equal(alone["model"], asked.probability)
+    regions = Opinion(outlined)
+    assert votes({"one": Opinion(first[1:]), "model": regions}, True)["model"] is outlined
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -76,8 +98,9 @@ def test_agreement_of_slices(axis: int) -> None:
     for index in range(one.shape[axis + 1]):
         values = []
         for c in (1, 2):
-            a, b = (np.take(p[c], index, axis) > 0.5 for p in (one, two))
-            if np.isfinite(np.take(two[c], index, axis)).any() and (a | b).any():
+            known = np.isfinite(np.take(two[c], index, axis))
+            a, b = ((np.take(p[c], index, axis) > 0.5) & known for p in (one, two))
+            if (a | b).any():
                 values.append((a & b).sum() / (a | b).sum())
         assert got[index] == pytest.approx(np.mean(values) if values else 1)
 
@@ -110,6 +133,8 @@ def test_calibration_leaves_out_what_hurts() -> None:
     assert told == Trust(dice=trust.dice, cases=3)
     one = calibrate([(truth, {"a": sources["a"]}) for truth, sources in cases], False, [0] * 3)
     assert (one.agreement, one.left_out) == (0.5, {})  # nothing that it could agree with
+    kept = calibrate([(truth, {"b": s["b"], "model": s["a"]}) for truth, s in cases], False, [0] * 3, True, ["model"])
+    assert kept.left_out == {}  # not the model alone, which outlines what others see
     both = calibrate([case(seed, 0.1, 0.1) for seed in range(3)], False, [0] * 3)
     assert both.left_out == {}
     assert calibrate(cases[:1], False, [0]) == Trust(cases=1)

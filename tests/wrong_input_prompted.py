@@ -28,6 +28,19 @@ def no_labels(world: World) -> None:
         file.unlink()
 
 
+def empty_model(world: World) -> None:
+    """Let there be a folder that looks like a model of nnInteractive, without a word of its licence."""
+    (world.root / "nn" / "fold_0").mkdir(parents=True)
+    for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
+        (world.root / "nn" / name).write_text("{}")
+
+
+def liver(world: World) -> None:
+    """Let there be a box around something that the dataset does not know."""
+    trained(world)
+    (world.root / "b.csv").write_text(f"case,class,x0,y0,z0,x1,y1,z1\n{CASES[0]},liver,0,0,0,3,3,3\n")
+
+
 def other_result(world: World) -> None:
     """Let there be the result of another prompter."""
     Path(world.root / "out" / "cases").mkdir(parents=True)
@@ -47,10 +60,21 @@ TABLE: list[Row] = [
     ("no such module", f"{MAKE} --sources student,nobody:makes", ("'nobody:makes'", "PYTHONPATH"), trained),
     ("no such function", f"{MAKE} --sources student,json:makes", ("'json:makes'", "makes"), trained),
     ("function makes something else", f"{MAKE} --sources student,builtins:dict", ("'builtins:dict'", "ndim"), trained),
-    ("licence is not accepted", f"{MAKE} --sources student,nninteractive:no", ("no/plans.json",), trained),
+    ("no such model", f"{MAKE} --sources student,nninteractive:no", ("no/plans.json",), trained),
+    (
+        "licence is not accepted",
+        f"{MAKE} --sources student,nninteractive:{{root}}/nn",
+        ("CC BY-NC-SA 4.0", "--accept-licence"),
+        lambda w: (trained(w), empty_model(w)),
+    ),
     ("no model for the student", f"{MAKE} --sources student,atlas", ("checkpoint_final.pth",), nothing),
     ("unknown way to ask", f"{MAKE} --sources student,atlas --ask axis=3", ("--ask", "'axis'", "axes"), trained),
-    ("way to ask is no assignment", f"{MAKE} --sources student,atlas --ask axes", ("axes",), trained),
+    (
+        "way to ask is no assignment",
+        f"{MAKE} --sources student,atlas --ask axes",
+        ("--ask 'axes'", "kind=box"),
+        trained,
+    ),
     ("two axes", f"{MAKE} --sources student,atlas --ask axes=2", ("--ask", "axes=2"), trained),
     ("kind of prompts is unknown", f"{MAKE} --sources student,{SAM} --ask kind=text", ("kind='text'",), trained),
     (
@@ -65,6 +89,8 @@ TABLE: list[Row] = [
     ("no such channel", f"{MAKE} --sources student,{SAM} --ask channel=2", ("channel=2", "2 channels"), trained),
     ("nothing to ask", f"{MAKE} --ask axes=3", ("--ask", "--sources"), trained),
     ("sources of self-train are wrong", f"{PROMPTED} --sources atlas,no", ("--sources", "'no'"), nothing),
+    ("boxes of another class", f"{MAKE} --sources student,boxes:{{root}}/b.csv,{SAM}", ("b.csv", "'liver'"), liver),
+    ("consensus without sources", PROMPTED, ("--sources student,atlas",), nothing),
     # ---- zero-shot
     ("no label to prompt from", SHOT, ("labelled", "{raw}"), no_labels),
     ("no such channel to show", f"{SHOT} --ask channel=2", ("channel=2", "2 channels"), nothing),

@@ -73,7 +73,9 @@ def labeller(
     from nnunet_limited.pseudo_labels.sources import SourceSettings
     from nnunet_limited.trainers.config import parse_assignments, resolve
 
-    settings = resolve(SourceSettings, parse_assignments(list(ask)), set(SourceSettings.model_fields), "--ask")
+    settings = resolve(
+        SourceSettings, parse_assignments(list(ask), "--ask kind=box"), set(SourceSettings.model_fields), "--ask"
+    )
     specs = tuple(part.strip() for part in sources.split(","))
     return Consensus(model, name, previous, ensemble, specs, settings, accepted, device)
 

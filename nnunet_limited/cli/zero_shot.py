@@ -55,7 +55,9 @@ def zero_shot(
     from nnunet_limited.trainers.launch import choose_device
 
     raw = RawDataset.load(dataset)
-    settings = resolve(PromptSettings, parse_assignments(list(ask or ())), set(PromptSettings.model_fields), "--ask")
+    settings = resolve(
+        PromptSettings, parse_assignments(list(ask or ()), "--ask kind=box"), set(PromptSettings.model_fields), "--ask"
+    )
     chosen = raw.labeled
     if split is not None:
         visible = set(load_split(nnunet_folder("nnUNet_preprocessed") / raw.name, split).labeled)

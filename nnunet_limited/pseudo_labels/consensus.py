@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nnunet_limited.data.preprocessing import data_folders, require
 from nnunet_limited.data.pseudo_labels import PseudoLabels
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.overlay import show_image, show_labels
-from nnunet_limited.host.files import read_object, replacing, write_json
+from nnunet_limited.host.files import file_hash, read_object, replacing, write_json
 from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
@@ -39,12 +39,14 @@ from nnunet_limited.pseudo_labels.sources import (
     PromptedSource,
     Scan,
     SourceSettings,
+    ToNetwork,
     check_sources,
     cleaned,
     find_source,
     foreground,
     load_labeled,
     prompter_of,
+    votes,
 )
 from nnunet_limited.splits import Split
 from nnunet_limited.trainers.launch import TrainRequest
@@ -118,7 +120,12 @@ class Consensus(ModelSource):
                 f"--ask channel={self.settings.channel}: the images have {channels} channels, counted from 0; give "
                 "another one"
             )
-        for number, (spec, prompter) in enumerate(self.prompters.items()):
+        for spec in self.sources:
+            if spec.startswith("boxes:"):
+                box_source(spec, self.model.dataset_json(), lambda mask, scan: mask)
+        # On the CPU, for the models that are trained before may need the whole GPU.
+        on_cpu = self if self.device == "cpu" else replace(self, device="cpu")
+        for number, (spec, prompter) in enumerate(on_cpu.prompters.items()):
             if prompter is not None:
                 self.settings.of(prompter.prompts)
                 if not number:
@@ -139,7 +146,9 @@ class Consensus(ModelSource):
         """Return the sources and how they are asked."""
         about = {spec: prompter.about.record() for spec, prompter in self.prompters.items() if prompter is not None}
         settings = self.settings.model_dump(mode="json")
-        return {"source": "consensus", "sources": list(self.sources), "settings": settings, "prompters": about}
+        boxes = {spec: file_hash(Path(spec.partition(":")[2])) for spec in self.sources if spec.startswith("boxes:")}
+        told = {"sources": list(self.sources), "settings": settings, "prompters": about, "boxes": boxes}
+        return {"source": "consensus", **told}
 
     def told(self, labels: PseudoLabels) -> list[str]:
         """Return what the labelled cases have taught, and whose models were asked."""
@@ -174,14 +183,15 @@ class Consensus(ModelSource):
             scan = panel.scan(case, image, properties)
             opinions, seconds = panel.ask(scan)
             axis = coarsest_axis(scan.image.shape[1:], scan.spacing)
-            fused = fuse(panel.votes(opinions), trust, panel.regions, axis)
+            heard = panel.votes(opinions)
+            fused = fuse(heard, trust, panel.regions, axis)
             logits = to_logits(torch.from_numpy(fused.probability), panel.regions)
             label, probability = to_scan(logits, properties, manager, panel.configuration, panel.manager)
             sure = np.maximum(probability, 1 - probability).min(0) if panel.regions else probability.max(0)
             kept = from_network(fused.kept, properties, manager, True)
             picture(labels.folder / "pictures" / f"{case}.png", scan, fused, panel.regions, axis)
             first, across = 0 if panel.regions else 1, (0, *(a + 1 for a in range(3) if a != axis))
-            seen = np.any([(p[first:] > 0.5).any(across) for p in panel.votes(opinions).values()], axis=0)
+            seen = np.any([(p[first:] > 0.5).any(across) for p in heard.values()], axis=0)
             agreed = float(fused.agreement[seen].mean()) if seen.any() else 1.0
             about = {
                 "coverage": round(float(kept.mean()), 4),
@@ -216,7 +226,7 @@ class _Panel:
             if prompter is not None:
                 self.sources[spec] = PromptedSource(prompter, given)
             elif spec.startswith("boxes:"):
-                self.sources[spec] = self.boxes(Path(spec.partition(":")[2]), wanted.model.dataset_json())
+                self.sources[spec] = box_source(spec, wanted.model.dataset_json(), self.bring)
             elif spec == "student":
                 self.sources[spec] = Student(wanted.model, folds, split, self.regions, wanted.settings, device)
             else:
@@ -257,21 +267,16 @@ class _Panel:
 
     def votes(self, said: dict[str, Opinion]) -> dict[str, np.ndarray]:
         """Return the probabilities of the sources that have an opinion, and not just hints where to look."""
-        return {k: o.probability for k, o in said.items() if not getattr(self.sources[k], "is_hint", False)}
+        return votes({k: o for k, o in said.items() if not getattr(self.sources[k], "is_hint", False)}, self.regions)
 
     def silence(self, scan: Scan) -> Opinion:
         """Return the opinion of one that knows nothing."""
         return Opinion(np.full((self.manager.num_segmentation_heads, *scan.image.shape[1:]), np.nan, np.float32))
 
-    def boxes(self, file: Path, dataset_json: dict[str, Any]) -> BoxSource:
-        """Return the boxes that people have drawn."""
-        classes = {n: v for n, v in dataset_json["labels"].items() if n not in ("background", "ignore")}
-
-        def bring(mask: np.ndarray, scan: Scan) -> np.ndarray:
-            shape = scan.image.shape[1:]
-            return to_network(mask[None], scan.properties, shape, self.plans_manager, self.configuration)[0]
-
-        return BoxSource(file, classes, bring)
+    def bring(self, mask: np.ndarray, scan: Scan) -> np.ndarray:
+        """Return a mask of a scan on the network's grid."""
+        shape = scan.image.shape[1:]
+        return to_network(mask[None], scan.properties, shape, self.plans_manager, self.configuration)[0]
 
     def scan(self, case: str, image: np.ndarray, properties: dict[str, Any]) -> Scan:
         """Return a preprocessed case as the sources see it."""
@@ -294,9 +299,16 @@ class _Panel:
         axes = [coarsest_axis(one.scan.image.shape[1:], one.scan.spacing) for one, _ in told]
         voters = [name for name, source in self.sources.items() if not getattr(source, "is_hint", False)]
         cases = [(one.classes, speak) for one, speak in told] if judged else []
-        made = calibrate(cases, self.regions, axes, decide=judged == voters)
+        prompted = [name for name, source in self.sources.items() if isinstance(source, PromptedSource)]
+        made = calibrate(cases, self.regions, axes, judged == voters, prompted)
         write_json(file, {"origin": origin, **made.record()})
         return made
+
+
+def box_source(spec: str, dataset_json: dict[str, Any], to_network: ToNetwork) -> BoxSource:
+    """Return the boxes of a file that people have drawn."""
+    classes = {n: v for n, v in dataset_json["labels"].items() if n not in ("background", "ignore")}
+    return BoxSource(Path(spec.partition(":")[2]), classes, to_network)
 
 
 def _number(value: Any) -> float | None:

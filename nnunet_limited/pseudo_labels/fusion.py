@@ -6,7 +6,7 @@ labelled cases, and what hurts there is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -54,14 +54,13 @@ def fuse(sources: Probabilities, trust: Trust, regions: bool, axis: int) -> Fuse
     heard = _heard(sources, trust.left_out, regions)
     mean = _mean(list(heard.values()), regions)
     hard = _hard(mean, regions)
-    agreed = len(heard) > 1
-    agree: np.ndarray = np.full(mean.shape[1:], agreed)
+    agree: np.ndarray = np.ones(hard.shape, bool)  # one row, or with regions one for each
+    voices = np.zeros(hard.shape, int)
     for p in heard.values():
         said = np.isfinite(p)
-        filled = np.where(said, p, mean)
-        agree &= (_hard(_normalised(filled, regions), regions) == hard).all(0)
-    voices = np.sum([np.isfinite(p).any(0) for p in heard.values()], axis=0)
-    kept = ((agree & (voices > 1)) | _sure(mean, regions)) & (voices > 0)
+        agree &= _hard(_normalised(np.where(said, p, mean), regions), regions) == hard
+        voices += said if regions else said.any(0)
+    kept = ((agree & (voices > 1)) | _sure(mean, regions)).all(0) & (voices > 0).any(0)
     between = agreement(list(heard.values()), regions, axis)
     kept &= _along(between >= trust.agreement, axis, kept.ndim)
     return Fused(mean, kept, between)
@@ -70,7 +69,7 @@ def fuse(sources: Probabilities, trust: Trust, regions: bool, axis: int) -> Fuse
 def agreement(sources: Sequence[np.ndarray], regions: bool, axis: int) -> np.ndarray:
     """Return how far the sources agree on the foreground of each slice (n,), the mean IoU of pairs and channels.
 
-    1 where none of them sees any, and where only one of them speaks.
+    Counted are voxels of which both speak; 1 where none of them sees any, and where only one of them speaks.
     """
     first = 0 if regions else 1
     size = sources[0].shape[axis + 1]
@@ -78,21 +77,26 @@ def agreement(sources: Sequence[np.ndarray], regions: bool, axis: int) -> np.nda
     masks = [(p > 0.5, np.isfinite(p)) for p in sources]
     for (mask, said), (other, also) in combinations(masks, 2):
         for c in range(first, len(mask)):
-            both, either = _per_slice(mask[c] & other[c], axis), _per_slice(mask[c] | other[c], axis)
-            known = (_per_slice(said[c] & also[c], axis) > 0) & (either > 0)
-            total += np.where(known, both / np.maximum(either, 1), 0)
-            count += known
+            both = _per_slice(mask[c] & other[c], axis)
+            either = _per_slice((mask[c] | other[c]) & said[c] & also[c], axis)
+            total += both / np.maximum(either, 1)
+            count += either > 0
     return np.where(count > 0, total / np.maximum(count, 1), 1.0)
 
 
 def calibrate(
-    cases: Sequence[tuple[np.ndarray, Probabilities]], regions: bool, axes: Sequence[int], decide: bool = True
+    cases: Sequence[tuple[np.ndarray, Probabilities]],
+    regions: bool,
+    axes: Sequence[int],
+    decide: bool = True,
+    dependent: Collection[str] = (),
 ) -> Trust:
     """Return what labelled cases teach: their truth as probabilities (c, *spatial), NaN where unknown, and the sources.
 
     A source is left out for a class where the mean Dice is better by more than a hundredth without it, tried for all
-    combinations. Slices must agree as much as lets the kept ones have 0.9 of the mean Dice of whole cases. Nothing is
-    learnt from fewer than two cases; without ``decide`` the Dice is told and nothing else.
+    combinations but those of ``dependent`` sources alone, which outline what others have seen. Slices must agree as
+    much as lets the kept ones have 0.9 of the mean Dice of whole cases. Nothing is learnt from fewer than two cases;
+    without ``decide`` the Dice is told and nothing else.
     """
     if len(cases) < 2:
         return Trust(cases=len(cases))
@@ -111,7 +115,7 @@ def calibrate(
     for c in channels:
         best, chosen = combined[every][c], every
         for some in sorted(combined, key=len, reverse=True):
-            if combined[some][c] > best + HURTS:
+            if combined[some][c] > best + HURTS and not set(some) <= set(dependent):
                 best, chosen = combined[some][c], some
         for name in set(names) - set(chosen):
             left_out.setdefault(name, []).append(c)
@@ -192,8 +196,8 @@ def _hard(p: np.ndarray, regions: bool) -> np.ndarray:
 
 def _sure(p: np.ndarray, regions: bool) -> np.ndarray:
     if regions:
-        return np.asarray(((p > SURE_FOREGROUND) | (p < 1 - SURE_BACKGROUND)).all(0))
-    return np.asarray((p[0] > SURE_BACKGROUND) | (p[1:] > SURE_FOREGROUND).any(0))
+        return np.asarray((p > SURE_FOREGROUND) | (p < 1 - SURE_BACKGROUND))
+    return np.asarray((p[0] > SURE_BACKGROUND) | (p[1:] > SURE_FOREGROUND).any(0))[None]
 
 
 def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:

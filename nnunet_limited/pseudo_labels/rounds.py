@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import torch
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import crossvalidate
@@ -51,7 +54,10 @@ def self_train(
         )
     model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
     _check_student(replace(model, trainer=request.trainer), trainer, folds)
-    sources(model, "round", None).check_sources()
+    source = sources(model, "round", None)
+    if trainer.learns_consensus and type(source) is ModelSource:
+        raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
+    source.check_sources()
     results = [crossvalidate(model, folds, log)]
     previous = None
     for _ in range(rounds):
@@ -63,6 +69,10 @@ def self_train(
             made = source.make(labels, device, partial(track, title=labels.folder.name))
             for line in source.told(made):
                 log(line)
+        del source  # with its models; those of the next training are in a process of their own
+        if torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
         model = request.with_settings([*settings, f"pseudo_labels={name}"], None, None)
         results.append(crossvalidate(model, folds, log))
         previous = name

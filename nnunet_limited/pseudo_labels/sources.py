@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -50,12 +50,14 @@ class Labeled:
 class Opinion:
     """Probabilities (c, *spatial), NaN where the source says nothing; how much it trusts itself, in [0, 1] or None.
 
-    The first channel is the background, but with overlapping regions, where there is none.
+    The first channel is the background, but with overlapping regions, where there is none. ``unasked`` are the voxels
+    (foreground classes, *spatial) of classes that it was not asked about, so that its background says nothing there.
     """
 
     probability: np.ndarray
     reliability: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    unasked: np.ndarray | None = None
 
 
 class LabelSource(Protocol):
@@ -92,6 +94,18 @@ def foreground(probability: np.ndarray, regions: bool) -> np.ndarray:
         return probability > 0.5
     label = probability.argmax(0)
     return np.stack([label == c for c in range(1, len(probability))])
+
+
+def votes(opinions: Mapping[str, Opinion], regions: bool) -> dict[str, np.ndarray]:
+    """Return the probabilities of opinions, NaN where another one sees a class that this one was not asked about."""
+    seen = {name: foreground(np.nan_to_num(o.probability), regions) for name, o in opinions.items()}
+    made = {}
+    for name, opinion in opinions.items():
+        p, others = opinion.probability, [masks for other, masks in seen.items() if other != name]
+        if opinion.unasked is not None and others:
+            p = np.where((np.any(others, axis=0) & opinion.unasked).any(0), np.float32(np.nan), p)
+        made[name] = p
+    return made
 
 
 def cleaned(probability: np.ndarray, regions: bool, share: float) -> np.ndarray:
@@ -202,11 +216,9 @@ class PromptedSource:
         """Return its outlines of masks (c, *spatial) of the foreground classes."""
         rng = np.random.default_rng(list(hashlib.sha256(scan.case.encode()).digest()[:8]))
         made = outline(self.prompter, scan.image[settings.channel], foreground, scan.spacing, settings, rng)
-        probability = with_background(made.probability, self.regions)
-        if not self.regions:  # it knows nothing of a class that it was not asked about, and says nothing against it
-            probability[:, ((foreground > 0.5) & ~np.isfinite(made.probability)).any(0)] = np.nan
         about = {"embeddings": made.embeddings, "prompts": made.prompts}
-        return Opinion(probability, made.stability, about)
+        unasked = None if self.regions else ~np.isfinite(made.probability)
+        return Opinion(with_background(made.probability, self.regions), made.stability, about, unasked)
 
 
 def prompter_of(spec: str, device: str, accepted: str | None) -> Prompter | None:

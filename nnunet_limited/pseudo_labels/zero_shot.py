@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nnunet_limited.data.ignored import ignore_value
 from nnunet_limited.errors import LimitedError
@@ -46,6 +47,8 @@ class Remembering:
         if key not in self.known:
             begin = time.perf_counter()
             self.known[key] = self.prompter.embed(image)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             self.embedding += time.perf_counter() - begin
         return self.known[key]
 

@@ -143,6 +143,7 @@ def train(
         words += ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
         words += ["--sources", os.path.expandvars(method.sources)] if method.sources else []
         words += [word for how in method.ask for word in ("--ask", how)]
+        words += ["--accept-licence", method.accept_licence] if method.accept_licence else []
     printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
     root = Path(os.environ["nnUNet_results"])

@@ -50,6 +50,7 @@ class Method(Part):
     rounds: int = Field(1, ge=1, description="self-training: rounds")
     sources: str | None = Field(None, description="self-training: --sources, variables like $HOME replaced")
     ask: tuple[str, ...] = Field((), description="self-training: each as for --ask")
+    accept_licence: str | None = Field(None, description="self-training: --accept-licence")
 
     @property
     def slug(self) -> str:

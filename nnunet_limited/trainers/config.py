@@ -68,13 +68,17 @@ def resolve(model: type[Config], settings: dict[str, Any], known: set[str], sour
         ) from error
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Turn ``["consistency_weight=0.3", "seed=none"]`` into settings; values keep their text for pydantic to parse."""
+def parse_assignments(assignments: list[str], option: str = "--set consistency_weight=0.3") -> dict[str, Any]:
+    """Turn ``["consistency_weight=0.3", "seed=none"]`` into settings; values keep their text for pydantic to parse.
+
+    ``option`` is the one that they were given by, with an example of its own.
+    """
     settings: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip() or not value.strip():
-            raise LimitedError(f"--set {assignment!r} is not of the form key=value; write e.g. consistency_weight=0.3")
+            flag, example = option.split()
+            raise LimitedError(f"{flag} {assignment!r} is not of the form key=value; write e.g. {example}")
         settings[key.strip()] = None if value.strip().lower() == "none" else _number(value.strip())
     return settings
 

@@ -35,6 +35,7 @@ class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanT
     """
 
     Config: ClassVar[type[TrainerConfig]] = PromptedPseudoLabelConfig
+    learns_consensus = True
     relative_time = 2.3
     relative_memory = 1.0
 

@@ -38,6 +38,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = SelfTrainingConfig
     teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # the first, where 'self-train' is told of no other
+    learns_consensus: ClassVar[bool] = False  # pseudo-labels that leave open what several sources do not agree on
     relative_time = 2.0
     relative_memory = 1.0
 

@@ -100,14 +100,15 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
                 continue
             chosen = np.sort(rng.permutation(having)[: self.config.prompter_slices])
             made = outline(self.prompter, shown[chosen], foreground[:, chosen], (2.0, 1.0, 1.0), settings, rng)
-            said = with_background(made.probability, self.regions)
+            known = np.isfinite(made.probability)  # of what it was not asked about, what the teacher says stands
+            said = with_background(np.where(known, made.probability, foreground[:, chosen]), self.regions)
             for k, place in enumerate(chosen):
-                answer, asked = said[:, k], np.isfinite(made.probability[:, k]).any((1, 2))
+                asked = known[:, k].any((1, 2))
                 pairs = zip(made.probability[asked, k] > 0.5, foreground[asked, place] > 0.5, strict=True)
                 if not asked.any() or np.mean([iou(*pair) for pair in pairs]) < self.config.prompter_agreement:
                     continue
                 where = (number, slice(None)) if image.ndim == 4 else (number, slice(None), int(place))
-                both = torch.from_numpy(np.where(np.isnan(answer), seen[:, place], answer)).to(target)
-                target[where] = torch.where(mask[where], (target[where] + both) / 2, target[where])
+                both = (target[where] + torch.from_numpy(said[:, k]).to(target)) / 2
+                target[where] = torch.where(mask[where], both, target[where])
                 counted[where] = mask[where]
         return target, counted
