@@ -369,10 +369,11 @@ def test_descriptions_of_scans(workspaces, tmp_path: Path) -> None:
     assert len(about) == 3 + 3 + 2 * (7 + 64)
     image = read(workspace.root / "raw" / DATASET / "imagesTr" / "case_00_0000.nii.gz")
     assert np.allclose(about[6:13], np.percentile(image, cold_start.PERCENTILES))
-    assert cold_start.components(np.random.default_rng(0).random((5, 99))).shape == (5, 5)
-    np.savez(tmp_path / "f.npz", a=np.ones(3), b=np.zeros(3), c=np.ones(4))
+    np.savez(tmp_path / "f.npz", a=np.ones(3), b=np.zeros(3), c=np.ones(4), e=np.array([1, np.nan, 1]))
     assert cold_start.given_features(tmp_path / "f.npz", ["b", "a"]).tolist() == [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(LimitedError, match="'c' has 4 numbers, 'a' 3"):
         cold_start.given_features(tmp_path / "f.npz", ["a", "c"])
+    with pytest.raises(LimitedError, match="'e' has numbers that are not finite"):
+        cold_start.given_features(tmp_path / "f.npz", ["a", "e"])
     with pytest.raises(LimitedError, match="no array named 'd'"):
         cold_start.given_features(tmp_path / "f.npz", ["a", "d"])

@@ -312,4 +312,17 @@ def test_distance_of_signatures():
     p, q = np.array([0.9, 0.1, 0, 0]), np.array([0.6, 0.4, 0.2, 0.8])
     expected = 0.3 * np.log(0.9 / 0.6) - 0.3 * np.log(0.1 / 0.4)  # the second class is in one of them only
     assert np.isclose(signature_distance(p[None], q)[0], expected, atol=1e-4)
-    assert signature_distance(np.zeros((1, 4)), q)[0] == 0
+    assert signature_distance(np.zeros((1, 4)), q)[0] > 10  # nothing in common, so that it does not hide the others
+
+
+@pytest.mark.parametrize("name", ["core_set", "typiclust"])
+@pytest.mark.parametrize("count", [12, 30, 100])
+def test_one_of_each_group(name: str, count: int) -> None:
+    """Four groups of cases that differ in a few of many features: four picks are one of each, whatever the seed."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        group = np.arange(count) % 4
+        features = rng.normal(0, 10, (4, 140))[group] + rng.normal(0, 1, (count, 140))
+        regions = [Region(f"case_{n:03d}", (0, 0, 0), (4, 4, 4)) for n in range(count)]
+        pool = Pool(regions, features={"encoder": features}, known={"encoder": features[:0]})
+        assert len(set(group[find_strategy(name).query(pool, 4, seed)])) == 4

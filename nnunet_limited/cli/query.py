@@ -215,6 +215,7 @@ def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
     """Return how to plan, train and ask again, with the configuration and size of the model that asked."""
     from nnunet_limited.host.dataset import nnunet_folder
     from nnunet_limited.planners.plan import load_plans
+    from nnunet_limited.splits import load_split
 
     configuration, size = "3d_fullres", ""
     if record["model"] is not None:
@@ -227,9 +228,16 @@ def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
     again = f"--what {what}" + (f" --size {'x'.join(map(str, voxel))}" if voxel else "")
     again += f" --axis {axis}" if axis is not None else ""
     again += f" --items {record['items']}" if record["items"] else f" --minutes {record['minutes']:g}"
+    if record["model"] is not None:  # after a cold start the models have a say
+        again += f" --strategy {record['strategy']}"
+    again += f" --seconds {record['seconds']:g} --seed {record['seed']}"
+    split = load_split(nnunet_folder("nnUNet_preprocessed") / out, record["split"])
+    train, trainer = "self-train", "LimitedActiveTrainer"
+    if not all(fold.unlabeled for fold in split.folds):  # every scan is annotated in part
+        train, trainer = "crossval", "LimitedSparseTrainer"
     return [
         f"nnunet-limited plan {out} --split {record['split']} -c {configuration}{size}",
-        f"nnunet-limited self-train {out} {configuration} -tr LimitedActiveTrainer -p PLANS",
-        f"nnunet-limited query {out} {configuration} -tr LimitedActiveTrainer -p PLANS {again} "
+        f"nnunet-limited {train} {out} {configuration} -tr {trainer} -p PLANS",
+        f"nnunet-limited query {out} {configuration} -tr {trainer} -p PLANS {again} "
         f"--rounds {record['rounds']} --out round_{following}",
     ]

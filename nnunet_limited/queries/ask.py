@@ -273,7 +273,7 @@ class Asker:
             features = cold_start.given_features(self.request.features, cases)
         else:
             features = np.stack([np.load(file)["about"] for file in files])
-        return dict(zip(cases, cold_start.components(features), strict=True))
+        return dict(zip(cases, features, strict=True))
 
 
 def _refuse_cold(strategy: Strategy, request: QueryRequest) -> None:

@@ -14,7 +14,6 @@ from nnunet_limited.host.dataset import Case
 
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 BLOCKS = 4
-COMPONENTS = 32
 
 
 def describe(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[float, ...], np.ndarray]:
@@ -27,6 +26,8 @@ def describe(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[floa
         image, properties = reader_class().read_images([str(file) for file in case.images])
     except Exception as error:
         raise LimitedError(f"image {case.images[0]} cannot be read ({error}); mend or remove it") from error
+    if not np.isfinite(image).all():
+        raise LimitedError(f"image {case.images[0]} has voxels that are not finite; mend or remove it")
     shape, spacing = image.shape[1:], tuple(float(s) for s in properties["spacing"])
     parts = [np.log(shape), np.log(spacing)]
     for channel in image.astype(np.float32):
@@ -36,16 +37,6 @@ def describe(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[floa
         means = block_reduce(shown, tuple(-(-size // BLOCKS) for size in shape), np.mean)
         parts += [levels, resize(means, (BLOCKS,) * means.ndim, order=1).ravel()]
     return tuple(shape), spacing, np.concatenate(parts)
-
-
-def components(features: np.ndarray) -> np.ndarray:
-    """Return the first principal components of standardised features (n, up to 32)."""
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
-
-    standard = StandardScaler().fit_transform(features)
-    count = min(COMPONENTS, *standard.shape)
-    return np.asarray(PCA(count, svd_solver="full").fit_transform(standard))
 
 
 def given_features(file: Path, cases: list[str]) -> np.ndarray:
@@ -68,4 +59,6 @@ def given_features(file: Path, cases: list[str]) -> np.ndarray:
                 f"--features {file}: {case!r} has {len(found[case])} numbers, {cases[0]!r} {len(found[cases[0]])}; "
                 "give as many for each case"
             )
+        if not np.isfinite(found[case]).all():
+            raise LimitedError(f"--features {file}: {case!r} has numbers that are not finite; correct it")
     return np.stack([found[case] for case in cases])

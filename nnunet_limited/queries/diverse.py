@@ -13,6 +13,8 @@ from nnunet_limited.queries.strategy import Strategy
 
 ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
 
+COMPONENTS = 32
+
 
 class Diverse(Strategy):
     """Features decide, among regions apart from each other; a second go fills up a budget that they do not."""
@@ -41,13 +43,20 @@ class Diverse(Strategy):
         raise NotImplementedError
 
     def space(self, choice: Choice, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return standardised features of the regions ``apart``, and of what is annotated or chosen."""
+        """Return the principal components, up to 32, of the standardised features of the regions ``apart``, and of
+        what is annotated or chosen. They keep their sizes: whitened, all of few regions would be equally far apart.
+        """
+        from sklearn.decomposition import PCA
+        from sklearn.preprocessing import StandardScaler
+
         assert self.features is not None
         mine, known = choice.pool.need_features(self.features)
-        known = np.concatenate([known, mine[choice.indices]])
-        scale = mine.std(0)
-        scale[scale == 0] = 1
-        return (mine[apart] - mine.mean(0)) / scale, (known - mine.mean(0)) / scale
+        standard = StandardScaler().fit(mine)
+        points = standard.transform(np.concatenate([mine[apart], known, mine[choice.indices]]))
+        if len(mine) > 1:
+            axes = PCA(min(COMPONENTS, *mine.shape), svd_solver="full").fit(standard.transform(mine))
+            points = axes.transform(points)
+        return points[: len(apart)], points[len(apart) :]
 
 
 class FromLibrary(Diverse):
@@ -199,7 +208,9 @@ def signature_distance(signatures: np.ndarray, other: np.ndarray) -> np.ndarray:
     p, q = signatures.reshape(-1, size, size), other.reshape(1, size, size)
     both = p.any(2) & q.any(2)
     divergence = ((p - q) * (np.log(p + 1e-6) - np.log(q + 1e-6))).sum(2)
-    return np.where(both, divergence, 0).sum(1) / np.maximum(both.sum(1), 1)
+    mean: np.ndarray = np.where(both, divergence, 0).sum(1) / np.maximum(both.sum(1), 1)
+    shared = np.any(both, axis=1)
+    return np.where(shared, mean, np.log(1e6))  # nothing in common: as far as certain classes are apart
 
 
 def _farthest(

@@ -55,12 +55,13 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
         method = FULL_METHOD if step.target == FULL else study.method(step.method)
         settings = settings_of(study, step.seed)
         record = train(call, method, dataset, study.configuration, planned["plans"], 0, settings)
+    ending = RawDataset.load(dataset).dataset_json["file_ending"]
     summary = read_object(
         folder.path / record["results"][-1] / "validation" / "summary.json", "validation", "run again"
     )
     write_json(
         folder.run_folder(step) / "trained.json",
-        {**record, "dataset": dataset, "split": split, "costs": costs, "dice": _dice_by_case(summary)},
+        {**record, "dataset": dataset, "split": split, "costs": costs, "dice": _dice_by_case(summary, ending)},
     )
 
 
@@ -115,12 +116,12 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     return {key: float(before["costs"][key] + new[key]) for key in COSTS}
 
 
-def _dice_by_case(summary: dict[str, Any]) -> dict[str, float]:
+def _dice_by_case(summary: dict[str, Any], ending: str) -> dict[str, float]:
     """Return the mean Dice over the classes of each validation case, as the host has measured it."""
     dice = {}
     for entry in summary["metric_per_case"]:
         values = [float(metrics["Dice"]) for metrics in entry["metrics"].values()]
-        dice[Path(entry["prediction_file"]).name.split(".")[0]] = float(np.nanmean(values))
+        dice[Path(entry["prediction_file"]).name.removesuffix(ending)] = float(np.nanmean(values))
     return dice
 
 

@@ -19,6 +19,7 @@ from nnunet_limited.evaluation.active import (
     predicted_gain,
 )
 from nnunet_limited.host.files import read_object, replacing
+from nnunet_limited.queries.strategy import strategies
 from nnunet_limited.studies.active import FULL, START, ActiveFolder, ActiveStudy
 from nnunet_limited.studies.figures import Picture, styles
 from nnunet_limited.studies.formats import RUNS, Format, latex, markdown, numeric, plain
@@ -31,7 +32,6 @@ COSTS = {
     "foreground_voxels": "foreground voxels annotated",
     "minutes": "minutes of outlining",
 }
-ORACLE = ("random_fg33", "random_fg66")
 HEADLINE: list[Format] = [
     plain("what", "target"),
     plain("method"),
@@ -150,7 +150,7 @@ def headline(curves: pd.DataFrame, found: pd.DataFrame, study: ActiveStudy) -> p
                 {
                     "target": target,
                     "method": study.method(method).name,
-                    "strategy": f"{strategy} (oracle)" if strategy in ORACLE else strategy,
+                    "strategy": shown(strategy),
                     "seeds": len(seeds),
                     "aubc": area.mean(),
                     "aubc_sd": area.std(ddof=1) if len(seeds) > 1 else math.nan,
@@ -199,6 +199,11 @@ def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
     return told
 
 
+def shown(strategy: str) -> str:
+    """Return the name of a strategy, marked if the oracle helps it to choose."""
+    return f"{strategy} (oracle)" if strategies()[strategy].needs_foreground else strategy
+
+
 def _headline_section(table: pd.DataFrame, study: ActiveStudy) -> Section:
     notes = [
         "AUBC is the area under the Dice over the rounds, on [0, 1]; strategies share the start of a seed. FG-Eff is "
@@ -229,8 +234,8 @@ def _draw_curves(title: str, part: pd.DataFrame, names: Sequence[str], full: flo
     for strategy, mine in part.groupby("strategy", observed=True):
         means = mine.groupby("number")[["dice", *COSTS]].mean()
         for axes, cost in zip(panels, COSTS, strict=True):
-            axes.plot(means[cost], means["dice"], label=strategy, markersize=5, **looks[strategy])
-        told.append(f"{strategy}: {', '.join(f'{value:.3f}' for value in means['dice'])}")
+            axes.plot(means[cost], means["dice"], label=shown(strategy), markersize=5, **looks[strategy])
+        told.append(f"{shown(strategy)}: {', '.join(f'{value:.3f}' for value in means['dice'])}")
     for axes, text in zip(panels, COSTS.values(), strict=True):
         if not math.isnan(full):
             axes.axhline(full, color="black", linestyle="--", linewidth=1, label="supervised, all labels")
@@ -261,12 +266,12 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy, out: Path, writ
     shared = sorted(set.intersection(*(set(one.index) for one in wide))) if wide else []
     settings = [{name: one.loc[shared, name].to_numpy() for name in study.strategies} for one in wide]
     if len(shared) < 2:
-        section.notes = ["Two seeds at least are needed to tell strategies apart."]
+        section.notes = ["Two seeds at least that all strategies have finished are needed to tell them apart."]
         return section
     shares, p = penalties(settings)
     section.pictures.append(embed(_draw_penalties(shares), out, "penalties", written))
     rows = [
-        {"a": a, "b": b, "share_a": shares.loc[a, b], "share_b": shares.loc[b, a], "p": p.loc[a, b]}
+        {"a": shown(a), "b": shown(b), "share_a": shares.loc[a, b], "share_b": shares.loc[b, a], "p": p.loc[a, b]}
         for n, a in enumerate(study.strategies)
         for b in study.strategies[n + 1 :]
     ]

@@ -181,7 +181,8 @@ def check_unlabeled(run: Run, trainer: str, dataset_name: str) -> None:
     if not run.fold.unlabeled:
         raise LimitedError(
             f"{run.results.name.replace('_', ' ')} of split {run.split.name!r} has no unlabelled case, which {trainer} "
-            "needs; use LimitedSupervisedTrainer or hide labels with 'nnunet-limited split --labeled'"
+            "needs; use LimitedSupervisedTrainer (LimitedSparseTrainer, where labels are sparse), or hide labels with "
+            "'nnunet-limited split --labeled'"
         )
     if run.is_bound:
         require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
