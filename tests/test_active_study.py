@@ -18,6 +18,7 @@ from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import write_json
 from nnunet_limited.splits import load_split
 from nnunet_limited.studies.active import ActiveFolder, open_active
+from nnunet_limited.studies.active_job import _dice_by_case
 from nnunet_limited.studies.active_report import make_active_report
 from nnunet_limited.studies.folder import failed_marker
 from nnunet_limited.studies.workflow import states
@@ -101,6 +102,7 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     both = open_active(write(folders / "b.yaml", targets=targets, methods=methods), folders / "both")
     chains = {(run.target, run.method) for run in both.study.runs() if run.number}
     assert chains == {("patch-4x8x8", "sup"), ("case", "sup"), ("case", "two")}
+    open_active(write(folders / "a.yaml", **more, methods=methods[1:], targets=targets), out)  # for once without sup
     for changes, told in (
         ({"rounds": 1}, "rounds is 1"),
         ({"labeled": 2}, "labeled is 2"),
@@ -162,6 +164,11 @@ def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
     assert command(*words) == 0
     again = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
     assert [path.parent for path in times if again[path] != times[path]] == [last]
+
+
+def test_cases_may_have_dots_in_their_names() -> None:
+    entries = [{"prediction_file": f"v/1.3.{n}.nii.gz", "metrics": {"1": {"Dice": n / 10}}} for n in (6, 7)]
+    assert _dice_by_case({"metric_per_case": entries}, ".nii.gz") == {"1.3.6": 0.6, "1.3.7": 0.7}
 
 
 @pytest.fixture

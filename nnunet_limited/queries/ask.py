@@ -177,9 +177,14 @@ class Asker:
         if count is None:
             assert request.minutes is not None
             count = max(1, int(np.ceil(request.minutes / max(float(np.median(minutes)), 1e-6)))) * 2
-            count = min(count, len(pool))
+        while True:
+            ranked = self.strategy.ranked(pool, min(count, len(pool)), request.seed)
+            asked = sum(minutes[index] for index, _ in ranked)
+            if request.minutes is None or count >= len(pool) or asked >= request.minutes:
+                break
+            count *= 2  # those that it likes are shorter than most
         queries = []
-        for index, score in self.strategy.ranked(pool, count, request.seed):
+        for index, score in ranked:
             why = _why(pool, index, self.strategy, self.class_names())
             queries.append(Query(pool.regions[index], score, round(float(minutes[index]), 2), why))
         return queries if request.minutes is None else within(queries, request.minutes)

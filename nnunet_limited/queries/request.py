@@ -120,14 +120,19 @@ def _record(raw: RawDataset) -> dict[str, Any]:
 
 
 def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> list[float]:
-    """Return the mean validation Dice of the models that asked in the rounds so far and of ``model``, as far as known.
+    """Return the mean validation Dice of the models that asked in the rounds so far and of ``model``.
 
-    The validation cases are the same in all of them.
+    The validation cases are the same in all of them. A round whose model was of another trainer or configuration, or
+    was not validated, and those before it do not count: one curve would not go through them.
     """
-    known = [float(one) for one in _record(raw).get("dice", [])]
     found = []
     for fold in folds if model is not None else ():
         file = model.results / f"fold_{fold}" / "validation" / "summary.json" if model is not None else Path()
         if file.is_file():
             found.append(float(read_object(file, "validation", "validate again")["foreground_mean"]["Dice"]))
-    return [*known, float(np.mean(found))] if found and np.isfinite(found).all() else known
+    if model is None or not found or not np.isfinite(found).all():
+        return []
+    before = _record(raw)
+    asked = before.get("model") or {}
+    alike = (asked.get("trainer"), asked.get("configuration")) == (model.trainer, model.configuration)
+    return [*(float(one) for one in before.get("dice", []) if alike), float(np.mean(found))]

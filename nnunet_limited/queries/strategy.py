@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from importlib.metadata import entry_points
 from typing import ClassVar
 
 import numpy as np
@@ -64,10 +65,12 @@ class Strategy(ABC):
 
 
 def strategies() -> dict[str, type[Strategy]]:
-    """Return every strategy by its name."""
+    """Return every strategy by its name, with those of the entry points ``nnunet_limited.query_strategies``."""
     import nnunet_limited.queries.baselines
     import nnunet_limited.queries.diverse  # noqa: F401, they register theirs
 
+    for entry in entry_points(group="nnunet_limited.query_strategies"):
+        entry.load()
     return dict(sorted(STRATEGIES.items()))
 
 

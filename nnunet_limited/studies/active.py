@@ -21,7 +21,7 @@ from nnunet_limited.queries.strategy import strategies
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, link_dataset
 from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
 
-FILE, NUMBERS = "active.yaml", "datasets.json"
+FILE, NUMBERS, EVER = "active.yaml", "datasets.json", "ever.json"
 START, FULL = "start", "full"
 ORACLE, LEFT_OUT = "oracle", "left_out.txt"
 FIRST_NUMBER = 601
@@ -180,6 +180,8 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
                 raise LimitedError(listed(file, problems))
             _prepare_oracle(study, out)
         _number(study, out / NUMBERS)
+        if not fresh:
+            write_json(out / EVER, _ever(ActiveFolder(out)))
     except LimitedError:
         if fresh:
             shutil.rmtree(out)
@@ -248,13 +250,22 @@ def _refuse_changes(folder: ActiveFolder, now: ActiveStudy, file: Path) -> None:
             raise LimitedError(
                 f"{file}: {key} is {value!r}, but {folder.path} was run with {old[key]!r}; give another --out"
             )
-    for kind in ("methods", "targets"):
-        before = {one.slug: one for one in getattr(folder.study, kind)}
+    for kind, ever in _ever(folder).items():  # those too that were left out since
         for one in getattr(now, kind):
-            if before.get(one.slug, one) != one:
+            if ever.get(one.slug, one.model_dump(mode="json")) != one.model_dump(mode="json"):
                 raise LimitedError(
                     f"{file}: {kind[:-1]} {one.slug} is not as {folder.path} was run with it; give another --out"
                 )
+
+
+def _ever(folder: ActiveFolder) -> dict[str, dict[str, Any]]:
+    """Return all methods and targets that a folder was ever run with, by their slugs."""
+    file = folder.path / EVER
+    found: dict[str, Any] = read_object(file, "record of methods", "delete the folder") if file.is_file() else {}
+    return {
+        kind: {**found.get(kind, {}), **{one.slug: one.model_dump(mode="json") for one in getattr(folder.study, kind)}}
+        for kind in ("methods", "targets")
+    }
 
 
 def _number(study: ActiveStudy, file: Path) -> None:
