@@ -358,3 +358,23 @@ def test_another_prompter_than_before_is_refused(workspaces, monkeypatch) -> Non
     channel = workspace.configure("channel", **FROM_START, prompter_channel=1)
     with pytest.raises(LimitedError, match="prompter_channel=1"):
         workspace.trainer("LimitedSemiSAMTrainer", channel).on_train_start()
+
+
+def test_zero_shot_shows_what_a_model_can_do(workspaces, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    workspaces("regions")
+    words = ("zero-shot", DATASET, f"sam:{TINY_SAM}", "--out", str(tmp_path / "out"), "--every", "2", "-device", "cpu")
+    assert command(*words, "--cases", "2", "--json") == 0
+    told = json.loads(capfd.readouterr().out)
+    box = {row["class"]: row for row in told["rows"] if row["prompt"] == "box"}
+    assert set(box) == {"whole", "core"}
+    assert 0.8 < box["whole"]["dice"] <= box["whole"]["largest"] <= 1
+    assert (tmp_path / "out" / "table.csv").read_text().count("\n") == 1 + len(told["rows"])
+    files = sorted((tmp_path / "out" / "cases").iterdir())
+    one = json.loads(files[0].read_text())
+    label = read(RawDataset.load(DATASET).cases[one["case"]].label)
+    assert one["images"] == len(np.flatnonzero((label > 0).any((1, 2)))[::2])
+    assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == len(files) == 2
+    times = [file.stat().st_mtime_ns for file in files]
+    assert command(*words, "--cases", "3") == 0  # two are there
+    assert [file.stat().st_mtime_ns for file in files] == times
+    assert len(list((tmp_path / "out" / "cases").iterdir())) == 3
