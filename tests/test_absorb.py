@@ -13,12 +13,12 @@ import SimpleITK as sitk
 from helpers import DATASET, Workspace, command, read
 from rounds import PATCH, TRAINER, ask, request, write
 
-from nnunet_limited.annotations.view import ignore_of
+from nnunet_limited.annotations.view import RECORD, ignore_of
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.absorb import AbsorbRequest, Answer, absorb, read_answer, write_answer
-from nnunet_limited.queries.request import Field, QueryRequest, round_of
+from nnunet_limited.queries.request import Field, QueryRequest, dice_so_far, round_of
 from nnunet_limited.queries.rounds import Region, load_round
 from nnunet_limited.splits import Fold, load_split
 from nnunet_limited.trainers.launch import TrainRequest
@@ -302,6 +302,11 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     assert asker.pool()[0].progress == 0.25
     results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
     summary = json.loads((results / "validation" / "summary.json").read_text())
+    model = TrainRequest("700", "2d", "0", TRAINER, plans)
+    assert len(dice_so_far(raw, model, [0])) == 2  # the same again
+    patched = {**json.loads((raw.folder / RECORD).read_text()), "model": {"trainer": "Other", "configuration": "2d"}}
+    (raw.folder / RECORD).write_text(json.dumps(patched))
+    assert dice_so_far(raw, model, [0]) == more.origin["dice"]  # no curve goes through models of two trainers
     assert made.origin["dice"] == []  # of the first model nothing is known, it was not validated
     assert more.origin["dice"] == [pytest.approx(summary["foreground_mean"]["Dice"])]
     assert json.loads((raw.folder / "annotations.json").read_text())["dice"] == more.origin["dice"]

@@ -122,7 +122,7 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
 
 
 def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
-    """Hidden labels stay hidden but for what was asked for; costs add up; what is done is not done again."""
+    """Hidden labels stay hidden but for what was asked for; costs add up; stopped, it goes on where it was."""
     write_dataset(folders / "raw", Variant(cases=8))
     file, out = write(folders / "a.yaml", strategies=["random_fg66"]), folders / "out"
     words = ("simulate-al", str(file), "--out", str(out), "--cores", "2")
@@ -158,8 +158,14 @@ def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
     assert table["strategy"][0] == "random_fg66 (oracle)"
     times = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
     assert len(times) == 4
-    assert command(*words) == 0  # nothing is done twice
-    assert times == {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
+    last = folder.run_folder(states(folder)[-1][0])
+    (last / "trained.json").unlink()  # as if it had been stopped at the end of the last round
+    checkpoint = out / second["results"][-1] / "checkpoint_final.pth"
+    trained = checkpoint.stat().st_mtime_ns
+    assert command(*words) == 0
+    again = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
+    assert [path.parent for path in times if again[path] != times[path]] == [last]
+    assert checkpoint.stat().st_mtime_ns == trained  # what it had trained is not trained again
 
 
 def test_cases_may_have_dots_in_their_names() -> None:

@@ -76,17 +76,17 @@ def test_silence_is_no_vote() -> None:
     second = line((0.2, 0.8, 0), (0.1, 0, 0.9), (0.9, 0.1, 0), (0.9, 0, 0.1))
     outlined = np.stack([line((0.9,), (0.1,), (0.1,), (0.1,))[0], np.full((4, 1, 1), NAN, np.float32)])
     asked = Opinion(with_background(outlined, False), unasked=~np.isfinite(outlined))
-    told = votes({"one": Opinion(first), "model": asked, "two": Opinion(second)}, False)
+    told = votes({"one": Opinion(first), "model": asked, "two": Opinion(second)})
     assert np.isnan(told["model"]).all(0).ravel().tolist() == [False, True, False, True]
     assert np.array_equal(told["one"], first)
     stacked = {name: p.reshape(3, 1, 4, 1) for name, p in told.items()}  # in one slice
     fused = fuse(stacked, Trust(), False, 0)
     assert fused.agreement[0] == pytest.approx(np.mean([1, 1, 1, 0.5]))  # class 1 of three pairs, class 2 of one
     assert fused.kept.ravel().tolist() == [True, True, True, False]
-    alone = votes({"model": asked}, False)
+    alone = votes({"model": asked})
     assert np.array_equal(alone["model"], asked.probability)
     regions = Opinion(outlined)
-    assert votes({"one": Opinion(first[1:]), "model": regions}, True)["model"] is outlined
+    assert votes({"one": Opinion(first[1:]), "model": regions})["model"] is outlined
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -3,11 +3,13 @@
 import itertools
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.queries import strategy
 from nnunet_limited.queries.diverse import signature_distance
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Granularity, Region
@@ -306,6 +308,20 @@ def test_cdal_takes_the_farthest_signature():
         whole_cases(3), features={"signature": np.stack([sure, confused, sure])}, known={"signature": sure[None]}
     )
     assert find_strategy("cdal").query(pool, 1, 0) == [1]
+
+
+def test_a_strategy_of_another_package(monkeypatch):
+    def load():
+        class Mine(type(find_strategy("random"))):
+            name = "mine"
+
+    found = {"nnunet_limited.query_strategies": [SimpleNamespace(load=load)]}
+    monkeypatch.setattr(strategy, "entry_points", lambda group: found[group])
+    monkeypatch.setattr(strategy, "STRATEGIES", dict(strategy.STRATEGIES))
+    strategy._load_own.cache_clear()
+    assert find_strategy("mine").name == "mine"
+    assert "mine" not in NAMES
+    strategy._load_own.cache_clear()
 
 
 def test_distance_of_signatures():

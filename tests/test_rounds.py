@@ -17,6 +17,7 @@ from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.pseudo_labels.model import Predictor
 from nnunet_limited.queries.absorb import AbsorbRequest, absorb
 from nnunet_limited.queries.ask import SCORES, Asker
+from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.regions import Granularity, Grid
 from nnunet_limited.queries.request import Field
 from nnunet_limited.queries.rounds import Query, Region, load_round, within
@@ -258,13 +259,20 @@ def test_an_interrupted_query_goes_on(models, tmp_path: Path, monkeypatch) -> No
         Asker(asked)
 
 
-def test_a_budget_of_minutes(models, tmp_path: Path) -> None:
+def test_a_budget_of_minutes(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace, plans = models("2d")
     _, made = ask(request(workspace, plans, tmp_path / "round", items=None, minutes=25.0))
     spent = sum(query.minutes for query in made.queries)
     assert 10 < spent <= 25
     queries = [Query(Region("c", (n,), (1,)), None, minutes, "") for n, minutes in enumerate((5.0, 9.0, 2.0))]
     assert within(queries, 14.0) == queries[:2]
+    asker = Asker(request(workspace, plans, tmp_path / "short", items=None, minutes=60.0))
+    regions = tuple(Region(f"case_{n}", (0, 0, 0), (8, 32, 32)) for n in range(40))
+    liked = {"entropy": -np.arange(40.0)}  # the short ones, of 2 minutes beside 20
+    minutes = np.where(np.arange(40) < 18, 2.0, 20.0)
+    monkeypatch.setattr(asker, "pool", lambda: (Pool(regions, liked), minutes))
+    asker.strategy = find_strategy("entropy")
+    assert sum(query.minutes for query in asker.choose()) == 18 * 2 + 20
     assert within(queries, 13.9) == queries[:1]
     assert within(queries, 1.0) == queries[:1]  # at least one
 

@@ -18,6 +18,7 @@ from nnunet_limited.errors import LimitedError
 if TYPE_CHECKING:
     from nnunet_limited.data.pseudo_labels import PseudoLabels
     from nnunet_limited.pseudo_labels.model import ModelSource
+    from nnunet_limited.trainers.config import Config
     from nnunet_limited.trainers.launch import TrainRequest
 
 SourcesOption = Annotated[
@@ -52,6 +53,13 @@ def progress(cases: list[str], title: str) -> Iterable[str]:
     return track(cases, f"Pseudo-labels of {title}", console=shown, disable=not shown.is_terminal)
 
 
+def asked(model: type[Config], ask: Sequence[str]) -> Config:
+    """Return the settings that ``--ask`` gives."""
+    from nnunet_limited.trainers.config import parse_assignments, resolve
+
+    return resolve(model, parse_assignments(ask, "--ask", "kind=box"), set(model.model_fields), "--ask")
+
+
 def labeller(
     model: TrainRequest,
     name: str,
@@ -71,11 +79,8 @@ def labeller(
         return ModelSource(model, name, previous, ensemble)
     from nnunet_limited.pseudo_labels.consensus import Consensus
     from nnunet_limited.pseudo_labels.sources import SourceSettings
-    from nnunet_limited.trainers.config import parse_assignments, resolve
 
-    settings = resolve(
-        SourceSettings, parse_assignments(list(ask), "--ask kind=box"), set(SourceSettings.model_fields), "--ask"
-    )
+    settings = asked(SourceSettings, ask)
     specs = tuple(part.strip() for part in sources.split(","))
     return Consensus(model, name, previous, ensemble, specs, settings, accepted, device)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.pseudo_label import AskOption, LicenceOption
+from nnunet_limited.cli.pseudo_label import AskOption, LicenceOption, asked
 from nnunet_limited.cli.train import DatasetArgument, DeviceOption
 from nnunet_limited.errors import LimitedError
 
@@ -51,13 +51,10 @@ def zero_shot(
     from nnunet_limited.prompters.prompts import PromptSettings
     from nnunet_limited.pseudo_labels.zero_shot import ZeroShot, summarise
     from nnunet_limited.splits import load_split
-    from nnunet_limited.trainers.config import parse_assignments, resolve
     from nnunet_limited.trainers.launch import choose_device
 
     raw = RawDataset.load(dataset)
-    settings = resolve(
-        PromptSettings, parse_assignments(list(ask or ()), "--ask kind=box"), set(PromptSettings.model_fields), "--ask"
-    )
+    settings = asked(PromptSettings, ask or ())
     chosen = raw.labeled
     if split is not None:
         visible = set(load_split(nnunet_folder("nnUNet_preprocessed") / raw.name, split).labeled)

@@ -52,34 +52,24 @@ class NNInteractive:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return masks as probabilities 0 and 1 (n, *spatial) and ones (n,); see :class:`Prompter`."""
         count = check_prompts(embedding.shape, self.prompts, boxes, points, labels, mask_logits)
-        with contextlib.redirect_stdout(sys.stderr):  # where it says how long everything took
+        made = []
+        with contextlib.redirect_stdout(sys.stderr):  # it says how long everything took
             if self.shown is not embedding:
                 self.session.set_image(embedding[None])
                 self.shown = embedding
-            masks = [self._mask(number, embedding.shape, boxes, points, labels, mask_logits) for number in range(count)]
-        return np.stack(masks), np.ones(count, np.float32)
-
-    def _mask(
-        self,
-        number: int,
-        shape: tuple[int, ...],
-        boxes: np.ndarray | None,
-        points: np.ndarray | None,
-        labels: np.ndarray | None,
-        mask_logits: np.ndarray | None,
-    ) -> np.ndarray:
-        """Return the answer to one of the prompts."""
-        self.session.set_target_buffer(torch.zeros(shape, dtype=torch.uint8))
-        self.session.reset_interactions()
-        if mask_logits is not None:
-            self.session.add_initial_seg_interaction((mask_logits[number] > 0).astype(np.uint8))
-        for box in middle_boxes(boxes[number]) if boxes is not None else ():
-            self.session.add_bbox_interaction(box, include_interaction=True)
-        if points is not None and labels is not None:
-            for point, inside in zip(points[number], labels[number], strict=True):
-                place = tuple(int(index) for index in point)
-                self.session.add_point_interaction(place, include_interaction=bool(inside))
-        return np.asarray(self.session.target_buffer, np.float32)
+            for number in range(count):
+                self.session.set_target_buffer(torch.zeros(embedding.shape, dtype=torch.uint8))
+                self.session.reset_interactions()
+                if mask_logits is not None:
+                    self.session.add_initial_seg_interaction((mask_logits[number] > 0).astype(np.uint8))
+                for box in middle_boxes(boxes[number]) if boxes is not None else ():
+                    self.session.add_bbox_interaction(box, include_interaction=True)
+                if points is not None and labels is not None:
+                    for point, inside in zip(points[number], labels[number], strict=True):
+                        place = tuple(int(index) for index in point)
+                        self.session.add_point_interaction(place, include_interaction=bool(inside))
+                made.append(np.asarray(self.session.target_buffer, np.float32))
+        return np.stack(made), np.ones(count, np.float32)
 
 
 def middle_boxes(box: np.ndarray) -> list[list[list[int]]]:

@@ -267,7 +267,7 @@ class _Panel:
 
     def votes(self, said: dict[str, Opinion]) -> dict[str, np.ndarray]:
         """Return the probabilities of the sources that have an opinion, and not just hints where to look."""
-        return votes({k: o for k, o in said.items() if not getattr(self.sources[k], "is_hint", False)}, self.regions)
+        return votes({k: o for k, o in said.items() if not getattr(self.sources[k], "is_hint", False)})
 
     def silence(self, scan: Scan) -> Opinion:
         """Return the opinion of one that knows nothing."""

@@ -12,6 +12,7 @@ import torch
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import crossvalidate
+from nnunet_limited.pseudo_labels.consensus import Consensus
 from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.trainers.config import parse_assignments
 from nnunet_limited.trainers.launch import TrainRequest, choose_device, find_trainer, refuse_unsuitable
@@ -55,7 +56,7 @@ def self_train(
     model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
     _check_student(replace(model, trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
-    if trainer.learns_consensus and type(source) is ModelSource:
+    if trainer.learns_consensus and not isinstance(source, Consensus):
         raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
     source.check_sources()
     results = [crossvalidate(model, folds, log)]

@@ -51,7 +51,8 @@ class Opinion:
     """Probabilities (c, *spatial), NaN where the source says nothing; how much it trusts itself, in [0, 1] or None.
 
     The first channel is the background, but with overlapping regions, where there is none. ``unasked`` are the voxels
-    (foreground classes, *spatial) of classes that it was not asked about, so that its background says nothing there.
+    (foreground classes, *spatial) of classes that it was not asked about, so that its background says nothing there;
+    None if there are none, and with regions, which are NaN there themselves.
     """
 
     probability: np.ndarray
@@ -96,15 +97,17 @@ def foreground(probability: np.ndarray, regions: bool) -> np.ndarray:
     return np.stack([label == c for c in range(1, len(probability))])
 
 
-def votes(opinions: Mapping[str, Opinion], regions: bool) -> dict[str, np.ndarray]:
+def votes(opinions: Mapping[str, Opinion]) -> dict[str, np.ndarray]:
     """Return the probabilities of opinions, NaN where another one sees a class that this one was not asked about."""
-    seen = {name: foreground(np.nan_to_num(o.probability), regions) for name, o in opinions.items()}
-    made = {}
+    made = {name: opinion.probability for name, opinion in opinions.items()}
+    if all(opinion.unasked is None for opinion in opinions.values()):
+        return made
+    seen = {name: foreground(np.nan_to_num(p), regions=False) for name, p in made.items()}
     for name, opinion in opinions.items():
-        p, others = opinion.probability, [masks for other, masks in seen.items() if other != name]
+        others = [masks for other, masks in seen.items() if other != name]
         if opinion.unasked is not None and others:
-            p = np.where((np.any(others, axis=0) & opinion.unasked).any(0), np.float32(np.nan), p)
-        made[name] = p
+            quiet = (np.any(others, axis=0) & opinion.unasked).any(0)
+            made[name] = np.where(quiet, np.float32(np.nan), opinion.probability)
     return made
 
 

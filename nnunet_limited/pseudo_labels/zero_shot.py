@@ -47,7 +47,7 @@ class Remembering:
         if key not in self.known:
             begin = time.perf_counter()
             self.known[key] = self.prompter.embed(image)
-            if torch.cuda.is_available():
+            if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             self.embedding += time.perf_counter() - begin
         return self.known[key]

@@ -54,7 +54,7 @@ class Diverse(Strategy):
         standard = StandardScaler().fit(mine)
         points = standard.transform(np.concatenate([mine[apart], known, mine[choice.indices]]))
         if len(mine) > 1:
-            axes = PCA(min(COMPONENTS, *mine.shape), svd_solver="full").fit(standard.transform(mine))
+            axes = PCA(min(COMPONENTS, *mine.shape), random_state=0).fit(standard.transform(mine))
             points = axes.transform(points)
         return points[: len(apart)], points[len(apart) :]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar
 
@@ -69,9 +70,15 @@ def strategies() -> dict[str, type[Strategy]]:
     import nnunet_limited.queries.baselines
     import nnunet_limited.queries.diverse  # noqa: F401, they register theirs
 
+    _load_own()
+    return dict(sorted(STRATEGIES.items()))
+
+
+@cache
+def _load_own() -> None:
+    """Let the strategies of other packages register themselves."""
     for entry in entry_points(group="nnunet_limited.query_strategies"):
         entry.load()
-    return dict(sorted(STRATEGIES.items()))
 
 
 def find_strategy(name: str) -> Strategy:

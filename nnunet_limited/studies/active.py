@@ -18,10 +18,10 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import read_object, replacing, write_json
 from nnunet_limited.queries.strategy import strategies
-from nnunet_limited.studies.folder import StudyFolder, failed_marker, link_dataset
+from nnunet_limited.studies.folder import METHODS, StudyFolder, failed_marker, link_dataset
 from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
 
-FILE, NUMBERS, EVER = "active.yaml", "datasets.json", "ever.json"
+FILE, NUMBERS = "active.yaml", "datasets.json"
 START, FULL = "start", "full"
 ORACLE, LEFT_OUT = "oracle", "left_out.txt"
 FIRST_NUMBER = 601
@@ -181,7 +181,7 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
             _prepare_oracle(study, out)
         _number(study, out / NUMBERS)
         if not fresh:
-            write_json(out / EVER, _ever(ActiveFolder(out)))
+            write_json(out / METHODS, _ever(ActiveFolder(out)))
     except LimitedError:
         if fresh:
             shutil.rmtree(out)
@@ -260,7 +260,7 @@ def _refuse_changes(folder: ActiveFolder, now: ActiveStudy, file: Path) -> None:
 
 def _ever(folder: ActiveFolder) -> dict[str, dict[str, Any]]:
     """Return all methods and targets that a folder was ever run with, by their slugs."""
-    file = folder.path / EVER
+    file = folder.path / METHODS
     found: dict[str, Any] = read_object(file, "record of methods", "delete the folder") if file.is_file() else {}
     return {
         kind: {**found.get(kind, {}), **{one.slug: one.model_dump(mode="json") for one in getattr(folder.study, kind)}}

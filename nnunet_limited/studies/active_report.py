@@ -71,7 +71,11 @@ def make_active_report(folder: ActiveFolder, out: Path | None = None) -> list[Pa
         sections += [
             _curves_section(curves, study, full, out, written),
             _penalties_section(curves, study, out, written),
-            Section("When to stop", [_STOP], [table_of("Gain of the next round", gains, GAINS)]),
+            Section(
+                "When to stop",
+                [_STOP],
+                [table_of("Gain of the next round", gains.assign(strategy=gains["strategy"].map(shown)), GAINS)],
+            ),
         ]
     sections += [_runs_section(folder), _record_section(folder)]
     missing = [f"{run.identifier} {state}" for run, state, _ in states(folder) if state != "done"]
@@ -269,7 +273,9 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy, out: Path, writ
         section.notes = ["Two seeds at least that all strategies have finished are needed to tell them apart."]
         return section
     shares, p = penalties(settings)
-    section.pictures.append(embed(_draw_penalties(shares), out, "penalties", written))
+    section.pictures.append(
+        embed(_draw_penalties(shares.rename(index=shown, columns=shown)), out, "penalties", written)
+    )
     rows = [
         {"a": shown(a), "b": shown(b), "share_a": shares.loc[a, b], "share_b": shares.loc[b, a], "p": p.loc[a, b]}
         for n, a in enumerate(study.strategies)

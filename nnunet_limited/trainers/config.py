@@ -6,6 +6,7 @@ and configuration: two settings are two plans.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,16 +69,17 @@ def resolve(model: type[Config], settings: dict[str, Any], known: set[str], sour
         ) from error
 
 
-def parse_assignments(assignments: list[str], option: str = "--set consistency_weight=0.3") -> dict[str, Any]:
+def parse_assignments(
+    assignments: Sequence[str], flag: str = "--set", example: str = "consistency_weight=0.3"
+) -> dict[str, Any]:
     """Turn ``["consistency_weight=0.3", "seed=none"]`` into settings; values keep their text for pydantic to parse.
 
-    ``option`` is the one that they were given by, with an example of its own.
+    Raises LimitedError, which names the ``flag`` and an ``example`` of it, for what is no assignment.
     """
     settings: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip() or not value.strip():
-            flag, example = option.split()
             raise LimitedError(f"{flag} {assignment!r} is not of the form key=value; write e.g. {example}")
         settings[key.strip()] = None if value.strip().lower() == "none" else _number(value.strip())
     return settings
