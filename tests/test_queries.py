@@ -311,8 +311,10 @@ def test_cdal_takes_the_farthest_signature():
 
 
 def test_a_strategy_of_another_package(monkeypatch):
+    random = type(find_strategy("random"))
+
     def load():
-        class Mine(type(find_strategy("random"))):
+        class Mine(random):
             name = "mine"
 
     found = {"nnunet_limited.query_strategies": [SimpleNamespace(load=load)]}

@@ -74,7 +74,7 @@ def make_active_report(folder: ActiveFolder, out: Path | None = None) -> list[Pa
             Section(
                 "When to stop",
                 [_STOP],
-                [table_of("Gain of the next round", gains.assign(strategy=gains["strategy"].map(shown)), GAINS)],
+                [table_of("Gain of the next round", gains, GAINS)],
             ),
         ]
     sections += [_runs_section(folder), _record_section(folder)]
@@ -177,6 +177,7 @@ def _gains(curves: pd.DataFrame) -> pd.DataFrame:
         dice = part.groupby("number")["dice"].mean().tolist()
         for number in range(2, len(dice)):
             about = dict(zip(KEYS, place, strict=True)) | {"number": number}
+            about["strategy"] = shown(about["strategy"])
             gain = dice[number + 1] - dice[number] if number + 1 < len(dice) else math.nan
             rows.append({**about, "predicted": predicted_gain(dice[: number + 1]), "gain": gain})
     return pd.DataFrame(rows, columns=[*KEYS, "number", "predicted", "gain"])

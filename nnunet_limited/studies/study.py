@@ -261,7 +261,7 @@ def method_problems(method: Method) -> Iterator[str]:
     if (method.ask or method.accept_licence) and method.sources is None:
         yield f"method {method.name!r}: ask and accept_licence are for sources; give some, or leave them out"
     if getattr(trainer, "learns_consensus", False) and method.sources is None:
-        yield f"method {method.name!r}: {method.trainer} learns what several sources say; give e.g. sources: student,atlas"
+        yield f"method {method.name!r}: {method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
     if method.teacher is not None:
         if "pseudo_labels" not in trainer.Config.model_fields:
             yield f"method {method.name!r}: {method.trainer} takes no teacher; leave it out"
