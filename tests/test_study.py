@@ -65,7 +65,8 @@ def test_some_of_the_cases_and_methods_with_sources(raw: Path, folders: Path, mo
     monkeypatch.setenv("HERE", "/weights")
     trainer = "LimitedPromptedPseudoLabelTrainer"
     both = {"name": "both", "trainer": trainer, "sources": "student,sam:$HERE/sam", "ask": ["axes=3"], "rounds": 2}
-    alone = {"name": "alone", "trainer": trainer}
+    both["accept_licence"] = "CC"
+    alone = {"name": "alone", "trainer": "LimitedRecipeTrainer"}
     file = write(folders / "s.yaml", methods=[both, alone], cases=6, labeled=[2], seeds=[0])
     folder = open_folder(file, folders / "out")
     words: list[tuple[str, ...]] = []
@@ -84,7 +85,8 @@ def test_some_of_the_cases_and_methods_with_sources(raw: Path, folders: Path, mo
     for method in folder.study.methods:
         with pytest.raises(IndexError):  # no results
             train(call, method, "D", "2d", "P", 0, {})
-    assert words[1][-7:] == ("--rounds", "2", "--sources", "student,sam:/weights/sam", "--ask", "axes=3", "--json")
+    told = ("--rounds", "2", "--sources", "student,sam:/weights/sam", "--ask", "axes=3", "--accept-licence", "CC")
+    assert words[1][-9:] == (*told, "--json")
     assert "--sources" not in words[2]
     changed = {**both, "sources": "student"}
     (folders / "out" / "splits").mkdir(exist_ok=True)
@@ -109,7 +111,9 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "teacher": "Nobody"})}, ("m0", "teacher Nobody")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "sources": "nobody"})}, ("m0", "'nobody' is none")),
     ({"methods": methods({"sources": "student"})}, ("m0", "learns from no sources")),
-    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "ask is for sources")),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "are for sources")),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "accept_licence": "x"})}, ("m0", "are for sources")),
+    ({"methods": methods({"trainer": "LimitedPromptedPseudoLabelTrainer"})}, ("m0", "sources: student,atlas")),
     ({"methods": methods({"name": "a b"}, {"name": "a-b"})}, ("method a-b", "twice")),
     ({"baseline": "nobody"}, ("nobody", "supervised")),
     ({"seeds": [1, 1]}, ("seeds 1", "twice")),
