@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -203,14 +205,25 @@ def test_labels_are_carried_by_registration(shape: tuple[int, ...], thick: float
         np.testing.assert_allclose(two[0, 0][10:-10, 10:-10], 0.5, atol=1e-3)  # alike, and contradict each other
 
 
-def test_registration_bends() -> None:
+def test_registration_bends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A straight band is carried onto a wavy one, which no affine transform can do."""
     rows, columns = np.indices((60, 64))
     straight, wavy = (abs(columns - 32 - shift) < 7 for shift in (0, 5 * np.sin(rows / 60 * 2 * np.pi)))
     atlas = Atlas(seen(straight, 1)[None], np.stack([~straight, straight])[:, None].astype(np.float32), (1.0, 1.0, 1.0))
-    made, _ = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas])
+    made, _ = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)
     assert overlap(straight, wavy) < 0.8
     assert overlap(made[1, 0] > 0.5, wavy) > 0.9
+    (known,) = tmp_path.iterdir()
+
+    with monkeypatch.context() as patched:  # what has been registered is not registered again, and is the same
+        patched.setattr(sitk.ImageRegistrationMethod, "Execute", lambda *_: pytest.fail("registered again"))
+        again, used = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)
+    assert used == 1
+    np.testing.assert_array_equal(again, made)
+    carry(seen(wavy, 3)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)  # another image is another registration
+    carry(seen(wavy, 2)[None], (1.0, 1.0, 1.5), [atlas], tmp_path)  # and so is another spacing
+    assert len(list(tmp_path.iterdir())) == 3
+    assert known in tmp_path.iterdir()
 
 
 def test_what_cannot_be_registered_is_no_atlas() -> None:

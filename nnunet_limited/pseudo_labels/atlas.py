@@ -7,14 +7,18 @@ doi 10.1109/TMI.2009.2014372).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+
+from nnunet_limited.host.files import replacing
 
 LEAST = 8  # voxels along an axis that are not made fewer
 VOXELS = 250_000  # of the images that are registered, about: more cost time and gain nothing
@@ -44,21 +48,24 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
-def carry(image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas]) -> tuple[np.ndarray, int]:
+def carry(
+    image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas], known: Path | None = None
+) -> tuple[np.ndarray, int]:
     """Return the probabilities (c, *spatial) that the ``atlases`` give the voxels of an ``image`` (*spatial).
 
     And how many of them could be registered; NaN where none could. Fewer than four slices are too few for a volume. The
     same for the same images, to the bit.
 
     Where they differ, those count more that look alike in the neighbourhood, by their normalised cross-correlation. All
-    images should show about the same part of the body.
+    images should show about the same part of the body. The folder ``known`` keeps the registrations: a second round, or
+    other sources beside the atlases, need them again.
     """
     total, weights = np.zeros((len(atlases[0].classes), *image.shape), np.float32), np.zeros(image.shape, np.float32)
     fixed, fine = _image(image, spacing), min(spacing) / np.asarray(spacing)
     used = 0
     for atlas in atlases:
         try:
-            transform = register(fixed, _image(atlas.image, atlas.spacing))
+            transform = register(fixed, _image(atlas.image, atlas.spacing), known)
         except RuntimeError:  # ITK's word for images too small, or too different, to be registered
             continue
         used += 1
@@ -76,13 +83,21 @@ def carry(image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas])
     return made, used
 
 
-def register(fixed: Any, moving: Any) -> Any:
-    """Return the transform from the points of the SimpleITK image ``fixed`` to their like in ``moving``."""
-    dimensions = fixed.GetDimension()
+def register(fixed: Any, moving: Any, known: Path | None = None) -> Any:
+    """Return the transform from the points of the SimpleITK image ``fixed`` to their like in ``moving``.
+
+    Found in the folder ``known`` if the same two images have been registered before, or else left there.
+    """
     fixed, moving = _smaller(fixed), _smaller(moving)
-    affine = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.AffineTransform(dimensions), sitk.CenteredTransformInitializerFilter.GEOMETRY
-    )
+    affine, spline = sitk.AffineTransform(fixed.GetDimension()), sitk.BSplineTransform(fixed.GetDimension(), 3)
+    file = known / f"{_fingerprint(fixed, moving)}.npz" if known else None
+    if file and file.is_file():
+        with np.load(file) as found:
+            for name, transform in (("affine", affine), ("spline", spline)):
+                transform.SetFixedParameters(found[f"{name}_fixed"].tolist())
+                transform.SetParameters(found[name].tolist())
+        return sitk.CompositeTransform([affine, spline])
+    affine = sitk.CenteredTransformInitializer(fixed, moving, affine, sitk.CenteredTransformInitializerFilter.GEOMETRY)
     method = _method(fixed)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, AFFINE_STEPS, 0.7)
     method.SetOptimizerScalesFromPhysicalShift()
@@ -95,7 +110,21 @@ def register(fixed: Any, moving: Any) -> Any:
     method.SetOptimizerAsLBFGSB(1e-4, SPLINE_STEPS, maximumNumberOfFunctionEvaluations=EVALUATIONS)
     method.SetInitialTransform(spline, inPlace=True)
     method.Execute(fixed, moving)
+    if file:
+        kept = [np.array(p) for t in (affine, spline) for p in (t.GetParameters(), t.GetFixedParameters())]
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, affine=kept[0], affine_fixed=kept[1], spline=kept[2], spline_fixed=kept[3])
     return sitk.CompositeTransform([affine, spline])
+
+
+def _fingerprint(fixed: Any, moving: Any) -> str:
+    """Return a hash of two images and of how they are registered."""
+    how = (sitk.Version.VersionString(), SAMPLES, BINS, MESH, AFFINE_STEPS, SPLINE_STEPS, EVALUATIONS)
+    made = hashlib.sha256(repr(how).encode())
+    for image in (fixed, moving):
+        made.update(repr((image.GetSize(), image.GetSpacing())).encode())
+        made.update(sitk.GetArrayFromImage(image).tobytes())
+    return made.hexdigest()[:24]
 
 
 def _method(fixed: Any) -> Any:

@@ -220,7 +220,7 @@ class _Panel:
         folder = data_folders(plans, wanted.model.configuration)[0]
         require(folder, cases, "labelled", "run 'nnunet-limited plan'")
         self.labeled = load_labeled(folder, cases, self.manager, self.scan)
-        given = Given(self.labeled, self.regions, device, wanted.settings)
+        given = Given(self.labeled, self.regions, device, wanted.settings, folder.parent / "registrations")
         self.sources: dict[str, LabelSource] = {}
         for spec, prompter in wanted.prompters.items():
             if prompter is not None:

@@ -81,12 +81,16 @@ class SourceSettings(PromptSettings):
 
 @dataclass(frozen=True)
 class Given:
-    """What a source may use: the labelled scans of the fold, the device, and the rest that it is told."""
+    """What a source may use: the labelled scans of the fold, the device, and the rest that it is told.
+
+    ``registrations`` is the folder that keeps those of the dataset.
+    """
 
     labeled: Sequence[Labeled]
     regions: bool
     device: str
     settings: SourceSettings
+    registrations: Path | None = None
 
 
 def foreground(probability: np.ndarray, regions: bool) -> np.ndarray:
@@ -178,7 +182,7 @@ class AtlasSource:
     def __init__(self, given: Given) -> None:
         """Refuse labels that are not complete."""
         self.about = About("atlas", code_licence="Apache-2.0 (SimpleITK)")
-        self.labeled, self.channel = given.labeled, given.settings.channel
+        self.labeled, self.channel, self.known = given.labeled, given.settings.channel, given.registrations
         for one in given.labeled:
             if np.isnan(one.classes).any():
                 raise LimitedError(
@@ -194,7 +198,7 @@ class AtlasSource:
             return Opinion(np.full(shape, np.nan, np.float32))
         shown = self.channel
         atlases = [Atlas(one.scan.image[shown], one.classes, one.scan.spacing) for one in others]
-        made, used = carry(scan.image[shown], scan.spacing, atlases)
+        made, used = carry(scan.image[shown], scan.spacing, atlases, self.known)
         return Opinion(made, about={"atlases": used})
 
 
