@@ -173,6 +173,16 @@ def test_an_atlas_is_complete_and_never_its_own() -> None:
         AtlasSource(Given([Labeled(scan, classes)], False, "cpu", SourceSettings()))
 
 
+def test_atlases_in_part_are_refused_before_the_teacher_trains(workspaces, capfd: pytest.CaptureFixture[str]) -> None:
+    workspace = workspaces("ignore")
+    words = ("self-train", DATASET, "2d", "-p", workspace.plans, "-tr", "LimitedPromptedPseudoLabelTrainer", "--folds",
+             "0", "-device", "cpu", "--epochs", "1", "--sources", "student,atlas")  # fmt: skip
+    before = sorted(workspace.preprocessed.rglob("*")), sorted((workspace.root / "results").rglob("*"))
+    assert command(*words) == 2
+    assert "annotated in part only" in capfd.readouterr().err
+    assert (sorted(workspace.preprocessed.rglob("*")), sorted((workspace.root / "results").rglob("*"))) == before
+
+
 @pytest.mark.parametrize("variant", ["3d", "regions"])
 def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -> None:
     """A scan with boxes is labelled where they are, others not at all; what lies in no box is left open."""

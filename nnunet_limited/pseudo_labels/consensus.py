@@ -46,10 +46,12 @@ from nnunet_limited.pseudo_labels.sources import (
     foreground,
     load_labeled,
     prompter_of,
+    refuse_partial,
     votes,
 )
 from nnunet_limited.splits import Split
 from nnunet_limited.trainers.launch import TrainRequest
+from nnunet_limited.trainers.run import load_run_split
 
 CALIBRATION = "calibration.json"
 JUDGED = 8  # labelled cases that sources are calibrated on at the most, which are held in memory
@@ -111,9 +113,14 @@ class Consensus(ModelSource):
     accepted: str | None = None
     device: str = "cpu"
 
-    def check_sources(self) -> None:
+    def check_sources(self, folds: Sequence[int | str]) -> None:
         """Refuse sources that cannot work; promptable models are loaded to see whether they can be."""
         check_sources(self.sources)
+        if "atlas" in self.sources and "ignore" in self.model.dataset_json()["labels"]:
+            plans = self.model.load_plans()
+            split = load_run_split(plans)
+            labeled = sorted({case for fold in folds for case in split.fold(fold).train})
+            refuse_partial(labeled, data_folders(plans, self.model.configuration)[0], self.model.dataset_json())
         channels = len(self.model.dataset_json().get("channel_names") or self.model.dataset_json()["modality"])
         if self.settings.channel >= channels:
             raise LimitedError(

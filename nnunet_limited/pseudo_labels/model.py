@@ -57,8 +57,8 @@ class ModelSource:
     previous: str | None = None
     ensemble: bool = False
 
-    def check_sources(self) -> None:
-        """Raise LimitedError for what is wrong whatever the models are."""
+    def check_sources(self, folds: Sequence[int | str]) -> None:
+        """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
 
     def told(self, labels: PseudoLabels) -> list[str]:
         """Return what there is to say of a set that has been made."""
@@ -66,9 +66,9 @@ class ModelSource:
 
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, which may be begun; raise LimitedError for what cannot be made."""
-        self.check_sources()
         plans = self.model.load_plans()
         planned_configuration(plans, self.model.configuration)
+        self.check_sources(folds)
         split = load_run_split(plans)
         if self.previous == self.name:
             raise LimitedError(f"--previous {self.previous} is the --name to make; give them different names")

@@ -58,7 +58,7 @@ def self_train(
     source = sources(model, "round", None)
     if trainer.learns_consensus and not isinstance(source, Consensus):
         raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
-    source.check_sources()
+    source.check_sources(folds)
     results = [crossvalidate(model, folds, log)]
     previous = None
     for _ in range(rounds):

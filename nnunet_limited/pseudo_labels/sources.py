@@ -14,6 +14,7 @@ from pydantic import Field
 
 from nnunet_limited.annotations.bring_in import BOX_COLUMNS
 from nnunet_limited.annotations.files import read_table
+from nnunet_limited.data.preprocessing import require
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.outlining import outline, with_background
 from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, About, Prompter, find_prompter, load_factory
@@ -185,10 +186,7 @@ class AtlasSource:
         self.labeled, self.channel, self.known = given.labeled, given.settings.channel, given.registrations
         for one in given.labeled:
             if np.isnan(one.classes).any():
-                raise LimitedError(
-                    f"atlas: case {one.scan.case!r} is annotated in part only and cannot be carried over; leave atlas "
-                    "out of --sources"
-                )
+                raise partial(one.scan.case)
 
     def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
         """Return what the other labelled cases say."""
@@ -293,6 +291,24 @@ def load_labeled(folder: Path, cases: Sequence[str], manager: Any, scan_of: Call
         scan = scan_of(case, np.asarray(data[:]), properties)
         made.append(Labeled(scan, label_classes(np.asarray(label[:])[0], manager)))
     return made
+
+
+def refuse_partial(cases: Sequence[str], folder: Path, dataset_json: dict[str, Any]) -> None:
+    """Refuse labelled ``cases``, preprocessed in ``folder``, of which a part is not annotated, for atlases."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    require(folder, cases, "labelled", "run 'nnunet-limited plan'")
+    dataset = nnUNetDatasetBlosc2(str(folder), list(cases))
+    for case in cases:
+        if (np.asarray(dataset.load_case(case)[1][:]) == dataset_json["labels"]["ignore"]).any():
+            raise partial(case)
+
+
+def partial(case: str) -> LimitedError:
+    """Return the error to raise for an atlas that is not complete."""
+    return LimitedError(
+        f"atlas: case {case!r} is annotated in part only and cannot be carried over; leave atlas out of --sources"
+    )
 
 
 def label_classes(label: np.ndarray, manager: Any) -> np.ndarray:
