@@ -136,6 +136,7 @@ def test_prompts_from_masks() -> None:
     assert tight_box(small).tolist() == [[3, 4], [6, 9]]
     assert small[tuple(centre(small))]
     assert centre(small).tolist() in [[4, 5], [4, 6], [4, 7]]
+    assert centre(np.arange(9)[:, None] < [5] * 9)[0] == 2  # the image's edge is a border too
     boxes = jittered(tight_box(large), mask.shape, 200, 3, 1, np.random.default_rng(0))
     assert boxes[0].tolist() == [[9, 11], [19, 29]]
     assert boxes.min() >= 0
