@@ -151,7 +151,7 @@ def test_prompts_from_masks() -> None:
     unit = to_unit(np.concatenate([np.full(500, -9.0), np.linspace(0, 10, 1001)]))
     assert unit.min() == 0 == unit[0]
     assert unit.max() == 1
-    assert unit[1000] == pytest.approx((4.99 - 0.06) / 9.9, abs=0.01)
+    assert unit[1250] == pytest.approx((7.5 - 0.05) / 9.9, abs=0.005)
     assert to_unit(np.zeros((3, 3))).max() == 0
     assert iou(large, large) == 1
     assert iou(large, small) == 0
