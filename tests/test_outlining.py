@@ -1,0 +1,63 @@
+"""How a promptable model is asked about the classes of a slice: which points, and what becomes of its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnunet_limited.prompters.outlining import outline
+from nnunet_limited.prompters.prompter import About
+from nnunet_limited.prompters.prompts import PromptSettings, centre
+
+
+class Asked:
+    """A promptable model that is sure of what the box encloses, or of a spot around the first point."""
+
+    ndim, prompts, about = 2, frozenset({"box", "point"}), About("asked")
+
+    def __init__(self) -> None:
+        self.clicks: list[tuple[list[list[int]], list[bool]]] = []
+
+    def embed(self, image: np.ndarray) -> tuple[int, ...]:
+        return image.shape
+
+    def predict(self, embedding: Any, *, boxes=None, points=None, labels=None, mask_logits=None) -> Any:
+        made = np.zeros((len(points if boxes is None else boxes), *embedding), np.float32)
+        for k in range(len(made)):
+            if boxes is not None:
+                (top, left), (bottom, right) = boxes[k]
+            else:
+                self.clicks.append((points[k].tolist(), labels[k].tolist()))
+                (top, left), (bottom, right) = points[k][0] - 2, points[k][0] + 3
+            made[k, top:bottom, left:right] = 0.9
+        return made, np.ones(len(made))
+
+
+def test_points_of_the_second_pass_and_the_sum_of_objects() -> None:
+    """Classes that lie in one another, as regions do; objects of a class do not contradict each other."""
+    outer, beside, inner = np.zeros((3, 1, 24, 48), bool)
+    outer[0, 4:16, 2:14] = outer[0, 4:16, 18:26] = outer[0, 22, 46] = True
+    beside[0, 6:14, 32:42] = True
+    inner[0, 5:9, 3:7] = True
+    guess = np.stack([outer, beside, inner]).astype(np.float32)
+    asked = Asked()
+    settings = PromptSettings(kind="two-pass", boxes=1, least_area=4)
+    made = outline(asked, np.zeros((1, 24, 48)), guess, (5, 1, 1), settings, np.random.default_rng(0)).probability
+
+    large, small = outer[0].copy(), outer[0].copy()
+    large[:, 14:], small[:, :18], small[22] = False, False, False
+    at = {name: centre(mask).tolist() for name, mask in
+          (("large", large), ("small", small), ("beside", beside[0]), ("inner", inner[0]))}  # fmt: skip
+    expected = {  # outside are the middles of other classes, but for those inside all the same
+        "large": [at["beside"]],
+        "small": [at["beside"], at["inner"]],
+        "beside": [at["large"], at["small"], at["inner"]],
+        "inner": [at["large"], at["small"], at["beside"]],
+    }
+    assert [points for points, _ in asked.clicks] == [[at[name], *others] for name, others in expected.items()]
+    assert all(labels == [True] + [False] * (len(labels) - 1) for _, labels in asked.clicks)
+    for name in ("large", "small"):
+        assert made[0, 0][tuple(at[name])] == np.float32(0.9)
+    assert np.isnan(made[0, 0, 22, 46])  # too small to be asked about, so that nothing is known of it
+    assert made[0, 0, 20, 40] == 0
