@@ -61,3 +61,14 @@ def test_points_of_the_second_pass_and_the_sum_of_objects() -> None:
         assert made[0, 0][tuple(at[name])] == np.float32(0.9)
     assert np.isnan(made[0, 0, 22, 46])  # too small to be asked about, so that nothing is known of it
     assert made[0, 0, 20, 40] == 0
+
+
+def test_axes_that_saw_nothing_do_not_count() -> None:
+    bar = np.zeros((8, 9, 12), bool)
+    bar[3:5, 4:6, 2:10] = True  # too thin to be asked about in slices across the last axis
+    settings = PromptSettings(kind="box", boxes=1, least_area=5, axes=3)
+    made = outline(
+        Asked(), np.zeros(bar.shape), bar[None].astype(np.float32), (1, 1, 1), settings, np.random.default_rng()
+    )
+    assert (made.probability[0][bar] == np.float32(0.9)).all()
+    assert np.isnan(made.probability[0, 0, 0]).all()
