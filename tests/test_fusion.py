@@ -12,7 +12,7 @@ from shapes import ellipsoid, overlap, seen
 from nnunet_limited.prompters.outlining import with_background
 from nnunet_limited.pseudo_labels.atlas import Atlas, carry, local_similarity
 from nnunet_limited.pseudo_labels.fusion import Trust, agreement, calibrate, fuse
-from nnunet_limited.pseudo_labels.sources import Opinion, cleaned, foreground, votes
+from nnunet_limited.pseudo_labels.sources import Opinion, cleaned, foreground, foreground_classes, votes
 
 NAN = np.nan
 
@@ -191,8 +191,8 @@ def test_labels_are_carried_by_registration(shape: tuple[int, ...], thick: float
     there = ellipsoid(shape, tuple(0.45 * (size - 1)), tuple(0.28 * size * flat))
     here = ellipsoid(shape, tuple(0.45 * (size - 1) + [0, 4, 6]), tuple(0.33 * size * flat))
     atlas = Atlas(seen(there, 1), np.stack([~there, there]).astype(np.float32), spacing)
-    made, used = carry(seen(here, 2), spacing, [atlas])
-    assert used == 1
+    made, seconds = carry(seen(here, 2), spacing, [atlas])
+    assert len(seconds) == 1
     assert made.shape == (2, *shape)
     np.testing.assert_allclose(made.sum(0), 1, atol=1e-3)
     assert overlap(there, here) < 0.75
@@ -200,8 +200,8 @@ def test_labels_are_carried_by_registration(shape: tuple[int, ...], thick: float
     if shape[0] == 1:  # which is quick
         assert np.array_equal(carry(seen(here, 2), spacing, [atlas])[0], made)
         unlike = Atlas(seen(there, 1), np.stack([there, ~there]).astype(np.float32), spacing)
-        two, used = carry(seen(here, 2), spacing, [atlas, unlike])
-        assert used == 2
+        two, seconds = carry(seen(here, 2), spacing, [atlas, unlike])
+        assert len(seconds) == 2
         np.testing.assert_allclose(two[0, 0][10:-10, 10:-10], 0.5, atol=1e-3)  # alike, and contradict each other
 
 
@@ -210,16 +210,19 @@ def test_registration_bends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     rows, columns = np.indices((60, 64))
     straight, wavy = (abs(columns - 32 - shift) < 7 for shift in (0, 5 * np.sin(rows / 60 * 2 * np.pi)))
     atlas = Atlas(seen(straight, 1)[None], np.stack([~straight, straight])[:, None].astype(np.float32), (1.0, 1.0, 1.0))
-    made, _ = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)
+    made, took = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)
     assert overlap(straight, wavy) < 0.8
     assert overlap(made[1, 0] > 0.5, wavy) > 0.9
     (known,) = tmp_path.iterdir()
 
     with monkeypatch.context() as patched:  # what has been registered is not registered again, and is the same
         patched.setattr(sitk.ImageRegistrationMethod, "Execute", lambda *_: pytest.fail("registered again"))
-        again, used = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)
-    assert used == 1
+        again, seconds = carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)
+    assert seconds == pytest.approx(took, rel=0.5)  # of the first time
     np.testing.assert_array_equal(again, made)
+    for damaged in (b"PK", known.read_bytes()[:-200]):
+        known.write_bytes(damaged)
+        np.testing.assert_array_equal(carry(seen(wavy, 2)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)[0], made)
     carry(seen(wavy, 3)[None], (1.0, 1.0, 1.0), [atlas], tmp_path)  # another image is another registration
     carry(seen(wavy, 2)[None], (1.0, 1.0, 1.5), [atlas], tmp_path)  # and so is another spacing
     assert len(list(tmp_path.iterdir())) == 3
@@ -229,12 +232,12 @@ def test_registration_bends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_cannot_be_registered_is_no_atlas() -> None:
     thin, thick = np.zeros((2, 20, 20)), seen(ellipsoid((9, 20, 20), (4, 10, 10), (3, 6, 6)))
     atlas = Atlas(thick, np.stack([thick < 0.6, thick > 0.6]).astype(np.float32), (1.0, 1.0, 1.0))
-    made, used = carry(thin, (1.0, 1.0, 1.0), [atlas])
-    assert used == 0
+    made, seconds = carry(thin, (1.0, 1.0, 1.0), [atlas])
+    assert seconds == []
     assert np.isnan(made).all()
     wide = np.random.default_rng(0).normal(size=(5, 300, 300))  # too large, but not across its slices
     fine = (0.5, 1.0, 1.0)
-    assert carry(wide, fine, [Atlas(wide, np.stack([wide < 0, wide > 0]).astype(np.float32), fine)])[1] == 1
+    assert len(carry(wide, fine, [Atlas(wide, np.stack([wide < 0, wide > 0]).astype(np.float32), fine)])[1]) == 1
 
 
 def test_registration_is_left_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,13 +246,20 @@ def test_registration_is_left_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> 
 
     def register(*_: object) -> object:
         used.append(threads())
-        return sitk.Transform(3, sitk.sitkIdentity)
+        return sitk.Transform(3, sitk.sitkIdentity), 0.0
 
     monkeypatch.setattr("nnunet_limited.pseudo_labels.atlas.register", register)
     image = np.zeros((4, 5, 6))
     carry(image, (1.0, 1.0, 1.0), [Atlas(image, np.stack([image < 1, image > 1]).astype(np.float32), (1.0, 1.0, 1.0))])
     assert used == [1]
     assert threads() == before
+
+
+def test_classes_have_the_order_of_the_host() -> None:
+    labels = {"background": 0, "tumour": 2, "liver": 1, "ignore": 3}
+    assert list(foreground_classes({"labels": labels})) == ["liver", "tumour"]
+    regions = {"background": 0, "whole": [1, 2], "core": [2]}
+    assert list(foreground_classes({"labels": regions, "regions_class_order": [1, 2]})) == ["whole", "core"]
 
 
 def test_what_looks_alike_counts_more() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnunet_limited.prompters.outlining import outline
 from nnunet_limited.prompters.prompter import About
-from nnunet_limited.prompters.prompts import PromptSettings, centre
+from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered
 
 
 class Asked:
@@ -72,3 +72,14 @@ def test_axes_that_saw_nothing_do_not_count() -> None:
     )
     assert (made.probability[0][bar] == np.float32(0.9)).all()
     assert np.isnan(made.probability[0, 0, 0]).all()
+
+
+def test_boxes_move_as_far_as_their_image_and_their_object_are_large() -> None:
+    def most(shape: tuple[int, int], stop: int) -> int:
+        box = np.array([[20, 20], [20 + stop, 20 + stop]])
+        return int(abs(jittered(box, shape, 300, None, 0, np.random.default_rng(0)) - box).max())
+
+    assert most((500, 400), 100) == 10
+    assert most((500, 400), 12) == 3
+    assert most((48, 40), 18) == 1
+    assert most((48, 40), 3) == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -22,8 +24,10 @@ from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_fol
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import Case, RawDataset
 from nnunet_limited.losses.pseudo_label import region_channels
+from nnunet_limited.pseudo_labels.consensus import Consensus
 from nnunet_limited.pseudo_labels.model import dice
 from nnunet_limited.splits import Fold, Split, load_split
+from nnunet_limited.trainers.launch import TrainRequest
 
 
 def blank_border(case: Case, folder: Path) -> Case:
@@ -38,6 +42,36 @@ def blank_border(case: Case, folder: Path) -> Case:
         images.append(folder / file.name)
         sitk.WriteImage(blanked, str(images[-1]))
     return replace(case, images=tuple(images))
+
+
+def test_a_consensus_without_foreground_is_refused(workspaces, tmp_path: Path) -> None:
+    workspace = workspaces("2d")
+    split = load_split(workspace.preprocessed, "few")
+    labels = PseudoLabels(set_folder(workspace.preprocessed, split, "none") / "fold_0", ".nii.gz", {}, {})
+    labels.refuse_empty()
+    replace(labels, cases={"a": {"confidence": 0.9}}).refuse_empty()  # of a model alone, which is not measured so
+    replace(labels, cases={"a": {"foreground_coverage": None}, "b": {"foreground_coverage": 0.1}}).refuse_empty()
+    empty = {"cases": {"a": {"foreground_coverage": None}}, "split_hash": split.hash, "folds": [0]}
+    labels.folder.mkdir(parents=True)
+    (labels.folder / "pseudo_labels.json").write_text(json.dumps(empty))
+    with pytest.raises(LimitedError, match="keeps no foreground in any of 1 cases"):
+        find(workspace.preprocessed, split, "none", 0)
+
+
+def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path) -> None:
+    original = workspaces("2d")
+    workspace = original.copy(tmp_path)
+    shutil.copytree(original.preprocessed, workspace.preprocessed, dirs_exist_ok=True)
+    case = load_split(workspace.preprocessed, "few").folds[0].train[0]
+    model = TrainRequest(DATASET, "2d", "0", "LimitedSupervisedTrainer", original.plans)
+    source = Consensus(model, "few", sources=("atlas",))
+    (before,) = source.check([0])
+    assert source.check([0])[0].hash == before.hash
+    (file,) = workspace.preprocessed.glob(f"nnUNetLimited_*/{case}_seg.b2nd")
+    label = blosc2.open(str(file))[:]
+    file.unlink()
+    blosc2.asarray(np.maximum(label, 0) * 0 + 1, urlpath=str(file))
+    assert source.check([0])[0].hash != before.hash
 
 
 @pytest.mark.parametrize("variant", ["2d", "3d", "anisotropic", "deployment"])

@@ -78,6 +78,15 @@ class PseudoLabels:
         ordered = sorted(cases, key=lambda case: -self.cases[case]["stability"])
         return sorted(ordered[: max(1, round(share * len(ordered)))])
 
+    def refuse_empty(self) -> None:
+        """Refuse a consensus that keeps no foreground at all: it would teach that there is none."""
+        kept = [about["foreground_coverage"] for about in self.cases.values() if "foreground_coverage" in about]
+        if kept and not any(kept):
+            raise LimitedError(
+                f"{self.folder} keeps no foreground in any of {len(kept)} cases: no source sees any, or they disagree; "
+                "look at its pictures, train the first model for longer or give other --sources, and delete it"
+            )
+
 
 def begin(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
     """Return the pseudo-labels of ``origin`` in ``folder``, new or to go on with; refuse those of another origin."""
@@ -111,6 +120,7 @@ def find(preprocessed: Path, split: Split, name: str, fold: int | str) -> Pseudo
             f"{folder} was made for another split {split.name!r} (hash {found.origin.get('split_hash')}, now "
             f"{split.hash}); delete it and {MAKE} --name {name}"
         )
+    found.refuse_empty()
     members, mine = found.origin.get("folds", []), split.fold(fold)
     # A label that the fold trains on itself tells it nothing new.
     leaked = sorted({case for k in members for case in split.fold(k).train} & set(mine.val) - set(mine.train))

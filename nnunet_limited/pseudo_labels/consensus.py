@@ -44,6 +44,7 @@ from nnunet_limited.pseudo_labels.sources import (
     cleaned,
     find_source,
     foreground,
+    foreground_classes,
     load_labeled,
     prompter_of,
     refuse_partial,
@@ -149,18 +150,22 @@ class Consensus(ModelSource):
         """Return the hash of each member's checkpoint if the student is one of the sources."""
         return super().checkpoints(split, members) if "student" in self.sources else {}
 
-    def further_origin(self) -> dict[str, Any]:
-        """Return the sources and how they are asked."""
+    def further_origin(self, cases: Sequence[str]) -> dict[str, Any]:
+        """Return the sources, how they are asked, and the hash of the labels that they may know."""
         about = {spec: prompter.about.record() for spec, prompter in self.prompters.items() if prompter is not None}
         settings = self.settings.model_dump(mode="json")
         boxes = {spec: file_hash(Path(spec.partition(":")[2])) for spec in self.sources if spec.startswith("boxes:")}
+        folder = data_folders(self.model.load_plans(), self.model.configuration)[0]
+        require(folder, cases, "labelled", "run 'nnunet-limited plan'")
+        labels = {case: file_hash(folder / f"{case}_seg.b2nd") for case in cases}
         told = {"sources": list(self.sources), "settings": settings, "prompters": about, "boxes": boxes}
+        told["labels"] = labels
         return {"source": "consensus", **told}
 
     def told(self, labels: PseudoLabels) -> list[str]:
         """Return what the labelled cases have taught, and whose models were asked."""
         found = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
-        names = [name for name in self.model.dataset_json()["labels"] if name not in ("background", "ignore")]
+        names = list(foreground_classes(self.model.dataset_json()))
         where, need = labels.folder.name, f"a slice counts from an agreement of {found['agreement']:g}"
         if found["dice"]:
             dice = ", ".join(
@@ -314,8 +319,7 @@ class _Panel:
 
 def box_source(spec: str, dataset_json: dict[str, Any], to_network: ToNetwork) -> BoxSource:
     """Return the boxes of a file that people have drawn."""
-    classes = {n: v for n, v in dataset_json["labels"].items() if n not in ("background", "ignore")}
-    return BoxSource(Path(spec.partition(":")[2]), classes, to_network)
+    return BoxSource(Path(spec.partition(":")[2]), foreground_classes(dataset_json), to_network)
 
 
 def _number(value: Any) -> float | None:

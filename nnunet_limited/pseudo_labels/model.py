@@ -95,7 +95,7 @@ class ModelSource:
             "folds": list(members),
             "checkpoints": checkpoints,
             "previous": self.previous,
-            **self.further_origin(),
+            **self.further_origin(sorted({case for fold in members for case in split.fold(fold).train})),
         }
         file_ending = self.model.dataset_json()["file_ending"]
         return begin(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
@@ -104,8 +104,8 @@ class ModelSource:
         """Return the hash of each member's checkpoint, which must be there."""
         return trained(self.model, split, members)
 
-    def further_origin(self) -> dict[str, Any]:
-        """Return what else says where the pseudo-labels come from."""
+    def further_origin(self, cases: Sequence[str]) -> dict[str, Any]:
+        """Return what else says where the pseudo-labels come from, which may depend on the labelled ``cases``."""
         return {}
 
     def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
@@ -113,10 +113,11 @@ class ModelSource:
 
         A second process waits for the first and goes on with what that has made.
         """
-        if not self._missing(labels):
-            return labels
-        with one_at_a_time(labels.folder):
-            return self._make(begin(labels.folder, labels.file_ending, labels.origin), device, track)
+        if self._missing(labels):
+            with one_at_a_time(labels.folder):
+                labels = self._make(begin(labels.folder, labels.file_ending, labels.origin), device, track)
+        labels.refuse_empty()
+        return labels
 
     def _missing(self, labels: PseudoLabels) -> list[str]:
         split = load_run_split(self.model.load_plans())

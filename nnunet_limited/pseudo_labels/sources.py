@@ -94,6 +94,12 @@ class Given:
     registrations: Path | None = None
 
 
+def foreground_classes(dataset_json: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the foreground classes or regions by name, in the order of the host's channels."""
+    named = {name: value for name, value in dataset_json["labels"].items() if name not in ("background", "ignore")}
+    return named if dataset_json.get("regions_class_order") else dict(sorted(named.items(), key=lambda one: one[1]))
+
+
 def foreground(probability: np.ndarray, regions: bool) -> np.ndarray:
     """Return the hard masks of the foreground classes or regions of probabilities (c, *spatial)."""
     if regions:
@@ -196,8 +202,8 @@ class AtlasSource:
             return Opinion(np.full(shape, np.nan, np.float32))
         shown = self.channel
         atlases = [Atlas(one.scan.image[shown], one.classes, one.scan.spacing) for one in others]
-        made, used = carry(scan.image[shown], scan.spacing, atlases, self.known)
-        return Opinion(made, about={"atlases": used})
+        made, seconds = carry(scan.image[shown], scan.spacing, atlases, self.known)
+        return Opinion(made, about={"atlases": len(seconds), "registration_seconds": round(sum(seconds), 2)})
 
 
 class PromptedSource:
