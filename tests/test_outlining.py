@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.prompters.outlining import outline
+from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import About
 from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered
 
@@ -64,6 +64,7 @@ def test_points_of_the_second_pass_and_the_sum_of_objects() -> None:
 
 
 def test_axes_that_saw_nothing_do_not_count() -> None:
+    assert coarsest_axis((8, 9, 12), (1, 1, 1)) == 0  # the first of equals
     bar = np.zeros((8, 9, 12), bool)
     bar[3:5, 4:6, 2:10] = True  # too thin to be asked about in slices across the last axis
     settings = PromptSettings(kind="box", boxes=1, least_area=5, axes=3)

@@ -18,7 +18,7 @@ from nnunet_limited.data.preprocessing import data_folders, require
 from nnunet_limited.data.pseudo_labels import PseudoLabels
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.overlay import show_image, show_labels
-from nnunet_limited.host.files import file_hash, read_object, replacing, write_json
+from nnunet_limited.host.files import content_hash, file_hash, read_object, replacing, write_json
 from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
@@ -157,10 +157,9 @@ class Consensus(ModelSource):
         boxes = {spec: file_hash(Path(spec.partition(":")[2])) for spec in self.sources if spec.startswith("boxes:")}
         folder = data_folders(self.model.load_plans(), self.model.configuration)[0]
         require(folder, cases, "labelled", "run 'nnunet-limited plan'")
-        labels = {case: file_hash(folder / f"{case}_seg.b2nd") for case in cases}
+        labels = content_hash({case: file_hash(folder / f"{case}_seg.b2nd") for case in cases})
         told = {"sources": list(self.sources), "settings": settings, "prompters": about, "boxes": boxes}
-        told["labels"] = labels
-        return {"source": "consensus", **told}
+        return {"source": "consensus", **told, "labels": labels}
 
     def told(self, labels: PseudoLabels) -> list[str]:
         """Return what the labelled cases have taught, and whose models were asked."""
