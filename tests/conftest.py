@@ -11,14 +11,21 @@ os.environ["nnUNet_n_proc_DA"] = "0"
 os.environ["nnUNet_def_n_proc"] = "1"
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable on a GPU
 
+import contextlib
+import functools
+import io
 import multiprocessing
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import DEVICE, FROM_START, VARIANTS, Workspace, make_workspace
+from helpers import DEVICE, FROM_START, VARIANTS, Workspace, command, make_workspace
+from nnunetv2.run import run_training
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from rounds import TRAINER, resampled
 
@@ -37,6 +44,9 @@ multiprocessing.set_forkserver_preload(
     ["nnunetv2.inference.export_prediction", "nnunetv2.preprocessing.preprocessors.default_preprocessor"]
 )
 multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
+
+# To find a trainer the host looks at every module that is imported; once for each is enough.
+run_training.recursive_find_trainer_class_by_name = functools.cache(run_training.recursive_find_trainer_class_by_name)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +85,28 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     return tmp_path
+
+
+@pytest.fixture
+def commands_here(monkeypatch: pytest.MonkeyPatch):
+    """Run the package's commands here where a process is to be started for them, which imports nnU-Net for seconds."""
+    start = subprocess.run
+
+    def run(words: list[str], **options: Any) -> subprocess.CompletedProcess:
+        module = words[1:3] == ["-m", "nnunet_limited"]
+        if not module and Path(words[0]).name != "nnunet-limited":
+            return start(words, **options)
+        printed, log = io.StringIO(), options.get("stderr")
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(log if hasattr(log, "write") else sys.stderr),
+        ):
+            status = command(*words[3 if module else 1 :])
+        return subprocess.CompletedProcess(words, status, printed.getvalue(), "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    yield
+    torch.set_num_threads(1)  # the host takes all of them
 
 
 @pytest.fixture

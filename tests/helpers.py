@@ -155,8 +155,10 @@ def plan(variant: Variant, split: str = "few") -> str:
     file = Path(os.environ["nnUNet_preprocessed"]) / DATASET / f"{name}.json"
     plans = json.loads(file.read_text())
     configuration = plans["configurations"][variant.configuration]
-    features = configuration["architecture"]["arch_kwargs"]["features_per_stage"]
-    configuration["architecture"]["arch_kwargs"]["features_per_stage"] = [4 * 2**n for n in range(len(features))]
+    network = configuration["architecture"]["arch_kwargs"]
+    network["features_per_stage"] = [4 * 2**n for n in range(network["n_stages"])]
+    for part in ("n_conv_per_stage", "n_conv_per_stage_decoder"):
+        network[part] = [1] * len(network[part])
     configuration["batch_size"] = 4 if variant.configuration == "2d" else 2
     file.write_text(json.dumps(plans))
     for kind in ("model", "consensus"):

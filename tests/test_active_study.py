@@ -17,6 +17,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.host.files import write_json
 from nnunet_limited.splits import load_split
+from nnunet_limited.studies import active_job
 from nnunet_limited.studies.active import ActiveFolder, open_active
 from nnunet_limited.studies.active_job import _dice_by_case
 from nnunet_limited.studies.active_report import make_active_report
@@ -121,15 +122,18 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     assert sorted(name[7:10] for name in numbers) == ["601", "603", "604", "605"]  # 602 is the study's own
 
 
-def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
+@pytest.mark.usefixtures("commands_here")
+def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Hidden labels stay hidden but for what was asked for; costs add up; stopped, it goes on where it was."""
     write_dataset(folders / "raw", Variant(cases=8))
     file, out = write(folders / "a.yaml", strategies=["random_fg66"]), folders / "out"
-    words = ("simulate-al", str(file), "--out", str(out), "--cores", "2")
-    assert command(*words) == 0
+    folder = open_active(file, out)
+    monkeypatch.chdir(out)
+    with folder.active():
+        assert [active_job.main([run.identifier, "none"]) for run, *_ in states(folder)] == [0] * 4
+    monkeypatch.chdir(folders)
     assert command("study", "status", str(out)) == 0
     assert "4 done" in capsys.readouterr().out
-    folder = ActiveFolder(out)
     assert {state for _, state, _ in states(folder)} == {"done"}
     runs = {
         run.identifier: json.loads((folder.run_folder(run) / "trained.json").read_text()) for run, *_ in states(folder)
@@ -151,21 +155,21 @@ def test_a_loop_from_end_to_end(folders: Path, capsys) -> None:
         assert set(raw.labeled) == {*fold.train, *fold.val}
         oracle = [raw.cases[case].label.resolve().parent.name for case in fold.train if case in hidden]
         assert set(oracle) == {"labelsSparse"}
-    table = pd.read_csv(out / "report" / "table.csv")
-    curve = [float(np.mean(list(one["dice"].values()))) for one in (start, first, second)]
-    assert table["aubc"][0] == pytest.approx((curve[0] + 2 * curve[1] + curve[2]) / 4)
-    assert table["final"][0] == pytest.approx(curve[2])
-    assert table["strategy"][0] == "random_fg66 (oracle)"
     times = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
     assert len(times) == 4
     last = folder.run_folder(states(folder)[-1][0])
     (last / "trained.json").unlink()  # as if it had been stopped at the end of the last round
     checkpoint = out / second["results"][-1] / "checkpoint_final.pth"
     trained = checkpoint.stat().st_mtime_ns
-    assert command(*words) == 0
+    assert command("simulate-al", str(file), "--out", str(out), "--cores", "2") == 0
     again = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
     assert [path.parent for path in times if again[path] != times[path]] == [last]
     assert checkpoint.stat().st_mtime_ns == trained  # what it had trained is not trained again
+    table = pd.read_csv(out / "report" / "table.csv")
+    curve = [float(np.mean(list(one["dice"].values()))) for one in (start, first, second)]
+    assert table["aubc"][0] == pytest.approx((curve[0] + 2 * curve[1] + curve[2]) / 4)
+    assert table["final"][0] == pytest.approx(curve[2])
+    assert table["strategy"][0] == "random_fg66 (oracle)"
 
 
 def test_cases_may_have_dots_in_their_names() -> None:

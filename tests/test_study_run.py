@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers import Variant, write_dataset
+from helpers import DATASET, Variant, write_dataset
 from test_study import write
 
 from nnunet_limited.cli.main import main
-from nnunet_limited.studies.folder import StudyFolder
+from nnunet_limited.studies import job
+from nnunet_limited.studies.folder import open_folder
 from nnunet_limited.studies.workflow import states
 
 TRAINER = """
@@ -43,6 +44,7 @@ def test_wrong_words_are_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch
     assert "holds no study" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("commands_here")
 def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """A job that fails stops no other and is told; started again, finished jobs are not repeated and it is done."""
     write_dataset(folders / "raw", Variant(cases=6))
@@ -53,8 +55,12 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([os.environ.get("nnUNet_extTrainer", ""), str(trainers)]))
     study, out = write(folders / "s.yaml", methods=METHODS, labeled=[2], seeds=[0]), str(folders / "out")
 
+    folder = open_folder(study, folders / "out")
+    monkeypatch.chdir(out)
+    with folder.active():  # as the workflow would do them first
+        assert [job.main([step, f"{DATASET}/l2s0"]) for step in ("split", "plan")] == [0, 0]
+    monkeypatch.chdir(folders)
     assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 1
-    folder = StudyFolder(folders / "out")
     found = {run.method: state for run, state, _ in states(folder)}
     assert found == {"supervised": "done", "broken": "failed"}
     broken = next(run for run in folder.study.runs() if run.method == "broken")

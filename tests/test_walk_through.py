@@ -31,6 +31,7 @@ def raw_bytes(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.usefixtures("commands_here")
 @pytest.mark.parametrize("unlabeled_folder", [False, True])
 def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None:
     variant = VARIANTS["2d"]

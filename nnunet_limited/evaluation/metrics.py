@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 METRICS = ("dice", "iou", "hd95", "asd", "nsd", "volume_error")
 HIGHER_IS_BETTER = {"dice", "iou", "nsd"}
@@ -44,6 +43,7 @@ def metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float],
 
 
 def _surface(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance: float) -> dict[str, float]:
+    import torch
     from monai.metrics import (
         compute_average_surface_distance,
         compute_hausdorff_distance,

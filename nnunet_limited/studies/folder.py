@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from nnunet_limited.demo.phantom import write_phantom_dataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.dataset import dataset_name, nnunet_folder
 from nnunet_limited.host.files import read_object, replacing, write_json
@@ -164,6 +163,8 @@ def link_dataset(dataset: str, raw: Path) -> str:
     """
     if dataset in (PHANTOM, PHANTOM_DATASET):
         if not (raw / PHANTOM_DATASET / "dataset.json").is_file():
+            from nnunet_limited.demo.phantom import write_phantom_dataset
+
             write_phantom_dataset(raw, PHANTOM_DATASET)
         return PHANTOM_DATASET
     for name in sorted(link.name for link in raw.iterdir()):

@@ -15,13 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.metrics import METRICS
 from nnunet_limited.host.dataset import RawDataset, images_by_case, nnunet_folder
-from nnunet_limited.pseudo_labels.sources import check_sources
 from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
 from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.make import grouped
 from nnunet_limited.splits.published import make_published_split
-from nnunet_limited.trainers.config import resolve
-from nnunet_limited.trainers.launch import find_trainer
 
 PHANTOM = "phantom"
 ALL = "all"
@@ -236,6 +233,11 @@ def _problems(study: Study) -> Iterator[str]:
 
 def method_problems(method: Method) -> Iterator[str]:
     """Yield what is wrong with a method."""
+    # Steps of studies and their workflow read study files too; they are spared seconds of imports.
+    from nnunet_limited.pseudo_labels.sources import check_sources
+    from nnunet_limited.trainers.config import resolve
+    from nnunet_limited.trainers.launch import find_trainer
+
     try:
         trainer = find_trainer(method.trainer)
     except LimitedError as error:
@@ -306,6 +308,8 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
 
 
 def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
+    from nnunet_limited.trainers.launch import find_trainer
+
     for number in study.folds:
         if number >= len(split.folds):
             yield f"labeled {size}: there is no fold {number}, only {len(split.folds)} folds"

@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.folder import StudyFolder, failed_marker
-from nnunet_limited.trainers.launch import find_trainer
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 
@@ -112,6 +111,8 @@ def counted(found: Sequence[tuple[Any, str, Path | None]]) -> str:
 
 def estimate(folder: StudyFolder) -> list[tuple[str, int, float]]:
     """Return, for each method, its runs that are not done and their cost in supervised runs."""
+    from nnunet_limited.trainers.launch import find_trainer
+
     waiting = [run for run, state, _ in states(folder) if state != "done"]
     rows = []
     for method in folder.study.methods:
