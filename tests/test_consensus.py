@@ -284,7 +284,7 @@ def test_entry_points_of_other_packages(workspaces, monkeypatch: pytest.MonkeyPa
     assert one["sources"]["theirs:here"]["prompts"] > 0
 
 
-def test_two_rounds_of_training_and_labelling(workspaces, capfd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_rounds_of_training_and_labelling(workspaces, commands_here, capfd, monkeypatch) -> None:
     workspace = workspaces("one_labeled").activate("rounds_of_sources")
     plans = workspace.configure("two", **FROM_START, num_iterations_per_epoch=3, num_epochs=1)
     words = ("self-train", DATASET, "2d", "-p", plans, "-tr", "LimitedPromptedPseudoLabelTrainer", "--folds", "0",

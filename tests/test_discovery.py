@@ -64,16 +64,12 @@ def test_found_from_a_wheel(wheel_python: Path) -> None:
     assert out.strip().splitlines()[-1].endswith("_ext")
 
 
-def test_found_from_the_editable_install() -> None:
-    run_python(sys.executable, "-c", PROBE, str(ROOT))
-
-
 def test_the_users_own_folders_are_kept() -> None:
     out = run_python(sys.executable, "-c", PROBE, str(ROOT), nnUNet_extTrainer="/my/trainers")
     assert out.strip().splitlines()[-1].split(os.pathsep)[0] == "/my/trainers"
 
 
-def test_spawned_processes_find_them_too(tmp_path: Path) -> None:
+def test_found_from_the_editable_install_and_in_spawned_processes(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
     script.write_text(SPAWNED)
     run_python(sys.executable, str(script))

@@ -75,7 +75,8 @@ def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
     stored = np.load(tmp_path / "round" / SCORES / f"{case}.npz")
     windows = PATCH.windows((8, 32, 32), (1, 1, 1), case)
     expected = [entropy[region.inside].mean() for region in windows.regions(case)]
-    assert np.allclose(stored["score_entropy"], expected, rtol=0.05)
+    assert np.allclose(stored["score_entropy"], expected, rtol=0.07)
+    assert np.corrcoef(stored["score_entropy"], expected)[0, 1] > 0.985  # one voxel aside it is 0.974 at most
     shown = (scorer.predict(image, properties).label > 0).sum()
     assert np.isclose(stored["foreground"].sum(), shown * (8 * 32 * 32) / (10 * 25 * 25), rtol=1e-3)
     assert len(made.queries) == 3
