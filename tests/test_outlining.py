@@ -9,6 +9,7 @@ import numpy as np
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import About
 from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered
+from nnunet_limited.pseudo_labels.sources import Given, PromptedSource, Scan, SourceSettings
 
 
 class Asked:
@@ -61,6 +62,20 @@ def test_points_of_the_second_pass_and_the_sum_of_objects() -> None:
         assert made[0, 0][tuple(at[name])] == np.float32(0.9)
     assert np.isnan(made[0, 0, 22, 46])  # too small to be asked about, so that nothing is known of it
     assert made[0, 0, 20, 40] == 0
+
+
+def test_boxes_of_people_are_all_asked_about() -> None:
+    """However small they are, and however many; a guess that small is not."""
+    masks = np.zeros((1, 2, 32, 32), np.float32)
+    for k in range(7):
+        masks[0, 0, 4 * k : 4 * k + 2, 3:5] = 1
+    scan = Scan("case", np.zeros((1, 2, 32, 32), np.float32), (5.0, 1.0, 1.0), (2, 32, 32), {})
+    source = PromptedSource(Asked(), Given([], False, "cpu", SourceSettings(boxes=1)))
+    said = source.within(scan, masks)
+    assert np.array_equal(said.probability[1] > 0.5, masks[0] > 0)
+    assert said.about["prompts"] == 7
+    background = 1 - masks.max(0)
+    assert np.isnan(source(scan, np.stack([background, masks[0]])).probability).all()
 
 
 def test_axes_that_saw_nothing_do_not_count() -> None:

@@ -83,6 +83,12 @@ TABLE: list[Row] = [
         ("two-pass", "no point", "kind=box"),
         lambda w: (trained(w), shutil.copytree(TINY_SAM, w.root / "medsam")),
     ),
+    (
+        "two files of boxes",
+        f"{MAKE} --sources student,boxes:{{root}}/a.csv,boxes:{{root}}/b.csv,{SAM}",
+        ("a.csv,boxes:", "one file"),
+        lambda w: (liver(w), shutil.copy(w.root / "b.csv", w.root / "a.csv")),
+    ),
     ("boxes without a model", f"{MAKE} --sources boxes:no.csv", ("boxes:no.csv", "boxes:FILE.csv"), trained),
     ("zero-shot with one kind", f"{SHOT} --ask kind=box", ("--ask", "leave out kind"), nothing),
     ("no box", f"{MAKE} --sources student,{SAM} --ask boxes=0", ("boxes=0", "greater"), trained),

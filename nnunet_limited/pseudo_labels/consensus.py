@@ -257,7 +257,7 @@ class _Panel:
             guess = fuse(heard, Trust(), self.regions, 0).probability if heard else None
             hints = [o.probability for k, o in said.items() if k not in heard and np.isfinite(o.probability).any()]
             if hints and isinstance(source, PromptedSource):
-                said[name] = source.outline(scan, hints[0], source.settings.model_copy(update={"kind": "box"}))
+                said[name] = source.within(scan, hints[0])
             elif guess is None and isinstance(source, PromptedSource):  # nobody can tell it where to look
                 said[name] = self.silence(scan)
             else:

@@ -223,6 +223,11 @@ class PromptedSource:
         shown = cleaned(guess, self.regions, self.settings.clean)
         return self.outline(scan, shown if self.regions else shown[1:], self.settings)
 
+    def within(self, scan: Scan, boxes: np.ndarray) -> Opinion:
+        """Return its outlines of what boxes of people enclose, masks (c, *spatial); all are meant, however small."""
+        everything = {"kind": "box", "least_area": 1, "most_objects": boxes[0].size}
+        return self.outline(scan, boxes, self.settings.model_copy(update=everything))
+
     def outline(self, scan: Scan, foreground: np.ndarray, settings: PromptSettings) -> Opinion:
         """Return its outlines of masks (c, *spatial) of the foreground classes."""
         rng = np.random.default_rng(list(hashlib.sha256(scan.case.encode()).digest()[:8]))
@@ -278,7 +283,10 @@ def check_sources(specs: Sequence[str]) -> None:
                 f"--sources: {spec!r} is none; give student, atlas, boxes:FILE.csv, sam:FOLDER, tiny-vit:FILE.pt, "
                 "nninteractive:FOLDER or module:factory"
             )
-    if all(spec.startswith("boxes:") for spec in specs):
+    files = [spec for spec in specs if spec.startswith("boxes:")]
+    if len(files) > 1:
+        raise LimitedError(f"--sources {','.join(files)}: give one file with the boxes of all scans")
+    if len(files) == len(specs):
         raise LimitedError(
             f"--sources {','.join(specs)}: boxes are shown to a promptable model; add one, e.g. sam:FOLDER"
         )
