@@ -86,7 +86,7 @@ TABLE: list[Row] = [
     (
         "two files of boxes",
         f"{MAKE} --sources student,boxes:{{root}}/a.csv,boxes:{{root}}/b.csv,{SAM}",
-        ("a.csv,boxes:", "one file"),
+        ("a.csv,boxes:", "give one"),
         lambda w: (liver(w), shutil.copy(w.root / "b.csv", w.root / "a.csv")),
     ),
     ("boxes without a model", f"{MAKE} --sources boxes:no.csv", ("boxes:no.csv", "boxes:FILE.csv"), trained),

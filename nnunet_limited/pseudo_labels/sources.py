@@ -285,7 +285,7 @@ def check_sources(specs: Sequence[str]) -> None:
             )
     files = [spec for spec in specs if spec.startswith("boxes:")]
     if len(files) > 1:
-        raise LimitedError(f"--sources {','.join(files)}: give one file with the boxes of all scans")
+        raise LimitedError(f"--sources {','.join(files)} are several files; give one with the boxes of all scans")
     if len(files) == len(specs):
         raise LimitedError(
             f"--sources {','.join(specs)}: boxes are shown to a promptable model; add one, e.g. sam:FOLDER"
