@@ -71,6 +71,12 @@ def workspaces(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Take one thread, whatever a training in this process has taken before."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def _no_progress_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the progress pictures, which take longer than the tests' epochs, but where a test asks for them."""
     if "progress_picture" not in request.keywords:
@@ -88,7 +94,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def commands_here(monkeypatch: pytest.MonkeyPatch):
+def commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the package's commands here where a process is to be started for them, which imports nnU-Net for seconds."""
     start = subprocess.run
 
@@ -105,8 +111,6 @@ def commands_here(monkeypatch: pytest.MonkeyPatch):
         return subprocess.CompletedProcess(words, status, printed.getvalue(), "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    yield
-    torch.set_num_threads(1)  # the host takes all of them
 
 
 @pytest.fixture

@@ -70,17 +70,20 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     assert name.startswith(plans)
     assert set(result["dice"]) == {"disc", "core", "mean"}
     assert Path(result["merged"], "summary.json").is_file()
-    if not unlabeled_folder:
+    if unlabeled_folder:
+        output = ["-o", str(folders / "out"), "-d", "990", "-p", name, "-c", "2d", "-f", "0", "-tr", result["trainer"]]
+        call("nnUNetv2_predict", "-i", str(raw / "imagesTr"), *output, "-device", "cpu", "-npp", "1", "-nps", "1")
+        assert len(list((folders / "out").glob("case_*.nii.gz"))) == variant.cases
+    else:
         assert result["baseline"]["trainer"] == SUPERVISED
         both = ["-tr", SUPERVISED, TEACHER]
         call("nnUNetv2_find_best_configuration", "990", "-p", name, "-c", "2d", *both, "-f", "0", "1", "-np", "1")
-    output = ["-d", "990", "-p", name, "-c", "2d", "-f", "0", "-tr", result["trainer"], "-device", "cpu"]
-    call("nnUNetv2_predict", "-i", str(raw / "imagesTr"), "-o", str(folders / "out"), *output, "-npp", "1", "-nps", "1")
-    assert len(list((folders / "out").glob("case_*.nii.gz"))) == variant.cases
     assert raw_bytes(folders / "raw") == before
 
 
-def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stock_planning_and_one_key_is_enough(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # stock planning fails with 0
     variant = Variant(cases=6)
     write_dataset(folders / "raw", variant)
@@ -98,6 +101,7 @@ def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest
     assert len(list((folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*/*.pkl"))) == 3
     assert (results / "validation" / "summary.json").is_file()
 
+    request.getfixturevalue("commands_here")
     (folder,) = (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*")
     shutil.rmtree(folder)
     options = ("--teacher", SUPERVISED, "--folds", "0", "-device", "cpu", "--json")
