@@ -23,6 +23,7 @@ def show_image(axes: Any, image: np.ndarray, aspect: float) -> None:
     low, high = np.percentile(image, (0.5, 99.5))
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
     axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])  # they are laid out, for half of the time, even where they are not drawn
 
 
 def show_labels(axes: Any, labels: np.ndarray, classes: Mapping[str, Sequence[int]], tint: float = TINT) -> None:
