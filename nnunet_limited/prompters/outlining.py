@@ -1,7 +1,8 @@
 """A promptable model over a volume: prompts from a guess, embeddings once per slice, several prompts averaged.
 
 Boxes in jitter are averaged as in SAM-U (Deng et al., MICCAI 2023, arXiv 2307.04973); the second pass with points in
-the middle and in the other classes as in Keuth et al. (2024, arXiv 2411.12602).
+the middle and in the other classes as in Keuth et al. (2024, arXiv 2411.12602), but with the box: without it a small
+model loses what the box has found.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class _Said:
             asked["mask_logits"] = np.repeat(mask_logits(guess)[None], count, axis=0)
         probability = self._ask(embedding, **asked)
         if self.kind == "two-pass":
-            asked = _clicks(places, count)
+            asked |= _clicks(places, count)
             if "mask" in self.prompter.prompts:
                 asked["mask_logits"] = mask_logits(probability)
             probability = self._ask(embedding, **asked)
