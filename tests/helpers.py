@@ -45,6 +45,15 @@ SHORT = {
     "save_every": 100,
     "seed": 7,
 }
+# Settings with which trainers of tiny plans are the host's.
+LIKE_STOCK = {
+    "consistency_weight": 0.0,
+    "optimizer": "sgd",
+    "initial_lr": 0.01,
+    "channels_last": False,
+    "sparse_labels": False,
+}
+STOCK_RUNS: dict[str, tuple[dict, list[torch.Tensor]]] = {}
 FROM_START = {
     "start_fraction": 0.0,
     "rampup_fraction": 0.0,
@@ -340,3 +349,12 @@ def command(*arguments: str) -> int:
 def read(file: Path) -> np.ndarray:
     """Return the array of an image file."""
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def stock_run(variant: str, ours: Any) -> tuple[dict, list[torch.Tensor]]:
+    """Losses and weights of the host's trainer on what ``ours`` trained on; the same for every trainer."""
+    if variant not in STOCK_RUNS:
+        stock = Stock.like(ours)
+        stock.run_training()
+        STOCK_RUNS[variant] = losses(stock), weights(stock.network)
+    return STOCK_RUNS[variant]

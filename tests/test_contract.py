@@ -14,7 +14,20 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers import DATASET, FROM_START, VARIANTS, Stock, Workspace, assert_same, losses, plan, spoil, weights
+from helpers import (
+    DATASET,
+    FROM_START,
+    LIKE_STOCK,
+    VARIANTS,
+    Stock,
+    Workspace,
+    assert_same,
+    losses,
+    plan,
+    spoil,
+    stock_run,
+    weights,
+)
 
 from nnunet_limited import trainers
 from nnunet_limited.data.random_state import seed_everything
@@ -84,16 +97,6 @@ def test_hidden_labels_change_nothing(workspaces, tmp_path: Path, variant: str, 
 
 
 KINDS = ["2d", "3d", "two_channels", "regions", "ignore", "anisotropic"]
-STOCK_RUNS: dict[str, tuple[dict, list[torch.Tensor]]] = {}
-
-
-def stock_run(variant: str, ours) -> tuple[dict, list[torch.Tensor]]:
-    """Losses and weights of the host's trainer on what ``ours`` trained on; the same for every trainer."""
-    if variant not in STOCK_RUNS:
-        stock = Stock.like(ours)
-        stock.run_training()
-        STOCK_RUNS[variant] = losses(stock), weights(stock.network)
-    return STOCK_RUNS[variant]
 
 
 # Every trainer in the first kinds; in the others the base's, whose labelled part all of them share.
@@ -102,9 +105,7 @@ def stock_run(variant: str, ours) -> tuple[dict, list[torch.Tensor]]:
     [(t, v) for t in TRAINERS for v in (KINDS if t in TRAINERS_OF_THE_BASE else KINDS[:2])],
 )
 def test_weight_zero_equals_stock(workspaces, trainer: str, variant: str) -> None:
-    workspace = workspaces(variant)
-    zero = {"consistency_weight": 0.0, "optimizer": "sgd", "initial_lr": 0.01, "sparse_labels": False}
-    ours = run(workspace, trainer, "zero", **zero)
+    ours = run(workspaces(variant), trainer, "zero", **LIKE_STOCK)
     theirs, stock_weights = stock_run(variant, ours)
     mine = losses(ours)
     assert mine["train_losses"] == theirs["train_losses"]

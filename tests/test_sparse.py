@@ -15,6 +15,7 @@ import torch
 from helpers import (
     DATASET,
     FROM_START,
+    LIKE_STOCK,
     Stock,
     Variant,
     Workspace,
@@ -141,7 +142,7 @@ def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: st
 )
 def test_labels_that_annotate_everything_equal_stock(workspaces, trainer: str) -> None:
     workspace = workspaces("all_annotated")
-    settings = {"consistency_weight": 0.0, "optimizer": "sgd", "initial_lr": 0.01, "sparse_labels": True}
+    settings = {**LIKE_STOCK, "sparse_labels": True}
     ours = workspace.trainer(trainer, workspace.configure("whole", **FROM_START, **settings))
     ours.run_training()
     stock = Stock.like(ours)

@@ -237,3 +237,33 @@ def test_a_fold_is_trained_once_by_two_at_a_time(workspaces, monkeypatch: pytest
         (folder / "validation" / "summary.json").write_text("{}")
     second.join()
     assert lines == ["fold 0: complete"]
+
+
+@pytest.mark.parametrize("variant", ["2d", "3d"])
+def test_channels_come_last_in_every_network_and_change_nothing_else(workspaces, variant: str) -> None:
+    workspace, made = workspaces(variant), []
+    for last in (False, True):
+        plans = workspace.configure(f"last{last}", **FROM_START, channels_last=last)
+        trainer = workspace.trainer("LimitedCPSTrainer", plans)
+        trainer.on_train_start()
+        trainer.on_train_epoch_start()
+        torch.manual_seed(0)
+        made.append((trainer, [trainer.train_step(next(trainer.dataloader_train))["loss"] for _ in range(2)]))
+    kinds = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for trainer, asked in zip((one for one, _ in made), (False, True), strict=True):
+        for network in trainer.networks.values():
+            kernels = [p for p in network.parameters() if p.dim() in kinds and min(p.shape[1], p[0, 0].numel()) > 1]
+            assert kernels
+            assert all(p.is_contiguous(memory_format=kinds[p.dim()]) == asked for p in kernels)
+    assert made[0][1] == pytest.approx(made[1][1], rel=1e-4)
+
+
+def test_a_run_on_a_cpu_keeps_to_its_share_of_the_cores(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's command takes all of them."""
+    workspace, before = workspaces("2d"), torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    try:
+        workspace.trainer("LimitedSupervisedTrainer", workspace.configure("share")).initialize()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

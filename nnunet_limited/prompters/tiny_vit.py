@@ -88,7 +88,7 @@ class TinyViTSam(HFSam):
     def __init__(self, encoder: nn.Module, *arguments: Any) -> None:
         """Take the encoder and what the parent takes."""
         super().__init__(*arguments)
-        self.encoder = encoder.eval().to(self.device)
+        self.encoder = encoder.eval().to(self.device).to(memory_format=torch.channels_last)  # faster on a CPU
 
     def _encode(self, pixels: torch.Tensor) -> dict[str, Any]:
         return {"image_embeddings": self.encoder(pixels)}

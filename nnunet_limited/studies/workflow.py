@@ -66,6 +66,9 @@ def run_study(folder: StudyFolder, execution: Execution, snakefile: Path = SNAKE
         environment["nnUNet_def_n_proc"] = str(threads)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # Or glibc gives the blocks of every convolution back to the kernel, a fifth of the time of a CPU.
+        environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
+        environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**33))
     else:
         command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
     command += ["--config", *(f"{key}={value}" for key, value in settings.items()), *execution.options]

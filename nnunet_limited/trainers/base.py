@@ -139,7 +139,7 @@ class LimitedTrainer(SplitTrainer):
         with self.method_stream.active():
             made = self.make_partners()
         for name, partner in made.items():
-            self.partners[name] = partner.to(self.device)
+            self.partners[name] = self.laid_out(partner.to(self.device))
             if not any(parameter.requires_grad for parameter in partner.parameters()):
                 continue
             if self._do_i_compile():

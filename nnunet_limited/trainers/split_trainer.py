@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ HOST_SETTINGS = (
     "weight_decay",
     "oversample_foreground_percent",
 )
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class SplitTrainer(nnUNetTrainer):
@@ -107,7 +109,19 @@ class SplitTrainer(nnUNetTrainer):
         require(self.run.labeled_folder, {*self.run.fold.train, *self.run.fold.val}, "labelled", remedy)
         if self.config.seed is not None:
             seed_everything(self.config.seed + self.local_rank)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if self.device.type == "cpu" and threads.isdigit():  # the host takes every core, those of other runs too
+            torch.set_num_threads(max(1, int(threads)))
         super().initialize()
+        self.laid_out(self.network)
+
+    def laid_out(self, network: nn.Module) -> nn.Module:
+        """Return the network, on a CPU with its convolutions' channels last if the settings ask for it."""
+        if self.config.channels_last and self.device.type == "cpu":
+            for parameter in network.parameters():
+                if parameter.dim() in CHANNELS_LAST:
+                    parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.dim()])
+        return network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Return the host's SGD, or AdamW with the same decay of the learning rate."""
