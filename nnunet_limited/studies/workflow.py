@@ -60,15 +60,16 @@ def run_study(folder: StudyFolder, execution: Execution, snakefile: Path = SNAKE
     settings: dict[str, Any] = {"gpu": min(1, len(execution.gpus)), "threads": execution.cores}
     if execution.executor is None:
         slots = execution.gpus * execution.share_gpus
-        settings["threads"] = threads = max(1, execution.cores // len(slots)) if slots else 1
+        left = sum(state != "done" for _, state, _ in states(folder))
+        settings["threads"] = threads = max(1, execution.cores // max(1, len(slots) or left))
         settings["devices"] = "/".join(slots) or "none"
         command += ["--cores", str(execution.cores), "--resources", f"gpu={len(slots)}"]
         environment["nnUNet_def_n_proc"] = str(threads)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # Or glibc gives the blocks of every convolution back to the kernel, a fifth of the time of a CPU.
-        environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
-        environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**33))
+        if not slots:  # or glibc gives what every convolution frees back to the kernel, a fifth of the time
+            environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+            environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     else:
         command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
     command += ["--config", *(f"{key}={value}" for key, value in settings.items()), *execution.options]

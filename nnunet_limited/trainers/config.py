@@ -30,9 +30,7 @@ class TrainerConfig(BaseModel):
     sparse_labels: bool = Field(
         False, description="labelled images are annotated in part: learn from the rest without label too"
     )
-    channels_last: bool = Field(
-        False, description="on a CPU, keep the channels of a voxel together: faster, and the same but for rounding"
-    )
+    channels_last: bool = Field(False, description="on a CPU, keep the channels of a voxel together, which is faster")
     seed: int | None = Field(None, ge=0, lt=2**32, description="repeatable to the bit with nnUNet_n_proc_DA=0")
 
 
