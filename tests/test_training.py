@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 from pathlib import Path
@@ -15,8 +16,10 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.evaluation.crossval import missing_step, train_folds
 from nnunet_limited.host.files import one_at_a_time
 from nnunet_limited.planners.configure import configure
+from nnunet_limited.trainers.checkpoint import KEY
 from nnunet_limited.trainers.config import parse_assignments
 from nnunet_limited.trainers.launch import TrainRequest, prepare
+from nnunet_limited.trainers.run import RECORD
 from nnunet_limited.trainers.self_training import SelfTrainingConfig
 
 TEACHER = "LimitedMeanTeacherTrainer"
@@ -269,3 +272,27 @@ def test_a_run_on_a_cpu_keeps_to_its_share_of_the_cores(workspaces, monkeypatch:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_run_from_before_a_setting_existed_had_its_default(workspaces, now: bool) -> None:
+    workspace = workspaces("2d").activate("results_older")
+    plans = workspace.configure("older", num_epochs=1, channels_last=False)
+    first = workspace.trainer("LimitedSupervisedTrainer", plans)
+    first.run_training()
+    record = first.run.results / RECORD
+    file = first.run.results / "checkpoint_final.pth"
+    about, content = json.loads(record.read_text()), torch.load(file, weights_only=False)
+    for settings in (about["settings"], content[KEY]["record"]["settings"]):
+        del settings["channels_last"]
+    torch.save(content, file)
+    record.write_text(json.dumps(about))
+    if now:
+        stored = workspace.preprocessed / f"{plans}.json"
+        changed = json.loads(stored.read_text())
+        changed["limited"]["settings"]["channels_last"] = True
+        stored.write_text(json.dumps(changed))
+        with pytest.raises(LimitedError, match="channels_last=False, this one has channels_last=True"):
+            workspace.trainer("LimitedSupervisedTrainer", plans, resume=True)
+    else:
+        assert workspace.trainer("LimitedSupervisedTrainer", plans, resume=True).current_epoch == 1

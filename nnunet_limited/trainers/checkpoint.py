@@ -15,6 +15,7 @@ import torch
 from nnunet_limited.data.random_state import get_random_state, set_random_state
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.files import replacing
+from nnunet_limited.trainers.run import with_defaults
 
 if TYPE_CHECKING:
     from nnunet_limited.trainers.split_trainer import SplitTrainer
@@ -103,7 +104,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
         raise LimitedError(
             f"checkpoint {file} was not written by this version of nnunet_limited; train anew without --c"
         )
-    before = content[KEY]["record"]
+    before = with_defaults(content[KEY]["record"])
     for key, value in record.items():
         if before.get(key) != value:
             raise LimitedError(

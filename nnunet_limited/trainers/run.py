@@ -17,6 +17,7 @@ from nnunet_limited.host.dataset import RawDataset, nnunet_folder
 from nnunet_limited.host.files import content_hash, read_object, unwritable, write_json
 from nnunet_limited.host.parallel import default_processes
 from nnunet_limited.splits import Fold, Split, load_host_split, load_split
+from nnunet_limited.trainers.config import TrainerConfig
 
 RECORD = "limited_run.json"
 
@@ -144,19 +145,24 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise unwritable(base, OSError(None, "permission denied" if existing.is_dir() else f"{existing} is a file"))
     for file in sorted(base.glob(f"fold_*/{RECORD}")):
-        other = read_object(file, "run record", "delete its folder")
+        other = with_defaults(read_object(file, "run record", "delete its folder"))
         differing = [key for key in record if other.get(key) != record[key]]
         if differing:
             key = differing[0]
             before, now = other.get(key), record[key]
             if key == "settings":
-                before = before or {}
                 key = next((name for name in now if before.get(name) != now[name]), key)
                 before, now = before.get(key), now.get(key)
             raise LimitedError(
                 f"{file.parent} holds a run with {key}={before}, this one has {key}={now}; give these settings a name "
                 "of their own (--set or 'nnunet-limited configure'), or delete that folder"
             )
+
+
+def with_defaults(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the defaults of settings that trainers have got since it was written."""
+    defaults = {key: field.default for key, field in TrainerConfig.model_fields.items()}
+    return {**record, "settings": defaults | (record.get("settings") or {})}
 
 
 def unlabeled_to_preprocess(run: Run, dataset_name: str) -> tuple[RawDataset | None, list[str]]:
