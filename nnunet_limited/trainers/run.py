@@ -151,8 +151,9 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
             key = differing[0]
             before, now = other.get(key), record[key]
             if key == "settings":
-                key = next((name for name in now if before.get(name) != now[name]), key)
-                before, now = before.get(key), now.get(key)
+                known = other[key]
+                key = next((name for name in now if known.get(name) != now[name]), key)
+                before, now = known.get(key), now.get(key)
             raise LimitedError(
                 f"{file.parent} holds a run with {key}={before}, this one has {key}={now}; give these settings a name "
                 "of their own (--set or 'nnunet-limited configure'), or delete that folder"
