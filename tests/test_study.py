@@ -259,6 +259,43 @@ def test_a_study_is_run_by_one_at_a_time(folders: Path, raw: Path) -> None:
         run_study(folder, Execution())
 
 
+@pytest.mark.parametrize(
+    ("execution", "threads", "freed_at_once"),
+    [
+        (Execution(cores=2), 1, False),
+        (Execution(cores=32), 8, False),
+        (Execution(cores=32, gpus=("0", "1"), share_gpus=2), 8, True),
+    ],
+)
+def test_runs_share_the_cores(
+    folders: Path,
+    raw: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    execution: Execution,
+    threads: int,
+    freed_at_once: bool,
+) -> None:
+    """Four runs, or four at a time: on few cores each has one, on many more."""
+    seen: dict[str, Any] = {}
+
+    class Snakemake:
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            seen.update(command=command, env=env)
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("nnunet_limited.studies.workflow.subprocess.Popen", Snakemake)
+    two = [{"name": "supervised"}, {"name": "mean teacher", "trainer": "LimitedMeanTeacherTrainer"}]
+    folder = open_folder(write(folders / "study.yaml", seeds=[0], methods=two), folders / "out")
+    assert len(folder.study.runs()) == 4
+    assert run_study(folder, execution) == 0
+    assert f"threads={threads}" in seen["command"]
+    assert seen["env"]["OMP_NUM_THREADS"] == str(threads)
+    assert ("MALLOC_TRIM_THRESHOLD_" not in seen["env"]) == freed_at_once
+
+
 def test_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
