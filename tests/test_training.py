@@ -262,14 +262,13 @@ def test_channels_come_last_in_every_network_and_change_nothing_else(workspaces,
     assert made[0][1] == pytest.approx(made[1][1], rel=1e-4)
 
 
-@pytest.mark.skipif(DEVICE.type != "cpu", reason="on a CPU only")
 def test_a_run_on_a_cpu_keeps_to_its_share_of_the_cores(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's command takes all of them."""
+    """The host's command takes all of them. On a GPU the number is left alone."""
     workspace, before = workspaces("2d"), torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     try:
         workspace.trainer("LimitedSupervisedTrainer", workspace.configure("share")).initialize()
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == (2 if DEVICE.type == "cpu" else before)
     finally:
         torch.set_num_threads(before)
 
