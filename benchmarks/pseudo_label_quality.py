@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.datasets.raw import RawDataset
 
 COLUMNS = ["split", "sources", "round", "cases", "coverage", "foreground coverage"]
 COLUMNS += ["Dice", "Dice of kept", "confidence", "right", "seconds a case"]

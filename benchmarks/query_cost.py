@@ -45,7 +45,7 @@ def main() -> int:
     from nnunet_limited.queries.ask import Asker
     from nnunet_limited.queries.regions import Granularity
     from nnunet_limited.queries.request import QueryRequest
-    from nnunet_limited.trainers.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.launch import TrainRequest, choose_device
 
     torch.set_num_threads(1)
     size = tuple(map(int, arguments.size.split("x")))

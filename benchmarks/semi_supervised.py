@@ -33,8 +33,8 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 
-from nnunet_limited.host.files import write_json
 from nnunet_limited.trainers.catalogue import describe, is_for_sparse_labels, trainer_names
+from nnunet_limited.util.files import write_json
 
 SUPERVISED = "LimitedSupervisedTrainer"
 COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", "dice", "minutes")

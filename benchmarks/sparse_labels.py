@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from semi_supervised import SUPERVISED, check_setup, nnunet_limited, open_work, prepare, read_rows, run_of, train, write
 
-from nnunet_limited.host.files import write_json
+from nnunet_limited.util.files import write_json
 
 DENSE = "100%"  # as the table of semi_supervised.py calls all labels
 

@@ -34,10 +34,10 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
         (root / name).mkdir()
         os.environ[f"nnUNet_{name}"] = str(root / name)
     os.environ["nnUNet_n_proc_DA"] = "0"
-    from nnunet_limited.demo.phantom import write_phantom_dataset
-    from nnunet_limited.host.dataset import RawDataset
-    from nnunet_limited.planners.configure import configure
+    from nnunet_limited.datasets.phantom import write_phantom_dataset
+    from nnunet_limited.datasets.raw import RawDataset
     from nnunet_limited.planners.plan import PlanRequest, make_plans
+    from nnunet_limited.runs.variants import configure
     from nnunet_limited.splits import SplitRequest, make_split, write_split
     from nnunet_limited.splits.classes import class_reader
 
@@ -74,7 +74,7 @@ def write_boxes(folder: Path) -> None:
 def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
     """Write what the self-training trainer learns, the predictions of a network that has not learnt anything."""
     from nnunet_limited.pseudo_labels.model import CHECKPOINT, ModelSource
-    from nnunet_limited.trainers.launch import TrainRequest
+    from nnunet_limited.runs.launch import TrainRequest
 
     trainer = Bench(SUPERVISED, dataset, configuration, plans, "cpu").trainer
     trainer.save_checkpoint(str(Path(trainer.output_folder) / CHECKPOINT))

@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from matplotlib.figure import Figure
 
 from nnunet_limited.annotations.simulate import simulate
-from nnunet_limited.demo.phantom import LABELS, SPACING_XYZ, write_phantom_dataset
-from nnunet_limited.evaluation.overlay import COLOURS
+from nnunet_limited.datasets.phantom import LABELS, SPACING_XYZ, write_phantom_dataset
+from nnunet_limited.report.overlays import COLOURS
 
 IGNORE = len(LABELS)
 PANELS: list[tuple[str, str, dict]] = [

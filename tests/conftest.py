@@ -29,8 +29,8 @@ from nnunetv2.run import run_training
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from rounds import TRAINER, resampled
 
-from nnunet_limited.host.files import one_at_a_time
-from nnunet_limited.trainers.logger import LimitedLogger
+from nnunet_limited.engine.log import LimitedLogger
+from nnunet_limited.util.files import one_at_a_time
 
 torch.set_num_threads(1)
 if DEVICE.type == "cuda":  # the host compiles networks there, for minutes, and takes the fastest convolutions

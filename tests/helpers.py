@@ -23,15 +23,15 @@ from torch.nn import functional
 from nnunet_limited.annotations.annotation import box_codes
 from nnunet_limited.annotations.objects import boxes
 from nnunet_limited.cli.main import main
-from nnunet_limited.data.pseudo_labels import begin, set_folder
-from nnunet_limited.data.random_state import seed_everything
+from nnunet_limited.data.pseudo_label_store import begin, set_folder
 from nnunet_limited.data.views import without_benchmark
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.planners.configure import configure
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.engine.split_trainer import HOST_SETTINGS
 from nnunet_limited.planners.plan import PlanRequest, make_plans
+from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import Split, SplitRequest, load_split, make_split, write_split
 from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.trainers.split_trainer import HOST_SETTINGS
+from nnunet_limited.util.random_state import seed_everything
 
 DATASET = "Dataset990_Blobs"
 DEVICE = torch.device(os.environ.get("NNUNET_LIMITED_TEST_DEVICE", "cpu"))

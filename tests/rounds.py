@@ -9,13 +9,13 @@ import numpy as np
 import SimpleITK as sitk
 from helpers import DATASET, VARIANTS, Workspace, make_workspace
 
-from nnunet_limited.data.preprocessing import preprocess
-from nnunet_limited.host.dataset import RawDataset
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.planners.preprocessing import preprocess
 from nnunet_limited.queries.ask import Asker
 from nnunet_limited.queries.regions import Granularity
 from nnunet_limited.queries.request import QueryRequest
+from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import load_split
-from nnunet_limited.trainers.launch import TrainRequest
 
 TRAINER = "LimitedSupervisedTrainer"
 PATCH = Granularity("patch", size=(4, 8, 8))

@@ -13,15 +13,15 @@ import SimpleITK as sitk
 from helpers import DATASET, Workspace, command, read
 from rounds import PATCH, TRAINER, ask, request, write
 
-from nnunet_limited.annotations.view import RECORD, ignore_of
+from nnunet_limited.datasets.derived import RECORD, ignore_of
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.absorb import AbsorbRequest, Answer, absorb, read_answer, write_answer
 from nnunet_limited.queries.request import Field, QueryRequest, dice_so_far, round_of
 from nnunet_limited.queries.rounds import Region, load_round
+from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import Fold, load_split
-from nnunet_limited.trainers.launch import TrainRequest
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
 

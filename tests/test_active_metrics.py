@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnunet_limited.evaluation.active import (
-    area_under_budget_curve,
-    foreground_efficiency,
-    penalties,
-    predicted_gain,
-)
+from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, penalties, predicted_gain
 
 
 def test_area_under_the_budget_curve() -> None:

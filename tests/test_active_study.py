@@ -13,9 +13,8 @@ import pytest
 import yaml
 from helpers import DATASET, Variant, command, write_dataset
 
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import write_json
 from nnunet_limited.splits import load_split
 from nnunet_limited.studies import active_job
 from nnunet_limited.studies.active import ActiveFolder, open_active
@@ -23,6 +22,7 @@ from nnunet_limited.studies.active_job import _dice_by_case
 from nnunet_limited.studies.active_report import make_active_report
 from nnunet_limited.studies.folder import failed_marker
 from nnunet_limited.studies.workflow import states
+from nnunet_limited.util.files import write_json
 
 SMALL: dict[str, Any] = {
     "name": "loop",

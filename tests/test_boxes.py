@@ -10,7 +10,7 @@ from helpers import DATASET, FROM_START, Workspace
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.boxes import uncut
-from nnunet_limited.planners.configure import check_settings
+from nnunet_limited.runs.variants import check_settings
 from nnunet_limited.trainers import LimitedBoxTrainer
 
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from nnunet_limited import trainers
 from nnunet_limited.cli.main import app
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.runs.launch import find_trainer
 from nnunet_limited.trainers.aliases import ALIASES
 from nnunet_limited.trainers.catalogue import describe, learns_without_label, trainer_names
-from nnunet_limited.trainers.launch import find_trainer
 
 
 @pytest.mark.parametrize("name", [*trainer_names(), *ALIASES])

@@ -15,16 +15,16 @@ import torch
 from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, make_workspace, plan, read, spoil
 from shapes import TINY_SAM, overlap
 
-from nnunet_limited.data.pseudo_labels import PseudoLabels, find
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, find
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.prompters.prompter import About, find_prompter
 from nnunet_limited.prompters.prompts import tight_box
 from nnunet_limited.pseudo_labels import atlas, consensus
 from nnunet_limited.pseudo_labels.consensus import Student
 from nnunet_limited.pseudo_labels.sources import AtlasSource, Given, Labeled, Opinion, Scan, SourceSettings
+from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import Fold, Split, load_split
-from nnunet_limited.trainers.launch import TrainRequest
 
 SOURCES = f"student,atlas,sam:{TINY_SAM}"
 TRAINER = "LimitedSupervisedTrainer"
@@ -323,7 +323,7 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
         seen.append(guess)
         return answer(guess, np.where(guess > 0.5, np.float32(0.7), np.float32(0.1)))
 
-    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.outline", outline)
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", outline)
     target, counted = made.prompted(crops.weak, taught, crops.mask)
     assert len(seen) == len(crops.weak)
     assert all(guess.shape[1] <= 4 for guess in seen)
@@ -343,7 +343,7 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
         probability[1] = np.nan
         return SimpleNamespace(probability=probability)
 
-    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.outline", first_only)
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", first_only)
     both = torch.cat([disc, second] if channels == 2 else [(1 - disc - second).clamp(min=0), disc, second], 1)
     target, counted = made.prompted(crops.weak, both, crops.mask)
     small = counted & (second > 0)
@@ -353,7 +353,7 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
     def elsewhere(prompter, image, guess, *_):
         return answer(guess, np.roll((guess > 0.5).astype(np.float32), guess.shape[-1] // 2, -1))
 
-    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.outline", elsewhere)
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", elsewhere)
     assert not made.prompted(crops.weak, taught, crops.mask)[1].any()  # it does not agree, and is not believed
     weights = []
     for made.iteration in range(8):
@@ -372,7 +372,7 @@ def test_another_prompter_than_before_is_refused(workspaces, monkeypatch) -> Non
     workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
     real = find_prompter(f"sam:{TINY_SAM}")
     real.about = About("other", hash="other")
-    monkeypatch.setattr("nnunet_limited.trainers.semi_sam.find_prompter", lambda *_: real)
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.find_prompter", lambda *_: real)
     with pytest.raises(LimitedError, match="other prompter"):
         workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
     channel = workspace.configure("channel", **FROM_START, prompter_channel=1)

@@ -30,10 +30,10 @@ from helpers import (
 )
 
 from nnunet_limited import trainers
-from nnunet_limited.data.random_state import seed_everything
+from nnunet_limited.engine.checkpoint import KEY
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
-from nnunet_limited.trainers.checkpoint import KEY
+from nnunet_limited.util.random_state import seed_everything
 
 TRAINERS = trainer_names()
 SEMI_SUPERVISED = [name for name in TRAINERS if learns_without_label(name)]

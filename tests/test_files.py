@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from nnunet_limited.host.files import one_at_a_time
+from nnunet_limited.util.files import one_at_a_time
 
 
 def test_one_at_a_time_waits_for_the_other(tmp_path: Path) -> None:

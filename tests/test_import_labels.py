@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_limited.annotations.bring_in import BringInRequest, bring_in
+from nnunet_limited.datasets.import_labels import BringInRequest, bring_in
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 
 IGNORE = 3
 SHAPE = (6, 10, 12)  # z, y, x

@@ -68,10 +68,10 @@ def train_together(rank: int, root: str, variant: str, plans: str, variables: di
     from helpers import VARIANTS
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as host
 
-    from nnunet_limited.trainers import base
+    from nnunet_limited.engine import step
 
     # The host takes CUDA for granted where there are several processes.
-    host.DDP = base.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
+    host.DDP = step.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
     workspace = Workspace(Path(root), VARIANTS[variant])
     for name in together(variant):
         dist.init_process_group("gloo", init_method=f"file://{out}/{name}", rank=rank, world_size=2)

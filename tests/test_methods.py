@@ -13,14 +13,11 @@ from helpers import FROM_START, segmentation_reference
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
-from nnunet_limited.data.random_state import RandomStream
+from nnunet_limited.engine.step import Crops
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.pseudo_label import dice_loss, harden
-from nnunet_limited.trainers.base import Crops
-from nnunet_limited.trainers.uncertainty_rectified_pyramid import (
-    LimitedUncertaintyRectifiedPyramidTrainer,
-    pyramid_consistency,
-)
+from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer, pyramid_consistency
+from nnunet_limited.util.random_state import RandomStream
 
 
 @pytest.fixture
@@ -134,7 +131,7 @@ def test_auxiliary_decoders_agree_with_the_main_one_under_perturbed_features(sta
     made, crops = start("LimitedCrossConsistencyTrainer")
     factors = (0.5, 0.8, 1.5)
     perturbations = [lambda features, f=f: [f * map_ for map_ in features] for f in factors]
-    monkeypatch.setattr("nnunet_limited.trainers.cross_consistency.PERTURBATIONS", perturbations)
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.cct.PERTURBATIONS", perturbations)
     target = softmax(made.network(crops.strong))
     expected = []
     for factor, decoder in zip(factors, made.partners["auxiliary"].decoders, strict=True):
@@ -244,7 +241,7 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     assert len(crops.views) == 2
     assert not torch.equal(*crops.views)
     mixed = mixed_by(monkeypatch, crops)
-    module = "nnunet_limited.trainers.unimatch"
+    module = "nnunet_limited.trainers.semi_supervised.unimatch"
     monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
     p = softmax(made.network(crops.weak)).detach()
     label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.mask
@@ -272,7 +269,7 @@ def test_rdrop_is_symmetric_over_two_different_passes(start, monkeypatch) -> Non
     assert made.unsupervised_loss(crops).loss > 0
     outputs = [torch.randn(2, 3, 4, 4) for _ in range(2)]
     passes = iter(outputs)
-    monkeypatch.setattr("nnunet_limited.trainers.rdrop.perturbed", lambda *arguments: next(passes))
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.rdrop.perturbed", lambda *arguments: next(passes))
     p, q = (torch.softmax(z, 1) for z in outputs)
     both = (p * (p / q).log() + q * (q / p).log()).sum(1, keepdim=True)
     mask = torch.rand(2, 1, 4, 4) > 0.4
@@ -301,7 +298,7 @@ def test_each_adversary_learns_in_its_own_phase(start) -> None:
 def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> None:
     made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant, largest_component=False)
     seen = []
-    module = "nnunet_limited.trainers.bidirectional_copy_paste"
+    module = "nnunet_limited.trainers.semi_supervised.bcp"
     monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, *rest: seen.append(rest) or z.mean())
     box = torch.zeros(crops.mask.shape[2:], dtype=torch.bool)
     box[3:20, 5:30] = True
@@ -337,7 +334,7 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
 def test_dual_branch_learns_a_mixture(start, monkeypatch, variant: str) -> None:
     made, crops = start("LimitedDualBranchTrainer", variant)
     regions = variant == "regions"
-    monkeypatch.setattr("nnunet_limited.trainers.dual_branch.np.random.uniform", lambda: 0.8)
+    monkeypatch.setattr("nnunet_limited.trainers.sparse.scribbles.dual_branch.np.random.uniform", lambda: 0.8)
     made.network.eval()
     with RandomStream((0,)).active():
         first, second = made.branches(crops.strong)
@@ -383,6 +380,6 @@ def test_what_a_method_cannot_do_is_refused(workspaces, monkeypatch) -> None:
     shallow = {"architecture": {"arch_kwargs": {"n_stages": 3}}}
     with pytest.raises(LimitedError, match="plan a deeper U-Net"):
         LimitedUncertaintyRectifiedPyramidTrainer.refuse_unsuitable(shallow, made.config)
-    monkeypatch.setattr("nnunet_limited.trainers.cross_teaching.find_spec", lambda name: None)
+    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.cross_teaching.find_spec", lambda name: None)
     with pytest.raises(LimitedError, match="nnunet-limited\\[transformer\\]"):
         workspace.trainer("LimitedCrossTeachingTrainer", single)

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.evaluate import EvaluateRequest, evaluate, summarise, write_rows
-from nnunet_limited.evaluation.metrics import METRICS, metrics
+from nnunet_limited.metrics.metrics import METRICS, metrics
+from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, summarise, write_rows
 
 SPACINGS = {2: (2.0, 0.5), 3: (5.0, 0.8, 1.3)}
 

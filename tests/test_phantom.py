@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunet_limited.demo.phantom import LABELS, SPACING_XYZ, phantom_case, write_phantom_dataset
-from nnunet_limited.demo.picture import comparison_picture
+from nnunet_limited.datasets.phantom import LABELS, SPACING_XYZ, phantom_case, write_phantom_dataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.report.comparison_picture import comparison_picture
 
 NAMES = {value: name for name, value in LABELS.items()}
 

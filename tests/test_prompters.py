@@ -220,12 +220,12 @@ def test_what_is_no_prompter(tmp_path: Path, capfd: pytest.CaptureFixture[str], 
 def test_releases_that_hide_trainers_are_refused(tiny: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recursive_find_trainer_class_by_name("LimitedMeanTeacherTrainer")  # with transformers loaded
     for release in ("5.4.0", "5.20.2"):
-        monkeypatch.setattr("nnunet_limited.host.extras.version", lambda package, release=release: release)
+        monkeypatch.setattr("nnunet_limited.util.extras.version", lambda package, release=release: release)
         for spec in (f"sam:{TINY_SAM}", "tiny-vit:weights.pt"):
             with pytest.raises(LimitedError, match=rf"^{spec}: with transformers {release} .*pip install"):
                 find_prompter(spec)
     for release in ("4.57.6", "5.3.0", "5.21.0.dev0"):
-        monkeypatch.setattr("nnunet_limited.host.extras.version", lambda package, release=release: release)
+        monkeypatch.setattr("nnunet_limited.util.extras.version", lambda package, release=release: release)
         assert find_prompter(f"sam:{TINY_SAM}")
 
 

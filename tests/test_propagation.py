@@ -18,8 +18,8 @@ from torch.nn import functional
 from nnunet_limited.annotations.propagate import annotated_slices, displacement, distances, propagate, spans
 from nnunet_limited.data import propagated
 from nnunet_limited.data.propagated import PropagatedDataset, Stacked, propagate_cases
+from nnunet_limited.engine.checkpoint import KEY
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.trainers.checkpoint import KEY
 
 IGNORE = 3
 TRAINER = "LimitedSlicePropagationTrainer"

@@ -10,8 +10,8 @@ import pytest
 from helpers import DATASET, Variant, write_dataset
 
 from nnunet_limited.cli.main import main
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.splits.published import make_published_split, published_fold
 
 ORDER = [f"p{i:02d}_{frame}" for i in range(10) for frame in "ab"]

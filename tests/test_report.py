@@ -14,13 +14,13 @@ import SimpleITK as sitk
 from helpers import DATASET, Variant, write_dataset
 from test_study import write as write_study
 
-from nnunet_limited.evaluation.evaluate import EvaluateRequest, evaluate, write_rows
-from nnunet_limited.host.files import write_json
+from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, write_rows
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, open_folder
 from nnunet_limited.studies.report import _summary, make_report
 from nnunet_limited.studies.results import load_results
 from nnunet_limited.studies.study import Run
 from nnunet_limited.studies.tables import headline
+from nnunet_limited.util.files import write_json
 
 CASES = ["case_00", "case_03", "case_06"]
 QUALITY = {"supervised": 0.1, "mean-teacher": 0.04}  # share of voxels predicted wrong

@@ -14,8 +14,8 @@ from helpers import DATASET, read, spoil
 from rounds import MODELS, PATCH, ROUND_FILES, TRAINER, ask, request
 
 from nnunet_limited.cli.query import _next_commands
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.pseudo_labels.model import Predictor
 from nnunet_limited.queries.absorb import AbsorbRequest, absorb
 from nnunet_limited.queries.ask import SCORES, Asker
@@ -25,7 +25,7 @@ from nnunet_limited.queries.request import Field
 from nnunet_limited.queries.rounds import Query, Region, load_round, within
 from nnunet_limited.queries.strategy import find_strategy, strategies
 from nnunet_limited.splits import Fold, load_split
-from nnunet_limited.trainers.active import sampling
+from nnunet_limited.trainers.two_stage.active import sampling
 
 # ---- scoring ---------------------------------------------------------------------------------------------------------
 

@@ -27,11 +27,11 @@ from helpers import (
 )
 
 from nnunet_limited import trainers
-from nnunet_limited.annotations.sparsify import SparsifyRequest, sparsify
-from nnunet_limited.data.ignored import background_outside
 from nnunet_limited.data.sparse import OUTSIDE, AnnotatedCases, BordersUnknown, SparseDataset, UnannotatedDataset
+from nnunet_limited.datasets.raw import Case, RawDataset
+from nnunet_limited.datasets.sparsify import SparsifyRequest, sparsify
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import Case, RawDataset
+from nnunet_limited.planners.ignored import background_outside
 from nnunet_limited.trainers.catalogue import is_for_sparse_labels, trainer_names
 
 IGNORE = 3
@@ -316,7 +316,7 @@ def test_strokes_do_not_cut_an_object_in_two(workspaces, monkeypatch) -> None:
     mask = crops.inside.clone()
     mask[..., 10:12] = False
     seen = []
-    module = "nnunet_limited.trainers.bidirectional_copy_paste"
+    module = "nnunet_limited.trainers.semi_supervised.bcp"
     monkeypatch.setattr(f"{module}.largest_components", lambda pseudo, regions: seen.append(pseudo) or pseudo)
     made.unsupervised_loss(crops._replace(mask=mask))
     assert seen[0].sum(1, keepdim=True)[crops.inside].all(), "every voxel inside has a class"
@@ -333,7 +333,7 @@ def test_nothing_without_label_is_refused(workspaces, trainer: str) -> None:
 
 
 def test_labels_to_validate_on_may_be_given_later(tmp_path: Path) -> None:
-    from nnunet_limited.data.preprocessing import copy_ground_truth
+    from nnunet_limited.planners.preprocessing import copy_ground_truth
 
     sparse, dense = tmp_path / "sparse.nii.gz", tmp_path / "dense.nii.gz"
     dense.write_text("dense")

@@ -11,13 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nnunet_limited.evaluation.statistics import (
-    holm,
-    labels_for,
-    mean_and_sd,
-    paired_difference,
-    ranking_stability,
-)
+from nnunet_limited.metrics.statistics import holm, labels_for, mean_and_sd, paired_difference, ranking_stability
 
 
 def scores(values: list[list[float]], cases: str = "abcdef") -> pd.DataFrame:

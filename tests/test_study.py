@@ -14,8 +14,8 @@ from filelock import FileLock
 from helpers import DATASET, Variant, write_case, write_dataset
 
 from nnunet_limited import trainers
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 from nnunet_limited.studies.active import read_active
 from nnunet_limited.studies.folder import StudyFolder, open_folder
 from nnunet_limited.studies.job import STEPS, device, train

@@ -12,15 +12,15 @@ import torch
 from helpers import DATASET, DEVICE, FROM_START, plan
 
 from nnunet_limited.data.views import Views
+from nnunet_limited.engine.checkpoint import KEY
+from nnunet_limited.engine.run import RECORD
+from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.crossval import missing_step, train_folds
-from nnunet_limited.host.files import one_at_a_time
-from nnunet_limited.planners.configure import configure
-from nnunet_limited.trainers.checkpoint import KEY
-from nnunet_limited.trainers.config import parse_assignments
-from nnunet_limited.trainers.launch import TrainRequest, prepare
-from nnunet_limited.trainers.run import RECORD
-from nnunet_limited.trainers.self_training import SelfTrainingConfig
+from nnunet_limited.runs.crossval import missing_step, train_folds
+from nnunet_limited.runs.launch import TrainRequest, prepare
+from nnunet_limited.runs.variants import configure
+from nnunet_limited.trainers.two_stage.self_training import SelfTrainingConfig
+from nnunet_limited.util.files import one_at_a_time
 
 TEACHER = "LimitedMeanTeacherTrainer"
 
@@ -227,7 +227,7 @@ def test_a_fold_is_trained_once_by_two_at_a_time(workspaces, monkeypatch: pytest
     workspace = workspaces("2d").activate("results_twice")
     request = TrainRequest(DATASET, "2d", "0", "LimitedSupervisedTrainer", workspace.configure("twice"))
     folder = request.results / "fold_0"
-    monkeypatch.setattr("nnunet_limited.evaluation.crossval.subprocess.run", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr("nnunet_limited.runs.crossval.subprocess.run", lambda *a, **k: pytest.fail("trained"))
     lines: list[str] = []
     second = threading.Thread(target=train_folds, args=(request, [0], lines.append))
     with one_at_a_time(folder):

@@ -86,7 +86,7 @@ def test_one_line_and_nothing_written(
     capfd.readouterr()
     monkeypatch.setattr("nnunet_limited.planners.plan.extract_fingerprint", too_late)
     monkeypatch.setattr("nnunetv2.run.run_training.run_training_entry", too_late)
-    monkeypatch.setattr("nnunet_limited.evaluation.crossval.subprocess.run", too_late)
+    monkeypatch.setattr("nnunet_limited.runs.crossval.subprocess.run", too_late)
 
     assert world.run(command) == 2
     error = capfd.readouterr().err

@@ -6,8 +6,8 @@ import json
 
 from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, TRAIN, Row, World, nothing
 
+from nnunet_limited.engine.run import plans_hash
 from nnunet_limited.splits import load_split
-from nnunet_limited.trainers.run import plans_hash
 
 MAKE = f"pseudo-label 990 2d -tr {TEACHER} -p {PLANS} -f 0 -device cpu"
 SELF = f"{TRAIN} -tr LimitedSelfTrainingTrainer"

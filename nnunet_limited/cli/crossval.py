@@ -51,8 +51,8 @@ def crossval(
     Every other flag of nnUNetv2_train is passed on. Example:
     nnunet-limited crossval 4 3d_fullres -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8
     """
-    from nnunet_limited.evaluation.crossval import crossvalidate, default_folds
-    from nnunet_limited.trainers.launch import TrainRequest
+    from nnunet_limited.runs.crossval import crossvalidate, default_folds
+    from nnunet_limited.runs.launch import TrainRequest
 
     chosen = chosen_folds(context, folds)
     flags = host_flags(context, device, num_gpus, pretrained_weights)

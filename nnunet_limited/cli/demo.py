@@ -25,7 +25,7 @@ def demo(
 
     Example: nnunet-limited demo
     """
-    from nnunet_limited.demo.run import run_demo
+    from nnunet_limited.studies.demo import run_demo
 
     start = time.monotonic()
     result = run_demo(out / f"seed_{seed}", seed, (lambda line: None) if as_json else console.print)

@@ -37,10 +37,10 @@ def evaluate(
     overlaps are 0 and distances the diagonal of the image. Example:
     nnunet-limited evaluate PREDICTIONS Dataset004_Hippocampus/labelsTr --out metrics.csv
     """
-    from nnunet_limited.evaluation.evaluate import EvaluateRequest, summarise, write_rows
-    from nnunet_limited.evaluation.evaluate import evaluate as run
-    from nnunet_limited.evaluation.metrics import METRICS
-    from nnunet_limited.host.parallel import default_processes
+    from nnunet_limited.metrics.metrics import METRICS
+    from nnunet_limited.runs.evaluate import EvaluateRequest, summarise, write_rows
+    from nnunet_limited.runs.evaluate import evaluate as run
+    from nnunet_limited.util.parallel import default_processes
 
     request = EvaluateRequest(
         predictions, truth, dataset_json, tolerance, voxels, default_processes() if processes is None else processes

@@ -40,8 +40,8 @@ def import_labels(
     Other cases keep the label they have, if any; annotated ones that have a dense label are validated on it.
     Example: nnunet-limited import-labels 501 --labels scribbles/ --unlabeled 4 --out Dataset601_HeartScribbles
     """
-    from nnunet_limited.annotations.bring_in import BringInRequest, bring_in
-    from nnunet_limited.host.parallel import default_processes
+    from nnunet_limited.datasets.import_labels import BringInRequest, bring_in
+    from nnunet_limited.util.parallel import default_processes
 
     request = BringInRequest(dataset, out, labels, unlabeled, background, boxes, points, coordinates, radius)
     record = bring_in(request, default_processes())

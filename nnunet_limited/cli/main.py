@@ -31,7 +31,7 @@ from nnunet_limited.cli import (
 )
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.discovery import export_extension_folder
-from nnunet_limited.host.parallel import default_processes
+from nnunet_limited.util.parallel import default_processes
 
 # typer may carry its own copy of click; its base class of usage errors is reached through what typer exports.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[2]

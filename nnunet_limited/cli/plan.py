@@ -8,7 +8,7 @@ import typer
 
 from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.parallel import default_processes
+from nnunet_limited.util.parallel import default_processes
 
 
 def register(app: typer.Typer) -> None:
@@ -47,10 +47,10 @@ def plan(
 
     Example: nnunet-limited plan 4 --split l8 -c 3d_fullres
     """
-    from nnunet_limited.planners.configure import check_settings
-    from nnunet_limited.planners.configure import configure as write_variant
+    from nnunet_limited.engine.settings import parse_assignments
     from nnunet_limited.planners.plan import PlanRequest, load_plans, make_plans
-    from nnunet_limited.trainers.config import parse_assignments
+    from nnunet_limited.runs.variants import check_settings
+    from nnunet_limited.runs.variants import configure as write_variant
 
     settings = parse_assignments(assignments or [])
     if settings:
@@ -113,9 +113,9 @@ def configure(
 
     Example: nnunet-limited configure nnUNetPlans_l8 --set consistency_weight=0.3 --name w03
     """
-    from nnunet_limited.planners.configure import configure as write_variant
-    from nnunet_limited.planners.configure import find_plans
-    from nnunet_limited.trainers.config import parse_assignments
+    from nnunet_limited.engine.settings import parse_assignments
+    from nnunet_limited.runs.variants import configure as write_variant
+    from nnunet_limited.runs.variants import find_plans
 
     settings = parse_assignments(assignments or [])
     if not settings:

@@ -16,10 +16,10 @@ from nnunet_limited.cli.train import ConfigurationArgument, DatasetArgument, Dev
 from nnunet_limited.errors import LimitedError
 
 if TYPE_CHECKING:
-    from nnunet_limited.data.pseudo_labels import PseudoLabels
+    from nnunet_limited.data.pseudo_label_store import PseudoLabels
+    from nnunet_limited.engine.settings import Config
     from nnunet_limited.pseudo_labels.model import ModelSource
-    from nnunet_limited.trainers.config import Config
-    from nnunet_limited.trainers.launch import TrainRequest
+    from nnunet_limited.runs.launch import TrainRequest
 
 SourcesOption = Annotated[
     str | None,
@@ -55,7 +55,7 @@ def progress(cases: list[str], title: str) -> Iterable[str]:
 
 def asked(model: type[Config], ask: Sequence[str]) -> Config:
     """Return the settings that ``--ask`` gives."""
-    from nnunet_limited.trainers.config import parse_assignments, resolve
+    from nnunet_limited.engine.settings import parse_assignments, resolve
 
     return resolve(model, parse_assignments(ask, "--ask", "kind=box"), set(model.model_fields), "--ask")
 
@@ -117,8 +117,8 @@ def pseudo_label(
     nnunet-limited pseudo-label 4 3d_fullres -tr LimitedBidirectionalCopyPasteTrainer -p nnUNetPlans_l8;
     nnunet-limited pseudo-label 500 3d_fullres -p nnUNetPlans_l1 --sources student,atlas,sam:medsam-vit-base
     """
-    from nnunet_limited.evaluation.crossval import default_folds
-    from nnunet_limited.trainers.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.crossval import default_folds
+    from nnunet_limited.runs.launch import TrainRequest, choose_device
 
     model = TrainRequest(dataset, configuration, "0", trainer, plans)
     chosen = [int(fold) if fold.isdecimal() else fold for fold in folds] if folds else default_folds(model)

@@ -74,11 +74,11 @@ def query(
     With a model: nnunet-limited query 501 3d_fullres -tr LimitedSparseTrainer -p nnUNetPlans_l8 --what patch --size
     16x64x64 --items 20 --out round_1. Without one: nnunet-limited query 501 --items 4 --out round_1
     """
-    from nnunet_limited.host.extras import need
     from nnunet_limited.queries.ask import Asker
     from nnunet_limited.queries.regions import Granularity
     from nnunet_limited.queries.request import QueryRequest, round_of
-    from nnunet_limited.trainers.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.launch import TrainRequest, choose_device
+    from nnunet_limited.util.extras import need
 
     need("al", "query", "jinja2")
     cold = (configuration, trainer, plans) == (None, None, None)
@@ -142,7 +142,7 @@ def _show_progress(dice: list[float]) -> None:
     if not dice:
         return
     told = f"Validation Dice so far: {', '.join(f'{one:.3f}' for one in dice)}."
-    from nnunet_limited.evaluation.active import predicted_gain
+    from nnunet_limited.metrics.areas import predicted_gain
 
     gain = predicted_gain(dice)
     console.print(told if math.isnan(gain) else f"{told} By its curve this round adds {gain:.3f}: worth the minutes?")
@@ -150,7 +150,7 @@ def _show_progress(dice: list[float]) -> None:
 
 def _next_number() -> str:
     """Return the next free number of a dataset above 600."""
-    from nnunet_limited.host.dataset import nnunet_folder
+    from nnunet_limited.datasets.raw import nnunet_folder
 
     taken = {
         folder.name[7:10]
@@ -185,10 +185,10 @@ def absorb(
     Answers may be partial; what is missing can be asked again. Nothing that was there is changed. Example:
     nnunet-limited absorb round_1 --out Dataset601_Heart
     """
-    from nnunet_limited.host.dataset import nnunet_folder
-    from nnunet_limited.host.parallel import default_processes
+    from nnunet_limited.datasets.raw import nnunet_folder
     from nnunet_limited.queries.absorb import AbsorbRequest
     from nnunet_limited.queries.absorb import absorb as make
+    from nnunet_limited.util.parallel import default_processes
 
     record = make(AbsorbRequest(folder, out, name, accept_unchanged, oracle, group_by), default_processes())
     if as_json:
@@ -213,7 +213,7 @@ def absorb(
 
 def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
     """Return how to plan, train and ask again, with the configuration and size of the model that asked."""
-    from nnunet_limited.host.dataset import nnunet_folder
+    from nnunet_limited.datasets.raw import nnunet_folder
     from nnunet_limited.planners.plan import load_plans
     from nnunet_limited.splits import load_split
 

@@ -21,11 +21,11 @@ from nnunet_limited.cli.train import (
     WeightsOption,
     host_flags,
 )
-from nnunet_limited.host.files import content_hash
+from nnunet_limited.util.files import content_hash
 
 if TYPE_CHECKING:
     from nnunet_limited.pseudo_labels.model import ModelSource
-    from nnunet_limited.trainers.launch import TrainRequest
+    from nnunet_limited.runs.launch import TrainRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -64,9 +64,9 @@ def self_train(
     nnunet-limited self-train 500 3d_fullres -p nnUNetPlans_l1 -tr LimitedPromptedPseudoLabelTrainer --sources
     student,atlas --rounds 2
     """
-    from nnunet_limited.evaluation.crossval import default_folds
-    from nnunet_limited.pseudo_labels.rounds import self_train as run
-    from nnunet_limited.trainers.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.crossval import default_folds
+    from nnunet_limited.runs.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.self_train import self_train as run
 
     settings = list(assignments or [])
     settings += [f"num_epochs={epochs}"] if epochs else []

@@ -41,7 +41,7 @@ def simulate_al(
     options are passed on to Snakemake. Example:
     nnunet-limited simulate-al studies/active_smoke.yaml --out active --cores 2
     """
-    from nnunet_limited.host.extras import need
+    from nnunet_limited.util.extras import need
 
     need("study", "simulate-al", "snakemake", *REPORT_NEEDS)
     need("al", "simulate-al", "skactiveml")

@@ -62,9 +62,9 @@ def sparsify(
     Its cases are validated on the dense labels. Example: nnunet-limited sparsify 501 --kind scribbles
     --out Dataset601_HeartScribbles
     """
-    from nnunet_limited.annotations.sparsify import SparsifyRequest
-    from nnunet_limited.annotations.sparsify import sparsify as make
-    from nnunet_limited.host.parallel import default_processes
+    from nnunet_limited.datasets.sparsify import SparsifyRequest
+    from nnunet_limited.datasets.sparsify import sparsify as make
+    from nnunet_limited.util.parallel import default_processes
 
     given = {
         "count": count,
@@ -86,7 +86,7 @@ def sparsify(
 
 def show_view(record: dict[str, Any], name: str) -> None:
     """Print what a new dataset of sparse labels is like, and what to run next."""
-    from nnunet_limited.host.dataset import nnunet_folder
+    from nnunet_limited.datasets.raw import nnunet_folder
 
     cases = list(record["cases"].values())
     rows = []

@@ -48,7 +48,7 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
 
     Example: nnunet-limited study plan studies/smoke.yaml --out smoke
     """
-    from nnunet_limited.host.extras import need
+    from nnunet_limited.util.extras import need
 
     need("study", "study plan", "yaml")
     from nnunet_limited.studies.folder import open_folder
@@ -90,7 +90,7 @@ def run(
     A job that fails does not stop the others. Further options are passed on to Snakemake. Example:
     nnunet-limited study run studies/smoke.yaml --out smoke --cores 2
     """
-    from nnunet_limited.host.extras import need
+    from nnunet_limited.util.extras import need
 
     need("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.folder import open_folder
@@ -138,7 +138,7 @@ def status(
 
     Example: nnunet-limited study status smoke
     """
-    from nnunet_limited.host.extras import need
+    from nnunet_limited.util.extras import need
 
     need("study", "study status", "yaml")
     from nnunet_limited.studies.workflow import counted, states
@@ -171,7 +171,7 @@ def report(
 
     Example: nnunet-limited report smoke
     """
-    from nnunet_limited.host.extras import need
+    from nnunet_limited.util.extras import need
 
     need("study", "report", *REPORT_NEEDS)
     from nnunet_limited.studies.active import ActiveFolder

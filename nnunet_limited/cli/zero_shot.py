@@ -45,13 +45,13 @@ def zero_shot(
     Tells whether the model is worth being a source of pseudo-labels; nothing is trained. What is done already is not
     done again. Example: nnunet-limited zero-shot 500 sam:medsam-vit-base --out zero_shot
     """
-    from nnunet_limited.host.dataset import RawDataset, nnunet_folder
-    from nnunet_limited.host.files import replacing
+    from nnunet_limited.datasets.raw import RawDataset, nnunet_folder
     from nnunet_limited.prompters.prompter import find_prompter
     from nnunet_limited.prompters.prompts import PromptSettings
     from nnunet_limited.pseudo_labels.zero_shot import ZeroShot, summarise
+    from nnunet_limited.runs.launch import choose_device
     from nnunet_limited.splits import load_split
-    from nnunet_limited.trainers.launch import choose_device
+    from nnunet_limited.util.files import replacing
 
     raw = RawDataset.load(dataset)
     settings = asked(PromptSettings, ask or ())

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nnunet_limited.data.loader import UnlabeledDataset
-from nnunet_limited.data.pseudo_labels import PseudoLabels
-from nnunet_limited.host.files import is_current, one_at_a_time, replacing
-from nnunet_limited.host.parallel import default_processes, run_all
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.pseudo_label_store import PseudoLabels
+from nnunet_limited.util.files import is_current, one_at_a_time, replacing
+from nnunet_limited.util.parallel import default_processes, run_all
 
 
 def bring_to_network(

@@ -14,8 +14,8 @@ from nnunet_limited.annotations.propagate import annotated_slices, distances, pr
 from nnunet_limited.data.label_grid import network_spacing, save_label
 from nnunet_limited.data.sparse import BEYOND, AnnotatedCases, UnannotatedDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import is_current, one_at_a_time, read_object, write_json
-from nnunet_limited.host.parallel import default_processes, run_all
+from nnunet_limited.util.files import is_current, one_at_a_time, read_object, write_json
+from nnunet_limited.util.parallel import default_processes, run_all
 
 AXES = (0, 1, 2)
 

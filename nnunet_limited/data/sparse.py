@@ -10,7 +10,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_limited.data.loader import UnlabeledDataset
+from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.errors import LimitedError
 
 BEYOND, OUTSIDE = -1, -2  # what padding and rotation add; what the host left out of an image as being empty

@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nnunet_limited.data.ignored import ignore_value, without_ignored
+from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import Case, RawDataset
-from nnunet_limited.host.files import content_hash, read_json, read_object, write_json
-from nnunet_limited.host.parallel import run_all
+from nnunet_limited.planners.ignored import ignore_value, without_ignored
 from nnunet_limited.splits import Split
+from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
+from nnunet_limited.util.parallel import run_all
 
 Geometry = Literal["all", "labeled"]
 VOXELS_PER_CASE = 1e6  # that intensities are measured at; the host's number for a hundred cases

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nnunet_limited
-from nnunet_limited.data.ignored import ignore_value
 from nnunet_limited.data.label_grid import bring_boxes
-from nnunet_limited.data.preprocessing import (
+from nnunet_limited.datasets.raw import RawDataset, nnunet_folder
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset, scratch_preprocessed
+from nnunet_limited.planners.ignored import ignore_value
+from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
     copy_ground_truth,
     data_folders,
@@ -21,17 +24,9 @@ from nnunet_limited.data.preprocessing import (
     preprocess,
     preprocessing_hash,
 )
-from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset, nnunet_folder
-from nnunet_limited.host.files import read_object, write_json
-from nnunet_limited.planners.fingerprint import (
-    Geometry,
-    extract_fingerprint,
-    inspect_dataset,
-    scratch_preprocessed,
-)
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
+from nnunet_limited.util.files import read_object, write_json
 
 Size = Literal["default", "tiny"]
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners can plan, without the cascade

@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.extras import need, need_transformers
-from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights, stated_licence
+from nnunet_limited.util.extras import need, need_transformers
+from nnunet_limited.util.files import file_hash
 
 WEIGHTS = "model.safetensors"
 KINDS = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}

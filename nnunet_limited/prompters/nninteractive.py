@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.extras import need
-from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights
+from nnunet_limited.util.extras import need
+from nnunet_limited.util.files import file_hash
 
 ASSUMED = "CC BY-NC-SA 4.0"  # of the official weights, where the folder does not say
 HARMLESS = {  # what numbers and arrays of numpy are pickled with

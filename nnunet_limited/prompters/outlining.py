@@ -15,15 +15,7 @@ import numpy as np
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.prompter import Prompter
-from nnunet_limited.prompters.prompts import (
-    PromptSettings,
-    centre,
-    jittered,
-    mask_logits,
-    objects,
-    tight_box,
-    to_unit,
-)
+from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered, mask_logits, objects, tight_box, to_unit
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.extras import need, need_transformers
-from nnunet_limited.host.files import file_hash
 from nnunet_limited.prompters.hf_sam import IMAGENET, HFSam
 from nnunet_limited.prompters.prompter import NOT_STATED, About, reading_weights
+from nnunet_limited.util.extras import need, need_transformers
+from nnunet_limited.util.files import file_hash
 
 # What is known of checkpoints, by the start of their SHA-256.
 KNOWN = {

@@ -20,7 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunet_limited.host.files import replacing
+from nnunet_limited.util.files import replacing
 
 RECIPE = 1  # to be raised with whatever changes how images are registered and is not named here
 LEAST = 8  # voxels along an axis that are not made fewer

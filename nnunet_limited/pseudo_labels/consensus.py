@@ -14,23 +14,14 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_limited.data.label_grid import from_network, network_spacing, to_network
-from nnunet_limited.data.preprocessing import data_folders, require
-from nnunet_limited.data.pseudo_labels import PseudoLabels
+from nnunet_limited.data.pseudo_label_store import PseudoLabels
+from nnunet_limited.engine.run import load_run_split
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.overlay import show_image, show_labels
-from nnunet_limited.host.files import content_hash, file_hash, read_object, replacing, write_json
+from nnunet_limited.planners.preprocessing import data_folders, require
 from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
-from nnunet_limited.pseudo_labels.model import (
-    ModelSource,
-    Predictor,
-    Said,
-    dice,
-    to_logits,
-    to_scan,
-    trained,
-)
+from nnunet_limited.pseudo_labels.model import ModelSource, Predictor, Said, dice, to_logits, to_scan, trained
 from nnunet_limited.pseudo_labels.sources import (
     BoxSource,
     Given,
@@ -50,9 +41,10 @@ from nnunet_limited.pseudo_labels.sources import (
     refuse_partial,
     votes,
 )
+from nnunet_limited.report.overlays import show_image, show_labels
+from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import Split
-from nnunet_limited.trainers.launch import TrainRequest
-from nnunet_limited.trainers.run import load_run_split
+from nnunet_limited.util.files import content_hash, file_hash, read_object, replacing, write_json
 
 CALIBRATION = "calibration.json"
 JUDGED = 8  # labelled cases that sources are calibrated on at the most, which are held in memory

@@ -14,14 +14,9 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_limited.data.loader import UnlabeledDataset
-from nnunet_limited.data.preprocessing import data_folders, require
-from nnunet_limited.data.pseudo_labels import PseudoLabels, begin, find, set_folder
-from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import file_hash, one_at_a_time, read_object
-from nnunet_limited.splits import Split
-from nnunet_limited.trainers.launch import TrainRequest
-from nnunet_limited.trainers.run import (
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, begin, find, set_folder
+from nnunet_limited.engine.run import (
     RECORD,
     find_run,
     load_run_split,
@@ -29,6 +24,11 @@ from nnunet_limited.trainers.run import (
     plans_hash,
     preprocess_unlabeled,
 )
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.preprocessing import data_folders, require
+from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.splits import Split
+from nnunet_limited.util.files import file_hash, one_at_a_time, read_object
 
 CHECKPOINT = "checkpoint_final.pth"
 NOISE = 0.1  # standard deviations of a normalised image

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field
 
-from nnunet_limited.annotations.bring_in import BOX_COLUMNS
 from nnunet_limited.annotations.files import read_table
-from nnunet_limited.data.preprocessing import require
+from nnunet_limited.datasets.import_labels import BOX_COLUMNS
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.preprocessing import require
 from nnunet_limited.prompters.outlining import outline, with_background
 from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, About, Prompter, find_prompter, load_factory
 from nnunet_limited.prompters.prompts import PromptSettings, keep_components

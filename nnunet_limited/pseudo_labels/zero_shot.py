@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_limited.data.ignored import ignore_value
+from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.overlay import show_image, show_labels
-from nnunet_limited.host.dataset import Case, RawDataset
-from nnunet_limited.host.files import read_object, replacing, write_json
+from nnunet_limited.planners.ignored import ignore_value
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import Prompter
 from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
+from nnunet_limited.report.overlays import show_image, show_labels
+from nnunet_limited.util.files import read_object, replacing, write_json
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "box": {"kind": "box", "boxes": 1},

@@ -11,16 +11,16 @@ import numpy as np
 
 from nnunet_limited.annotations.annotation import classes, outlines
 from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_labels
-from nnunet_limited.annotations.view import ignore_of, view_folder, write_view
+from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
+from nnunet_limited.datasets.raw import Case, RawDataset, nnunet_folder, write_label
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import Case, RawDataset, nnunet_folder, write_label
-from nnunet_limited.host.files import file_hash, write_json
-from nnunet_limited.host.parallel import run_all
 from nnunet_limited.queries.regions import Granularity, Region
 from nnunet_limited.queries.rounds import LABELS, ORIGIN, Round, load_round, region_hash
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split, make_split, write_split
 from nnunet_limited.splits.check import split_name
 from nnunet_limited.splits.classes import class_reader
+from nnunet_limited.util.files import file_hash, write_json
+from nnunet_limited.util.parallel import run_all
 
 
 @dataclass(frozen=True)

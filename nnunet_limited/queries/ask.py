@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.annotations.view import ignore_of
+from nnunet_limited.datasets.derived import ignore_of
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.engine.run import load_run_split, planned_configuration
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import file_hash, replacing
-from nnunet_limited.host.parallel import default_processes
 from nnunet_limited.pseudo_labels.model import trained
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.diverse import ENCODER
@@ -28,7 +27,8 @@ from nnunet_limited.queries.scorer import Known, Scorer
 from nnunet_limited.queries.scoring import middles
 from nnunet_limited.queries.strategy import Strategy, find_strategy
 from nnunet_limited.splits import Split, load_split
-from nnunet_limited.trainers.run import load_run_split, planned_configuration
+from nnunet_limited.util.files import file_hash, replacing
+from nnunet_limited.util.parallel import default_processes
 
 SCORES = ".scores"
 Track = Callable[[list[str]], Iterable[str]]

@@ -9,8 +9,8 @@ import numpy as np
 from skimage.measure import block_reduce
 from skimage.transform import resize
 
+from nnunet_limited.datasets.raw import Case
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import Case
 
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 BLOCKS = 4

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnunet_limited.host.extras import need
 from nnunet_limited.queries.pool import Choice
 from nnunet_limited.queries.strategy import Strategy
+from nnunet_limited.util.extras import need
 
 ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
 

@@ -14,12 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from nnunet_limited.annotations.view import ignore_of
-from nnunet_limited.evaluation.overlay import show_image, show_labels
-from nnunet_limited.host.dataset import RawDataset, write_label
-from nnunet_limited.host.files import file_hash, replacing
+from nnunet_limited.datasets.derived import ignore_of
+from nnunet_limited.datasets.raw import RawDataset, write_label
 from nnunet_limited.queries.regions import Region
 from nnunet_limited.queries.rounds import IMAGES, Query, region_hash
+from nnunet_limited.report.overlays import show_image, show_labels
+from nnunet_limited.util.files import file_hash, replacing
 
 MONTAGE = 24
 DPI = 90

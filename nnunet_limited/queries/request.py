@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.annotations.view import RECORD, ignore_of
+from nnunet_limited.datasets.derived import RECORD, ignore_of
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import read_object
 from nnunet_limited.queries.regions import Granularity
+from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import Fold
 from nnunet_limited.splits.make import grouped
-from nnunet_limited.trainers.launch import TrainRequest
+from nnunet_limited.util.files import read_object
 
 
 @dataclass(frozen=True)

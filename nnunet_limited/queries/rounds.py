@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import read_object, replacing, write_json
 from nnunet_limited.queries.regions import Region
+from nnunet_limited.util.files import read_object, replacing, write_json
 
 RECORD, REQUEST = "queries.json", "request.json"
 LABELS, IMAGES = "labels", "images"

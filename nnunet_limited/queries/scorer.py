@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_limited.data.loader import UnlabeledDataset
-from nnunet_limited.data.preprocessing import data_folders, require
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.engine.run import find_run, preprocess_unlabeled
+from nnunet_limited.planners.preprocessing import data_folders, require
 from nnunet_limited.pseudo_labels.model import Predictor
 from nnunet_limited.queries.diverse import SIGNATURE
 from nnunet_limited.queries.features import feature_map
@@ -19,7 +20,6 @@ from nnunet_limited.queries.request import Field, QueryRequest
 from nnunet_limited.queries.scores import entropy
 from nnunet_limited.queries.scoring import Prediction, hear, scan_grid, summarise, window_features
 from nnunet_limited.queries.strategy import Strategy
-from nnunet_limited.trainers.run import find_run, preprocess_unlabeled
 
 Known = tuple[Windows, dict[str, np.ndarray]]
 

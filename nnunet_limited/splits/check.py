@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.files import content_hash, read_json, read_object
+from nnunet_limited.util.files import content_hash, read_json, read_object
 
 MAKE_ONE = "make one with 'nnunet-limited split'"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]|_(?!_))*")

@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
 
 
 def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:

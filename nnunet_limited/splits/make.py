@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import read_json, write_json
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
+from nnunet_limited.util.files import read_json, write_json
 
 PARTITION_SEED = 12345  # the host's own, so that the partition equals the one stock nnU-Net would make
 Protocol = Literal["benchmark", "deployment"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import file_hash, read_object, write_json
 from nnunet_limited.splits.check import Fold, Split, parse_folds, split_name
+from nnunet_limited.util.files import file_hash, read_object, write_json
 
 FORMAT = "give a JSON object with 'train', a list of cases in the published order, and perhaps 'val'"
 

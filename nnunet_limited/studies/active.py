@@ -14,12 +14,12 @@ import numpy as np
 import yaml
 from pydantic import Field
 
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import read_object, replacing, write_json
 from nnunet_limited.queries.strategy import strategies
 from nnunet_limited.studies.folder import METHODS, StudyFolder, failed_marker, link_dataset
 from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
+from nnunet_limited.util.files import read_object, replacing, write_json
 
 FILE, NUMBERS = "active.yaml", "datasets.json"
 START, FULL = "start", "full"

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.annotations.view import RECORD
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import read_object, write_json
+from nnunet_limited.datasets.derived import RECORD
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.queries.rounds import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active import FULL, LEFT_OUT, ORACLE, START, ActiveFolder, Step
 from nnunet_limited.studies.job import Call, device, do, settings_of, train
 from nnunet_limited.studies.study import Method
+from nnunet_limited.util.files import read_object, write_json
 
 FULL_METHOD = Method.model_validate({"name": FULL, "trainer": "LimitedSupervisedTrainer"})
 COSTS = ("items", "voxels", "foreground_voxels", "minutes")

@@ -12,19 +12,14 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from nnunet_limited.evaluation.active import (
-    area_under_budget_curve,
-    foreground_efficiency,
-    penalties,
-    predicted_gain,
-)
-from nnunet_limited.host.files import read_object, replacing
+from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, penalties, predicted_gain
 from nnunet_limited.queries.strategy import strategies
 from nnunet_limited.studies.active import FULL, START, ActiveFolder, ActiveStudy
 from nnunet_limited.studies.figures import Picture, styles
 from nnunet_limited.studies.formats import RUNS, Format, latex, markdown, numeric, plain
 from nnunet_limited.studies.page import Section, embed, render, table_of
 from nnunet_limited.studies.workflow import states
+from nnunet_limited.util.files import read_object, replacing
 
 KEYS = ["target", "method", "strategy"]
 COSTS = {

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nnunet_limited.evaluation.overlay import COLOURS, colours_of, show_image, show_labels
+from nnunet_limited.report.overlays import COLOURS, colours_of, show_image, show_labels
 
 MARKERS = "osD^vP*X"
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
+from nnunet_limited.datasets.raw import dataset_name, nnunet_folder
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import dataset_name, nnunet_folder
-from nnunet_limited.host.files import read_object, replacing, write_json
 from nnunet_limited.studies.study import PHANTOM, Method, Run, Study, check_data, load_study, read_study
+from nnunet_limited.util.files import read_object, replacing, write_json
 
 FILE, METHODS = "study.yaml", "methods.json"
 PHANTOM_DATASET = "Dataset990_Phantom"
@@ -163,7 +163,7 @@ def link_dataset(dataset: str, raw: Path) -> str:
     """
     if dataset in (PHANTOM, PHANTOM_DATASET):
         if not (raw / PHANTOM_DATASET / "dataset.json").is_file():
-            from nnunet_limited.demo.phantom import write_phantom_dataset
+            from nnunet_limited.datasets.phantom import write_phantom_dataset
 
             write_phantom_dataset(raw, PHANTOM_DATASET)
         return PHANTOM_DATASET

@@ -26,12 +26,12 @@ from typing import Any, TextIO
 import numpy as np
 from filelock import FileLock, Timeout
 
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.dataset import RawDataset
-from nnunet_limited.host.files import read_object, replacing, write_json
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.folder import StudyFolder, failed_marker, read_record
 from nnunet_limited.studies.study import ALL, Method, Run, left_out, test_cases
+from nnunet_limited.util.files import read_object, replacing, write_json
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
 Call = Callable[..., str]
@@ -133,7 +133,7 @@ def train(
     call: Call, method: Method, dataset: str, configuration: str, plans: str, fold: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Train a method's fold, self-training from end to end, and return what is to be recorded of it."""
-    from nnunet_limited.trainers.launch import find_trainer
+    from nnunet_limited.runs.launch import find_trainer
 
     rounds = "pseudo_labels" in find_trainer(method.trainer).Config.model_fields
     words = ["self-train" if rounds else "crossval", dataset, configuration, "-tr", method.trainer]

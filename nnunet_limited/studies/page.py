@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from nnunet_limited.host.files import replacing
 from nnunet_limited.studies.figures import Picture
 from nnunet_limited.studies.formats import Format
+from nnunet_limited.util.files import replacing
 
 DPI = 110
 

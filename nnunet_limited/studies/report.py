@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from nnunet_limited.evaluation.metrics import HIGHER_IS_BETTER
-from nnunet_limited.evaluation.statistics import mean_and_sd
-from nnunet_limited.host.dataset import RawDataset, images_by_case, reader_for
-from nnunet_limited.host.files import replacing
+from nnunet_limited.datasets.raw import RawDataset, images_by_case, reader_for
+from nnunet_limited.metrics.metrics import HIGHER_IS_BETTER
+from nnunet_limited.metrics.statistics import mean_and_sd
 from nnunet_limited.studies.figures import learning_curves, overlay, paired, training_curves
 from nnunet_limited.studies.folder import StudyFolder
 from nnunet_limited.studies.formats import (
@@ -30,6 +29,7 @@ from nnunet_limited.studies.page import Section, embed, render, table_of
 from nnunet_limited.studies.results import SETTING, Results, load_results
 from nnunet_limited.studies.study import ALL, Run
 from nnunet_limited.studies.tables import TITLES, classes, costs, headline, ranking, unit
+from nnunet_limited.util.files import replacing
 
 
 def make_report(folder: StudyFolder, out: Path | None = None) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunet_limited.evaluation.metrics import METRICS
+from nnunet_limited.metrics.metrics import METRICS
 from nnunet_limited.splits.make import group_of
 from nnunet_limited.studies.folder import StudyFolder, read_record
 from nnunet_limited.studies.study import Run

@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nnunet_limited.datasets.raw import RawDataset, images_by_case, nnunet_folder
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.evaluation.metrics import METRICS
-from nnunet_limited.host.dataset import RawDataset, images_by_case, nnunet_folder
+from nnunet_limited.metrics.metrics import METRICS
 from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
 from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.make import grouped
@@ -234,9 +234,9 @@ def _problems(study: Study) -> Iterator[str]:
 def method_problems(method: Method) -> Iterator[str]:
     """Yield what is wrong with a method."""
     # Steps of studies and their workflow read study files too; they are spared seconds of imports.
+    from nnunet_limited.engine.settings import resolve
     from nnunet_limited.pseudo_labels.sources import check_sources
-    from nnunet_limited.trainers.config import resolve
-    from nnunet_limited.trainers.launch import find_trainer
+    from nnunet_limited.runs.launch import find_trainer
 
     try:
         trainer = find_trainer(method.trainer)
@@ -308,7 +308,7 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
 
 
 def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
-    from nnunet_limited.trainers.launch import find_trainer
+    from nnunet_limited.runs.launch import find_trainer
 
     for number in study.folds:
         if number >= len(split.folds):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunet_limited.evaluation.metrics import HIGHER_IS_BETTER
-from nnunet_limited.evaluation.statistics import (
+from nnunet_limited.metrics.metrics import HIGHER_IS_BETTER
+from nnunet_limited.metrics.statistics import (
     Difference,
     holm,
     labels_for,

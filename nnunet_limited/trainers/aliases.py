@@ -4,14 +4,14 @@ Subclasses rather than other names of the same class, because nnU-Net names the 
 trains and after ``-tr`` when it predicts.
 """
 
-from nnunet_limited.trainers.adversarial import LimitedAdversarialTrainer
-from nnunet_limited.trainers.bidirectional_copy_paste import LimitedBidirectionalCopyPasteTrainer
-from nnunet_limited.trainers.cross_consistency import LimitedCrossConsistencyTrainer
-from nnunet_limited.trainers.cross_pseudo_supervision import LimitedCrossPseudoSupervisionTrainer
-from nnunet_limited.trainers.deep_co_training import LimitedDeepCoTrainingTrainer
-from nnunet_limited.trainers.interpolation_consistency import LimitedInterpolationConsistencyTrainer
-from nnunet_limited.trainers.uncertainty_aware_mean_teacher import LimitedUncertaintyAwareMeanTeacherTrainer
-from nnunet_limited.trainers.uncertainty_rectified_pyramid import LimitedUncertaintyRectifiedPyramidTrainer
+from nnunet_limited.trainers.semi_supervised.bcp import LimitedBidirectionalCopyPasteTrainer
+from nnunet_limited.trainers.semi_supervised.cct import LimitedCrossConsistencyTrainer
+from nnunet_limited.trainers.semi_supervised.cps import LimitedCrossPseudoSupervisionTrainer
+from nnunet_limited.trainers.semi_supervised.dan import LimitedAdversarialTrainer
+from nnunet_limited.trainers.semi_supervised.dct import LimitedDeepCoTrainingTrainer
+from nnunet_limited.trainers.semi_supervised.ict import LimitedInterpolationConsistencyTrainer
+from nnunet_limited.trainers.semi_supervised.uamt import LimitedUncertaintyAwareMeanTeacherTrainer
+from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer
 
 
 class LimitedUAMTTrainer(LimitedUncertaintyAwareMeanTeacherTrainer):

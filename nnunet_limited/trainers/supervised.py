@@ -1,6 +1,6 @@
 """The baseline of every comparison: the labelled cases alone, everything else the same."""
 
-from nnunet_limited.trainers.split_trainer import SplitTrainer
+from nnunet_limited.engine.split_trainer import SplitTrainer
 
 
 class LimitedSupervisedTrainer(SplitTrainer):

@@ -1,0 +1,143 @@
+"""Pseudo-labels on disk: a label and a confidence image for each unlabelled case of a fold, on the grid of the scan.
+
+They lie in ``nnUNet_preprocessed/DATASET/pseudo_labels/SPLIT/NAME/fold_K/``, or in ``ensemble/`` for all folds, as
+``CASE.ENDING``, ``CASE_confidence.ENDING`` (percent, 0 to 100) and ``pseudo_labels.json``, which says where they come
+from and how sure and stable each case is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_limited.datasets.raw import write_label
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.splits import Split, split_name
+from nnunet_limited.util.files import content_hash, file_hash, read_object, write_json
+
+RECORD = "pseudo_labels.json"
+MAKE = "make them with 'nnunet-limited pseudo-label'"
+
+
+def set_folder(preprocessed: Path, split: Split, name: str) -> Path:
+    """Return the folder of the pseudo-labels ``name`` of all folds of a split."""
+    return preprocessed / "pseudo_labels" / split.name / split_name(name)
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The pseudo-labels in one folder: their ``origin``, and what is known of each case that is done.
+
+    ``cases[case]`` holds ``confidence``, the mean in percent over the foreground, and ``stability``, a Dice in [0, 1]
+    or None if there is nothing to compare with.
+    """
+
+    folder: Path
+    file_ending: str
+    origin: dict[str, Any]
+    cases: dict[str, dict[str, Any]]
+
+    @property
+    def hash(self) -> str:
+        """Identify where the pseudo-labels come from."""
+        return content_hash(self.origin)
+
+    def hash_of(self, cases: Sequence[str]) -> str:
+        """Identify the pseudo-labels of ``cases`` by their content."""
+        return content_hash([self.origin, {case: [file_hash(file) for file in self.files(case)] for case in cases}])
+
+    def files(self, case: str) -> tuple[Path, Path]:
+        """Return the files of label and confidence."""
+        return self.folder / f"{case}{self.file_ending}", self.folder / f"{case}_confidence{self.file_ending}"
+
+    def read(self, case: str, reader: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return label and confidence in percent (*spatial) with the host's ``reader``."""
+        label, confidence = (reader.read_seg(str(file))[0][0] for file in self.files(case))
+        return label, confidence
+
+    def add(
+        self, case: str, label: np.ndarray, confidence: np.ndarray, properties: Any, about: dict[str, Any], writer: Any
+    ) -> PseudoLabels:
+        """Write one case with the host's ``writer``; confidence in [0, 1]. Return the set with this case."""
+        percent = np.round(100 * confidence).astype(np.uint8)
+        for file, array in zip(self.files(case), (label, percent), strict=True):
+            write_label(writer, array, file, properties, self.file_ending)
+        done = replace(self, cases=dict(sorted({**self.cases, case: about}.items())))
+        write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
+        return done
+
+    def most_stable(self, share: float) -> list[str]:
+        """Return the ``share`` of the cases that are the most stable; all of them if stability is not known."""
+        cases = sorted(self.cases)
+        if any(self.cases[case]["stability"] is None for case in cases):
+            return cases
+        ordered = sorted(cases, key=lambda case: -self.cases[case]["stability"])
+        return sorted(ordered[: max(1, round(share * len(ordered)))])
+
+    def refuse_empty(self) -> None:
+        """Refuse a consensus that keeps no foreground at all: it would teach that there is none."""
+        kept = [about["foreground_coverage"] for about in self.cases.values() if "foreground_coverage" in about]
+        if kept and not any(kept):
+            raise LimitedError(
+                f"{self.folder} keeps no foreground in any of {len(kept)} cases: no source sees any, or they disagree; "
+                "look at its pictures, train the first model for longer or give other --sources, and delete it"
+            )
+
+
+def begin(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
+    """Return the pseudo-labels of ``origin`` in ``folder``, new or to go on with; refuse those of another origin."""
+    file = folder / RECORD
+    if not file.is_file():
+        return PseudoLabels(folder, file_ending, origin, {})
+    found = _load(folder)
+    for key, value in origin.items():
+        if found.origin.get(key) != value:
+            raise LimitedError(
+                f"{folder} holds pseudo-labels with {key}={found.origin.get(key)}, not {value}; choose another --name "
+                "or delete that folder"
+            )
+    present = {case: about for case, about in found.cases.items() if all(f.is_file() for f in found.files(case))}
+    return replace(found, cases=present)
+
+
+def find(preprocessed: Path, split: Split, name: str, fold: int | str) -> PseudoLabels:
+    """Return the complete pseudo-labels ``name`` for a fold; its own or, if there are none, those of the ensemble.
+
+    Raises LimitedError if there are none, some are missing, they were made for another split, or by models that have
+    learnt from the validation cases of the fold.
+    """
+    base = set_folder(preprocessed, split, name)
+    folder = next((f for f in (base / f"fold_{fold}", base / "ensemble") if (f / RECORD).is_file()), None)
+    if folder is None:
+        raise LimitedError(f"{base} has no pseudo-labels for fold {fold}; {MAKE} --name {name}")
+    found = _load(folder)
+    if found.origin.get("split_hash") != split.hash:
+        raise LimitedError(
+            f"{folder} was made for another split {split.name!r} (hash {found.origin.get('split_hash')}, now "
+            f"{split.hash}); delete it and {MAKE} --name {name}"
+        )
+    found.refuse_empty()
+    members, mine = found.origin.get("folds", []), split.fold(fold)
+    # A label that the fold trains on itself tells it nothing new.
+    leaked = sorted({case for k in members for case in split.fold(k).train} & set(mine.val) - set(mine.train))
+    if leaked and fold != "all":
+        raise LimitedError(
+            f"{folder} was made by models that learnt the label of {leaked[0]!r}, which fold {fold} validates on; "
+            "train fold all, or make pseudo-labels without --ensemble"
+        )
+    for case in mine.unlabeled:
+        if case not in found.cases or not all(file.is_file() for file in found.files(case)):
+            raise LimitedError(
+                f"{folder} has no pseudo-label of {case!r}; run 'nnunet-limited pseudo-label' to its end"
+            )
+    return found
+
+
+def _load(folder: Path) -> PseudoLabels:
+    content = read_object(folder / RECORD, "description of pseudo-labels", MAKE)
+    cases, ending = content.pop("cases", {}), content.pop("file_ending", "")
+    return PseudoLabels(folder, ending, content, cases)

@@ -1,0 +1,1 @@
+"""Raw datasets: reading, deriving, making up."""

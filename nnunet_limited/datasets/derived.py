@@ -1,0 +1,131 @@
+"""A raw nnU-Net dataset that shows the images of another one with sparse labels; the other is left as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.datasets.raw import BOX_FOLDER, TRUTH_FOLDER, RawDataset, nnunet_folder
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import unwritable, write_json
+from nnunet_limited.util.parallel import run_all
+
+SPARSE_FOLDER = "labelsSparse"
+RECORD = "annotations.json"
+
+
+def ignore_of(dataset: RawDataset) -> int:
+    """Return the value of the ignore label in a view of ``dataset``: its own or, as nnU-Net asks, the next number."""
+    declared = dataset.dataset_json["labels"].get("ignore")
+    return max(dataset.label_values) + 1 if declared is None else int(declared)
+
+
+def view_folder(name: str) -> Path:
+    """Return where the view ``name`` is to be made; refuse a name that nnU-Net cannot use or that is taken."""
+    match = re.fullmatch(r"Dataset(\d{3})_[A-Za-z0-9_-]+", name)
+    if not match:
+        raise LimitedError(f"--out {name}: a dataset is named like Dataset601_Heart; give such a name")
+    raw = nnunet_folder("nnUNet_raw")
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        folder = nnunet_folder(variable)
+        for other in sorted(folder.glob(f"Dataset{match[1]}_*")) if folder.is_dir() else ():
+            if variable == "nnUNet_raw" or other.name != name:
+                raise LimitedError(f"--out {name}: {other} is there already; choose another number or remove it")
+    return raw / name
+
+
+def write_view(
+    dataset: RawDataset,
+    name: str,
+    arguments: dict[str, tuple[Any, ...]],
+    annotate: Callable[..., dict[str, Any]],
+    origin: dict[str, Any],
+    processes: int,
+    check: Callable[[dict[str, dict[str, Any]]], None] | None = None,
+    hidden: Collection[str] = (),
+) -> dict[str, Any]:
+    """Make the raw dataset ``name``, in which some cases have sparse labels; return its record.
+
+    ``annotate(case, target, reader_class, ignore, *arguments[case])`` writes the sparse label of a case to ``target``
+    and returns what is to be recorded of it; ``check`` may refuse what is recorded of all. All other cases keep the
+    label they have, if any. Dense labels are copied to ``labelsVal/`` to validate on. The labels that ``hidden`` cases
+    have in ``dataset`` are neither kept nor copied. The folder appears when it is complete.
+    """
+    folder = view_folder(name)
+    cases = list(arguments)
+    ignore, ending = ignore_of(dataset), dataset.dataset_json["file_ending"]
+    scratch = folder.with_name(f".{name}.tmp")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for sub in (SPARSE_FOLDER, TRUTH_FOLDER, BOX_FOLDER):
+            (scratch / sub).mkdir(parents=True)
+        reader = dataset.reader()
+        tasks = [
+            (dataset.cases[case], scratch / SPARSE_FOLDER / f"{case}{ending}", reader, ignore, *more)
+            for case, more in arguments.items()
+        ]
+        about = dict(zip(cases, run_all(annotate, tasks, processes, "Annotating"), strict=True))
+        if check is not None:
+            check(about)
+        kept = [case for case in dataset.labeled if case not in {*about, *hidden}]
+        for case in (*(case for case in cases if case not in hidden), *kept):
+            dense = dataset.cases[case].truth or (dataset.cases[case].label if case in about else None)
+            if dense is not None:
+                shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
+                spacing = dense.with_name(f"{dense.name.removesuffix(ending)}.json")  # as nnU-Net has it beside TIFF
+                if spacing.is_file():
+                    shutil.copyfile(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
+        record = {**origin, "dataset": dataset.name, "ignore": ignore, "kept": kept, "cases": about}
+        for sub in (TRUTH_FOLDER, BOX_FOLDER):
+            with contextlib.suppress(OSError):  # what it holds is why it is there
+                (scratch / sub).rmdir()
+        write_json(scratch / RECORD, record)
+        write_json(scratch / "dataset.json", _description(dataset, folder, cases, kept, _declared(dataset, about)))
+        scratch.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _declared(dataset: RawDataset, about: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Return the ignore label as dataset.json has it, if any label is sparse or may be."""
+    sparse = any(one.get("annotated_share", 0) < 1 for one in about.values())
+    return {"ignore": ignore_of(dataset)} if sparse or "ignore" in dataset.dataset_json["labels"] else {}
+
+
+def _description(
+    dataset: RawDataset, folder: Path, cases: Sequence[str], others: Sequence[str], ignore: dict[str, int]
+) -> dict[str, Any]:
+    """Return the view's dataset.json, whose paths stay right if all raw datasets move together."""
+    ending = dataset.dataset_json["file_ending"]
+
+    def relative(file: Path | None) -> str:
+        return Path(os.path.relpath(str(file), folder)).as_posix()
+
+    def images(case: str) -> list[str]:
+        return [relative(file) for file in dataset.cases[case].images]
+
+    labels = {case: f"{SPARSE_FOLDER}/{case}{ending}" for case in cases}
+    for case in others:
+        labels.setdefault(case, relative(dataset.cases[case].label))
+    kept = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
+    return {
+        **kept,
+        "view_of": dataset.name,
+        "labels": {**dataset.dataset_json["labels"], **ignore},
+        "numTraining": len(labels),
+        "dataset": {case: {"images": images(case), "label": labels[case]} for case in sorted(labels)},
+        "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in labels},
+    }
+
+
+def box_file(label: Path) -> Path:
+    """Return where the boxes of the case with the sparse ``label`` are written."""
+    return label.parents[1] / BOX_FOLDER / label.name

@@ -1,0 +1,70 @@
+"""Replace the dense labels of a dataset by simulated sparse ones, in a view of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_limited.annotations.annotation import box_codes
+from nnunet_limited.annotations.simulate import KINDS, check_options, simulate
+from nnunet_limited.datasets.derived import box_file, write_view
+from nnunet_limited.datasets.raw import Case, RawDataset
+from nnunet_limited.errors import LimitedError
+
+
+@dataclass(frozen=True)
+class SparsifyRequest:
+    """What ``nnunet-limited sparsify`` is asked for; ``seconds`` is what a mark costs, by default that of its kind."""
+
+    dataset: str
+    kind: str
+    name: str
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
+    """Make the view ``request.name`` and return its record."""
+    check_options(request.kind, request.options)
+    dataset = RawDataset.load(request.dataset)
+    if not dataset.labeled:
+        raise LimitedError(f"{dataset.folder} has no labelled case, so there is nothing to make sparse; add labels")
+    seconds = KINDS[request.kind].seconds if request.seconds is None else request.seconds
+    origin = {
+        "kind": request.kind,
+        "seed": request.seed,
+        "options": request.options,
+        "seconds_per_mark": seconds,
+    }
+    arguments = (request.kind, request.seed, request.options, seconds)
+    return write_view(dataset, request.name, dict.fromkeys(dataset.labeled, arguments), annotate, origin, processes)
+
+
+def annotate(
+    case: Case,
+    target: Path,
+    reader_class: Any,
+    ignore: int,
+    kind: str,
+    seed: int,
+    options: dict[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """Write the sparse label of one case to ``target``; return its cost, and its boxes where there are any."""
+    reader = reader_class()
+    try:
+        label, properties = reader.read_seg(str(case.label))
+    except Exception as error:
+        raise LimitedError(f"label {case.label} cannot be read ({error}); mend or remove it") from error
+    dense = label[0].astype(np.int16)
+    made = simulate(kind, dense, ignore, case.identifier, seed, properties["spacing"], options)
+    reader.write_seg(made.label, str(target), properties)
+    about: dict[str, Any] = made.cost(ignore, seconds)
+    if kind == "boxes":
+        reader.write_seg(box_codes(dense.shape, made.boxes), str(box_file(target)), properties)
+        about["boxes"] = [list(box) for box in made.boxes]
+    return about

@@ -1,0 +1,143 @@
+"""Stop and go on as if never stopped: the host's checkpoint plus what it lacks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nnunet_limited.engine.run import with_defaults
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import replacing
+from nnunet_limited.util.random_state import get_random_state, set_random_state
+
+if TYPE_CHECKING:
+    from nnunet_limited.engine.split_trainer import SplitTrainer
+
+KEY = "nnunet_limited"
+FORMAT = 1
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    OSError,
+    KeyError,
+    ImportError,
+    AttributeError,
+)
+
+
+def save(trainer: SplitTrainer, file: Path, host_save: Callable[[Any], None]) -> None:
+    """Write the host's checkpoint with the predictor as ``network_weights`` and our state under one key.
+
+    ``host_save`` is the host's ``save_checkpoint``; it writes the student into memory, so that whatever it stores, now
+    or in a later version, is stored. The file appears whole or not at all.
+    """
+    buffer = io.BytesIO()
+    host_save(buffer)
+    buffer.seek(0)
+    content = torch.load(buffer, map_location="cpu", weights_only=False)
+    weights = {name: network.state_dict() for name, network in trainer.networks.items()}
+    content["network_weights"] = weights.pop(trainer.predictor_name)
+    content[KEY] = {
+        "format": FORMAT,
+        "networks": weights,
+        "optimizers": {name: pair[0].state_dict() for name, pair in trainer.partner_optimizers.items()},
+        "iteration": trainer.iteration,
+        "record": trainer.run.record,
+        "random_state": get_random_state(cuda=trainer.device.type == "cuda"),
+        "streams": {name: stream.state for name, stream in trainer.streams.items()},
+    }
+    with replacing(file) as temporary:
+        torch.save(content, temporary)
+
+
+def check_weights(
+    file: Path, trainer: Any, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
+) -> None:
+    """Refuse pretrained weights that do not fit, by the host's own rule and on a network that is thrown away."""
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    chosen = manager.get_configuration(configuration)
+    network = trainer.build_network_architecture(
+        manager,
+        chosen,
+        determine_num_input_channels(manager, chosen, dataset_json),
+        manager.get_label_manager(dataset_json).num_segmentation_heads,
+    )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            load_pretrained_weights(network, str(file), verbose=False)
+    except (*UNREADABLE, AssertionError, TypeError) as error:
+        raise LimitedError(
+            f"-pretrained_weights {file} does not fit the network of plans {plans['plans_name']} ({error!s:.150}); "
+            "give a checkpoint of a network of this shape"
+        ) from error
+
+
+def check(file: Path, trainer_name: str, record: dict[str, Any]) -> None:
+    """Refuse, before anything is written, a checkpoint that :func:`load` would refuse; tensors are not read."""
+    _read(file, trainer_name, record, mmap=True)
+
+
+def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict[str, Any]:
+    try:
+        content = torch.load(file, weights_only=False, **{"map_location": "cpu", **options})
+    except UNREADABLE as error:
+        raise LimitedError(f"checkpoint {file} cannot be read; delete it and continue from an older one") from error
+    owner = content.get("trainer_name") if isinstance(content, dict) else None
+    if owner is None:
+        raise LimitedError(f"checkpoint {file} holds no nnU-Net training, but {content!r:.40}; delete it")
+    if owner != name:
+        raise LimitedError(f"checkpoint {file} is of {owner}, not of {name}; continue it with -tr {owner}")
+    if content.get(KEY, {}).get("format") != FORMAT:
+        raise LimitedError(
+            f"checkpoint {file} was not written by this version of nnunet_limited; train anew without --c"
+        )
+    before = with_defaults(content[KEY]["record"])
+    for key, value in record.items():
+        if before.get(key) != value:
+            raise LimitedError(
+                f"checkpoint {file} was trained with {key} {before.get(key)}, this run has {value}; restore the plans "
+                "and the split it was trained with"
+            )
+    return content
+
+
+def load(trainer: SplitTrainer, file: Path, host_load: Callable[[str], None]) -> None:
+    """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
+    content = _read(file, type(trainer).__name__, trainer.run.record)
+    ours = content[KEY]
+    host_load(str(file))
+    weights = {**ours["networks"], trainer.predictor_name: content["network_weights"]}
+    for key, network in trainer.networks.items():
+        network.load_state_dict(weights[key])
+    for key, (optimizer, _) in trainer.partner_optimizers.items():
+        optimizer.load_state_dict(ours["optimizers"][key])
+    trainer.iteration = ours["iteration"]
+    # The host writes checkpoint_latest before it updates the best value of the same epoch.
+    epochs = trainer.logger.get_value("ema_fg_dice", step=None)
+    trainer._best_ema = max(epochs) if epochs else None
+    trainer.resumed_state = {key: ours[key] for key in ("random_state", "streams")}
+
+
+def restore_random_state(trainer: SplitTrainer, state: dict[str, Any]) -> None:
+    """Restore the random state; called last at start because building the loaders draws batches.
+
+    It is that of the first process: others go on with their own, or all would draw the same data.
+    """
+    if trainer.local_rank:
+        return
+    set_random_state(state["random_state"])
+    for name, stream in trainer.streams.items():
+        stream.state = state["streams"][name]

@@ -1,0 +1,263 @@
+"""nnU-Net's trainer on the labelled cases of a split: settings, data, start, saving and resuming."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import distributed, nn
+
+from nnunet_limited.data.sparse import BordersUnknown, SparseDataset
+from nnunet_limited.data.views import without_benchmark
+from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.log import LimitedLogger
+from nnunet_limited.engine.run import Run, planned_configuration, resolve_run
+from nnunet_limited.engine.settings import TrainerConfig, resolve
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.sparse import AnnotatedSamples
+from nnunet_limited.networks.ema import unwrap
+from nnunet_limited.planners.preprocessing import fingerprint_folder, require
+from nnunet_limited.util.random_state import RandomStream, seed_everything
+
+# Settings that are attributes of the host's trainer under the same name.
+HOST_SETTINGS = (
+    "num_epochs",
+    "num_iterations_per_epoch",
+    "num_val_iterations_per_epoch",
+    "save_every",
+    "initial_lr",
+    "weight_decay",
+    "oversample_foreground_percent",
+)
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class SplitTrainer(nnUNetTrainer):
+    """What all trainers share: a run is one fold of a split, with settings from the plans, and can be continued."""
+
+    Config: ClassVar[type[TrainerConfig]] = TrainerConfig
+    config: Any
+    network: Any
+    optimizer: Any
+    preprocessed_dataset_folder_base: Any
+    uses_unlabeled: ClassVar[bool] = False
+    runs_on_several_gpus: ClassVar[bool] = True
+    relative_time: ClassVar[float] = 1.0  # of a step, against supervised training (benchmarks/step_time.py)
+    relative_memory: ClassVar[float] = 1.0
+    predictor_name: ClassVar[str] = "student"
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        """Take the host's arguments; refuse what would not train as asked before anything is written."""
+        self.config = self.resolve_config(plans)
+        self.run = resolve_run(type(self).__name__, plans, configuration, fold, self.config.model_dump(mode="json"))
+        self.refuse_unsuitable(planned_configuration(plans, configuration), self.config)
+        if distributed.is_available() and distributed.is_initialized() and not self.runs_on_several_gpus:
+            raise LimitedError(f"{type(self).__name__} trains on one GPU only; leave out -num_gpus")
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        for name in HOST_SETTINGS:
+            setattr(self, name, getattr(self.config, name))
+        self.iteration = 0
+        self.partners: dict[str, nn.Module] = {}
+        self.partner_optimizers: dict[str, tuple[torch.optim.Optimizer, Any]] = {}
+        self.resumed_state: dict[str, Any] | None = None
+        self.logger.local_logger = LimitedLogger(self.logged_keys)
+
+    @classmethod
+    def resolve_config(cls, plans: dict[str, Any]) -> Any:
+        """Return this trainer's settings from the section ``limited`` of ``plans``."""
+        settings = plans.get("limited", {}).get("settings", {})
+        return resolve(cls.Config, settings, known_settings(), f"plans {plans.get('plans_name')}")
+
+    @property
+    def logged_keys(self) -> tuple[str, ...]:
+        """Return the log keys this trainer adds to the host's."""
+        return ()
+
+    @classmethod
+    def refuse_unsuitable(cls, configuration: dict[str, Any], config: Any) -> None:
+        """Raise LimitedError if this trainer cannot train the plans' ``configuration`` with the settings ``config``."""
+        reason = cls.unsuitable(configuration, config)
+        if reason:
+            raise LimitedError(f"{cls.__name__}: {reason}")
+
+    @classmethod
+    def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
+        """Return why this trainer cannot train the plans' ``configuration`` and what to do instead; None if it can."""
+        return None
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Raise LimitedError if what the trainer needs of the unlabelled cases of ``run`` is not there."""
+
+    # ---- start -------------------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Build the network as the host does, from the seed if there is one."""
+        remedy = "run 'nnunet-limited plan'" if self.run.is_bound else "run 'nnUNetv2_plan_and_preprocess'"
+        require(self.run.labeled_folder, {*self.run.fold.train, *self.run.fold.val}, "labelled", remedy)
+        if self.config.seed is not None:
+            seed_everything(self.config.seed + self.local_rank)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if self.device.type == "cpu" and threads.isdigit():  # the host takes every core, those of other runs too
+            torch.set_num_threads(max(1, int(threads)))
+        super().initialize()
+        self.laid_out(self.network)
+
+    def laid_out(self, network: nn.Module) -> nn.Module:
+        """Return the network, on a CPU with its convolutions' channels last if the settings ask for it."""
+        if self.config.channels_last and self.device.type == "cpu":
+            for parameter in network.parameters():
+                if parameter.dim() in CHANNELS_LAST:
+                    parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.dim()])
+        return network
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Return the host's SGD, or AdamW with the same decay of the learning rate."""
+        if self.config.optimizer == "sgd":
+            return super().configure_optimizers()
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        return self.with_decay(optimizer, self.initial_lr)
+
+    def with_decay(self, optimizer: torch.optim.Optimizer, rate: float) -> tuple[torch.optim.Optimizer, Any]:
+        """Return an optimizer with nnU-Net's polynomial decay of its learning rate from ``rate`` on."""
+        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+
+    @property
+    def sparse_ignore(self) -> int | None:
+        """Return the value of the ignore label if labels are to be taken for sparse and there is one."""
+        value = self.label_manager.ignore_label
+        return int(value) if self.config.sparse_labels and value is not None else None
+
+    def _build_loss(self) -> Any:
+        """Return the host's loss; for sparse labels, over the samples that have an annotated voxel."""
+        loss: Any = super()._build_loss()
+        if self.sparse_ignore is None or self.configuration_manager.batch_dice:  # which is not a mean over samples
+            return loss
+        regions = bool(self.label_manager.has_regions)
+        if not self.enable_deep_supervision:
+            return AnnotatedSamples(loss, self.sparse_ignore, regions)
+        loss.loss = AnnotatedSamples(loss.loss, self.sparse_ignore, regions)
+        return loss
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the host's transforms; for sparse labels, with unknown borders of sparse cases."""
+        pipeline: Any = super().get_training_transforms(*args, **kwargs)
+        if self.sparse_ignore is not None and kwargs.get("ignore_label") is not None:
+            names = [type(transform).__name__ for transform in pipeline.transforms]
+            self.borders = BordersUnknown(self.sparse_ignore)
+            pipeline.transforms.insert(names.index("RemoveLabelTransform"), self.borders)
+        return pipeline
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Return the host's datasets; for sparse labels, the training one tells its sparse cases."""
+        train, val = super().get_tr_and_val_datasets()
+        if self.sparse_ignore is not None:
+            train = SparseDataset(train.source_folder, train.identifiers, self.borders)
+        return train, val
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Return labelled and validation cases of the fold."""
+        return list(self.run.fold.train), list(self.run.fold.val)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Return the host's loaders, repeatable if there is a seed."""
+        train, val = super().get_dataloaders()
+        if self.config.seed is not None:
+            without_benchmark(getattr(train, loader_slot(train)).transforms)
+        return train, val
+
+    def on_train_start(self) -> None:
+        """Start as the host does, and restore the random state of a resumed run last."""
+        host_folder = self.preprocessed_dataset_folder_base
+        if self.run.is_bound:  # the host copies dataset_fingerprint.json from here; ours is that of the split
+            self.preprocessed_dataset_folder_base = str(
+                fingerprint_folder(Path(host_folder), self.plans_manager.plans_name)
+            )
+        try:
+            super().on_train_start()
+        finally:
+            self.preprocessed_dataset_folder_base = host_folder
+        if self.resumed_state is not None:
+            checkpoint.restore_random_state(self, self.resumed_state)
+        if self.local_rank == 0:
+            self.run.write_record()
+        self._print_run()
+
+    def _print_run(self) -> None:
+        fold = self.run.fold
+        settings = ", ".join(f"{key}={value}" for key, value in self.config.model_dump().items())
+        self.print_to_log_file(
+            f"{type(self).__name__}: split {self.run.split.name} ({self.run.split.hash}), {len(fold.train)} labelled, "
+            f"{len(fold.unlabeled) if self.uses_unlabeled else 0} unlabelled, {len(fold.val)} validation cases; "
+            f"{settings}"
+        )
+        if set(fold.train) & set(fold.val):
+            self.print_to_log_file(
+                "Some validation cases are trained on too: the validation Dice says nothing of them."
+            )
+        if self.uses_unlabeled and self.label_manager.has_ignore_label and not self.config.sparse_labels:
+            self.print_to_log_file(
+                "Ignored voxels teach nothing; with --set sparse_labels=true they would, unlabelled."
+            )
+        if not self.run.is_bound:
+            self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
+
+    # ---- saving, resuming --------------------------------------------------------------------------------------------
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the student and its partners, unwrapped."""
+        return {"student": unwrap(self.network), **{name: unwrap(net) for name, net in self.partners.items()}}
+
+    @property
+    def streams(self) -> dict[str, RandomStream]:
+        """Return the random streams besides the global one; they are saved and resumed."""
+        return {}
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch deep supervision of every network that has a decoder."""
+        for network in self.networks.values():
+            decoder: Any = getattr(network, "decoder", None)
+            if hasattr(decoder, "deep_supervision"):
+                decoder.deep_supervision = enabled
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write the host's checkpoint at once, with ``network_weights`` to predict with and all else under our key."""
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            checkpoint.save(self, Path(filename), super().save_checkpoint)
+
+    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+        """Resume from a checkpoint of this trainer with these settings; anything else is refused."""
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint.load(self, Path(filename_or_checkpoint), super().load_checkpoint)
+
+
+def loader_slot(augmenter: Any) -> str:
+    """Return the attribute under which the host's augmenter keeps its loader."""
+    return "data_loader" if isinstance(augmenter, SingleThreadedAugmenter) else "generator"
+
+
+def trainer_classes() -> list[type[SplitTrainer]]:
+    """Return every trainer there is, the base and the user's own subclasses too."""
+    classes: list[type[SplitTrainer]] = list(SplitTrainer.__subclasses__())
+    for cls in classes:
+        classes.extend(cls.__subclasses__())  # the list grows while it is walked
+    return classes
+
+
+def known_settings() -> set[str]:
+    """Return the settings that any trainer understands."""
+    return {key for cls in trainer_classes() for key in cls.Config.model_fields}

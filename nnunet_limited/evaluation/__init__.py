@@ -1,1 +1,0 @@
-"""Cross-validation and comparison of trained folds."""

@@ -1,0 +1,1 @@
+"""What is done with trainers: variants of plans, launching, cross-validation, self-training, prediction."""

@@ -1,0 +1,220 @@
+"""Start the host's training command, after everything that can be refused has been."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.datasets.raw import dataset_name, nnunet_folder
+from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.run import planned_configuration, resolve_run
+from nnunet_limited.engine.settings import parse_assignments
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.plan import load_plans
+from nnunet_limited.planners.preprocessing import data_folders, require
+from nnunet_limited.runs.variants import Variant, make_variant
+from nnunet_limited.util.files import read_object
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """The arguments of ``nnUNetv2_train``; ``flags`` are all that we do not look at ourselves."""
+
+    dataset: str
+    configuration: str
+    fold: str
+    trainer: str
+    plans: str
+    flags: tuple[str, ...] = ()
+    variant: Variant | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Return the preprocessed folder of the dataset."""
+        return nnunet_folder("nnUNet_preprocessed") / dataset_name(self.dataset)
+
+    @property
+    def results(self) -> Path:
+        """Return the folder of the trainer's folds."""
+        name = f"{self.trainer}__{self.plans}__{self.configuration}"
+        return nnunet_folder("nnUNet_results") / self.folder.name / name
+
+    def load_plans(self) -> dict[str, Any]:
+        """Return the plans, which are not on disk yet if the request brings settings."""
+        return self.variant.content if self.variant else load_plans(self.folder, self.plans)
+
+    def dataset_json(self) -> dict[str, Any]:
+        """Return the description of the preprocessed dataset."""
+        return read_object(self.folder / "dataset.json", "dataset description", "run 'nnunet-limited plan'")
+
+    def with_settings(self, assignments: list[str], epochs: int | None, iterations: int | None) -> TrainRequest:
+        """Return the request with plans that carry the settings; they are written once all is checked."""
+        settings = parse_assignments(assignments)
+        for key, value in (("num_epochs", epochs), ("num_iterations_per_epoch", iterations)):
+            if value is not None:
+                settings[key] = value
+        if not settings:
+            return self
+        find_trainer(self.trainer)  # a trainer of the user's own brings settings of its own
+        variant = make_variant(self.folder, self.plans, settings)
+        return replace(self, plans=variant.name, variant=variant)
+
+    def value_of(self, flag: str) -> str | None:
+        """Return what follows ``flag``, if it was given."""
+        if flag not in self.flags:
+            return None
+        position = self.flags.index(flag) + 1
+        return self.flags[position] if position < len(self.flags) else None
+
+    def write_plans(self) -> None:
+        """Write the plans that carry the settings, if there are any."""
+        if self.variant is not None:
+            self.variant.write()
+
+
+def prepare(request: TrainRequest) -> TrainRequest:
+    """Check a request and complete it for this machine; nothing is written.
+
+    Raises LimitedError for an unknown dataset, trainer, fold, plans or configuration, for data that are not
+    preprocessed, for a checkpoint that cannot be continued, and for what the trainer itself refuses.
+    """
+    _check_flags(request)
+    folder = request.folder
+    plans = request.load_plans()
+    dataset_json = request.dataset_json()
+    trainer = find_trainer(request.trainer)
+    if request.fold != "all" and not request.fold.isdecimal():
+        raise LimitedError(f"fold {request.fold!r} is neither a number nor 'all'; give one of them")
+    planned_configuration(plans, request.configuration)
+    checkpoint_file = _checkpoint_file(request)
+    weights = request.value_of("-pretrained_weights")
+    if hasattr(trainer, "resolve_config"):
+        _check_run(request, trainer, plans, checkpoint_file)
+        if weights is not None:
+            checkpoint.check_weights(Path(weights), trainer, plans, request.configuration, dataset_json)
+    elif not data_folders(plans, request.configuration)[0].is_dir():
+        raise LimitedError(
+            f"{data_folders(plans, request.configuration)[0]} does not exist, so configuration "
+            f"{request.configuration!r} is not preprocessed; run 'nnunet-limited plan' with -c {request.configuration}"
+        )
+    return _complete(request, folder)
+
+
+def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], checkpoint_file: Path | None) -> None:
+    """Check what only trainers of ours can be asked: split, settings, data of the fold, checkpoint."""
+    fold = request.fold if request.fold == "all" else int(request.fold)
+    config = trainer.resolve_config(plans)
+    run = resolve_run(trainer.__name__, plans, request.configuration, fold, config.model_dump(mode="json"))
+    refuse_unsuitable(request, trainer, plans, config)
+    remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
+    require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
+    if "--val" not in request.flags:
+        trainer.check_unlabeled(run, config, request.folder.name)
+    if checkpoint_file is not None:
+        checkpoint.check(checkpoint_file, trainer.__name__, run.record)
+
+
+def refuse_unsuitable(request: TrainRequest, trainer: Any, plans: dict[str, Any], config: Any) -> None:
+    """Refuse a configuration that a trainer of ours cannot train on the GPUs asked for."""
+    planned, gpus = planned_configuration(plans, request.configuration), int(request.value_of("-num_gpus") or 1)
+    trainer.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
+    if gpus > 1 and not trainer.runs_on_several_gpus:
+        raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
+
+
+def _checkpoint_file(request: TrainRequest) -> Path | None:
+    """Return the checkpoint that the host will load for ``--c`` or ``--val``; None if it starts anew."""
+    fold = request.results / f"fold_{request.fold}"
+    if "--val" in request.flags:
+        for name in ("final", "best") if "--val_best" in request.flags else ("final",):
+            if not (fold / f"checkpoint_{name}.pth").is_file():
+                raise LimitedError(f"--val: {fold / f'checkpoint_{name}.pth'} does not exist; finish training with --c")
+        return fold / "checkpoint_final.pth"
+    found = (fold / f"checkpoint_{name}.pth" for name in ("final", "latest", "best"))
+    return next((file for file in found if file.is_file()), None) if "--c" in request.flags else None
+
+
+def find_trainer(name: str, flag: str = "-tr") -> Any:
+    """Return the trainer class ``name``, which ``flag`` gave, as the host finds it."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    import nnunet_limited.trainers as ours
+    from nnunet_limited.trainers.catalogue import trainer_names
+
+    names = trainer_names()
+    if name in [*names, *ours.ALIASES]:
+        return getattr(ours, name)
+    unknown = LimitedError(f"{flag} {name}: no such trainer; ours are {', '.join(names)}")
+    if name in ours.__all__:
+        raise unknown
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the host tells where it searches
+            return recursive_find_trainer_class_by_name(name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise unknown from error
+
+
+def _check_flags(request: TrainRequest) -> None:
+    if "--c" in request.flags and "--val" in request.flags:
+        raise LimitedError("--c and --val exclude each other; --val alone validates a finished run")
+    if "--val_best" in request.flags and "--disable_checkpointing" in request.flags:
+        raise LimitedError("--val_best and --disable_checkpointing exclude each other; leave one of them out")
+    weights = request.value_of("-pretrained_weights")
+    if weights is not None and not Path(weights).is_file():
+        raise LimitedError(f"-pretrained_weights {weights} does not exist; give a checkpoint file")
+    if weights is not None and "--c" in request.flags:
+        raise LimitedError("--c and -pretrained_weights exclude each other; weights are for the start of a training")
+    known = {"--c", "--val", "--npz", "--val_best", "--disable_checkpointing"}
+    takes_value = {"-device", "-pretrained_weights", "-num_gpus"}
+    flags = iter(request.flags)
+    for flag in flags:
+        if flag in takes_value:
+            next(flags, None)
+        elif flag not in known:
+            raise LimitedError(
+                f"train: unknown argument {flag!r}; nnUNetv2_train knows {', '.join(sorted(known | takes_value))}"
+            )
+
+
+def choose_device(device: str | None) -> str:
+    """Return the ``device`` asked for, which must be there, or the best there is."""
+    import torch
+
+    if device not in (None, "cpu", "cuda", "mps"):
+        raise LimitedError(f"-device {device} is unknown; use cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LimitedError("-device cuda: torch sees no GPU here; use -device cpu, or mend the driver")
+    return device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _complete(request: TrainRequest, folder: Path) -> TrainRequest:
+    """Name the device where the user did not, and load data in the main process on a CPU, where cores are few."""
+    import torch
+
+    flags = request.flags
+    device = choose_device(request.value_of("-device"))
+    if request.value_of("-device") is None:
+        flags = (*flags, "-device", device)
+    gpus = int(request.value_of("-num_gpus") or 1)
+    usable = torch.cuda.device_count() if device == "cuda" else 0
+    if gpus > max(1, usable):
+        raise LimitedError(f"-num_gpus {gpus}: torch sees {usable} GPUs for -device {device}; ask for fewer")
+    if device == "cpu":
+        os.environ.setdefault("nnUNet_n_proc_DA", "0")
+    return replace(request, dataset=folder.name, flags=flags)
+
+
+def run_host_training(request: TrainRequest) -> None:
+    """Check the request and run the host's own entry point on it."""
+    from nnunetv2.run.run_training import run_training_entry
+
+    ready = prepare(request)
+    ready.write_plans()
+    sys.argv = ["nnUNetv2_train", ready.dataset, ready.configuration, ready.fold, "-tr", ready.trainer]
+    sys.argv += ["-p", ready.plans, *ready.flags]
+    run_training_entry()

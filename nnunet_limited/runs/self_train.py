@@ -1,0 +1,90 @@
+"""Self-training from end to end: a teacher, then rounds of pseudo-labelling and training."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from nnunet_limited.engine.run import check_unlabeled, resolve_run
+from nnunet_limited.engine.settings import parse_assignments
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.pseudo_labels.consensus import Consensus
+from nnunet_limited.pseudo_labels.model import ModelSource
+from nnunet_limited.runs.crossval import crossvalidate
+from nnunet_limited.runs.launch import TrainRequest, choose_device, find_trainer, refuse_unsuitable
+
+Track = Callable[..., Iterable[str]]
+
+
+def self_train(
+    request: TrainRequest,
+    teacher: str | None,
+    settings: Sequence[str],
+    folds: Sequence[int],
+    rounds: int,
+    sources: Callable[[TrainRequest, str, str | None], ModelSource],
+    log: Callable[[str], None],
+    track: Track,
+) -> list[dict[str, Any]]:
+    """Bring every round to its end and return its cross-validation, that of the teacher first.
+
+    ``teacher`` is the trainer whose models make the first pseudo-labels; None for the one that the student names.
+    ``settings`` are those of both. ``sources`` makes what labels a round of a model, a name and that of the round
+    before.
+
+    What is done is not done again. A round's pseudo-labels are called after the model that made them.
+    ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
+    """
+    trainer = find_trainer(request.trainer)
+    config = getattr(trainer, "Config", None)
+    if config is None or "pseudo_labels" not in config.model_fields:
+        raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
+    if "pseudo_labels" in parse_assignments(list(settings)):
+        raise LimitedError("--set pseudo_labels is chosen for each round; leave it out, or train with crossval")
+    device = choose_device(request.value_of("-device"))
+    teacher = teacher or trainer.teacher
+    if not hasattr(find_trainer(teacher, "--teacher"), "resolve_config"):
+        raise LimitedError(
+            f"--teacher {teacher} keeps no record of the labels that it learns; use a trainer of nnunet-limited, "
+            "e.g. LimitedSupervisedTrainer"
+        )
+    model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
+    _check_student(replace(model, trainer=request.trainer), trainer, folds)
+    source = sources(model, "round", None)
+    if trainer.learns_consensus and not isinstance(source, Consensus):
+        raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
+    source.check_sources(folds)
+    results = [crossvalidate(model, folds, log)]
+    previous = None
+    for _ in range(rounds):
+        name = f"{model.trainer}-{model.plans}-{model.configuration}"
+        source = sources(model, name, previous)
+        name = source.name
+        for labels in source.check(list(folds)):
+            log(f"pseudo-labels of {labels.folder.name}: {name}")
+            made = source.make(labels, device, partial(track, title=labels.folder.name))
+            for line in source.told(made):
+                log(line)
+        del source  # with its models; those of the next training are in a process of their own
+        if torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
+        model = request.with_settings([*settings, f"pseudo_labels={name}"], None, None)
+        results.append(crossvalidate(model, folds, log))
+        previous = name
+    return results
+
+
+def _check_student(request: TrainRequest, trainer: Any, folds: Sequence[int]) -> None:
+    """Refuse now what the trainer of the pseudo-labels would refuse after the teacher's runs."""
+    plans = request.load_plans()
+    config = trainer.resolve_config(plans)
+    refuse_unsuitable(request, trainer, plans, config)
+    for fold in folds:
+        run = resolve_run(request.trainer, plans, request.configuration, fold, config.model_dump(mode="json"))
+        check_unlabeled(run, request.trainer, request.folder.name)

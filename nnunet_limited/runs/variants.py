@@ -1,0 +1,88 @@
+"""Give plans other settings, under a name of their own: same data, no preprocessing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.datasets.raw import dataset_name, nnunet_folder
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.plan import load_plans
+from nnunet_limited.splits import split_name
+from nnunet_limited.util.files import content_hash, write_json
+
+
+def find_plans(plans: str, dataset: str | None) -> Path:
+    """Return the preprocessed folder that holds ``plans``; without a dataset they must be unique."""
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    if dataset is not None:
+        return preprocessed / dataset_name(dataset)
+    folders = sorted(file.parent for file in preprocessed.glob(f"Dataset*/{plans}.json"))
+    if len(folders) != 1:
+        raise LimitedError(
+            f"plans {plans!r} are in {len(folders)} datasets of {preprocessed}"
+            f"{': ' + ', '.join(f.name for f in folders) if folders else ''}; "
+            f"{'say which with -d' if folders else 'make them with nnunet-limited plan'}"
+        )
+    return folders[0]
+
+
+def variant_name(settings: dict[str, Any]) -> str:
+    """Return a readable, file-safe name for settings, e.g. ``num_epochs-20``."""
+    text = "_".join(f"{key}-{value}" for key, value in sorted(settings.items()))
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+    return safe if len(safe) <= 60 and "-" in safe else f"set-{content_hash(settings)[:8]}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Plans ``content`` made from the plans ``base`` of ``folder``: checked, not yet written."""
+
+    folder: Path
+    base: str
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return the new plans' name."""
+        return str(self.content["plans_name"])
+
+    def write(self) -> str:
+        """Write the plans with a copy of the base's fingerprint; return their name."""
+        write_json(self.folder / f"{self.name}.json", self.content)
+        fingerprint = self.folder / "fingerprints"
+        if (fingerprint / self.base).is_dir() and not (fingerprint / self.name).exists():
+            source = fingerprint / self.base / "dataset_fingerprint.json"
+            target = fingerprint / self.name / "dataset_fingerprint.json"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        return self.name
+
+
+def check_settings(plans: dict[str, Any]) -> None:
+    """Refuse settings of ``plans`` that no trainer knows, or that one which knows them does not accept."""
+    from nnunet_limited.trainers import trainer_classes
+
+    for trainer in trainer_classes():
+        trainer.resolve_config(plans)
+
+
+def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> str:
+    """Write ``<plans>_<name>`` with ``settings`` over those of ``plans``; return the new plans' name."""
+    return make_variant(folder, plans, settings, name).write()
+
+
+def make_variant(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> Variant:
+    """Return ``<plans>_<name>`` with ``settings`` over those of ``plans``; nothing is written."""
+    content = load_plans(folder, plans)
+    new = f"{plans}_{split_name(name or variant_name(settings))}"
+    limited = content.get("limited", {})  # plans of the host have none and are not bound to a split by settings
+    content["limited"] = {**limited, "settings": {**limited.get("settings", {}), **settings}}
+    content["plans_name"] = new
+    check_settings(content)
+    file = folder / f"{new}.json"
+    if file.is_file() and load_plans(folder, new) != content:
+        raise LimitedError(f"{file} exists with other content; choose another --name or delete it")
+    return Variant(folder, plans, content)

@@ -1,0 +1,52 @@
+"""Bidirectional copy-paste (Bai et al., CVPR 2023, arXiv 2305.00673)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from nnunet_limited.data.mixing import fixed_box
+from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.losses.components import largest_components
+from nnunet_limited.losses.pseudo_label import harden, label_probabilities, segmentation_loss
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+
+
+class BidirectionalCopyPasteConfig(MeanTeacherConfig):
+    """Settings of bidirectional copy-paste."""
+
+    box_side: float = Field(2 / 3, gt=0, lt=1, description="part of each edge of the crop that is pasted")
+    pseudo_label_weight: float = Field(0.5, ge=0, description="weight of unlabelled voxels; labelled ones have 1")
+    largest_component: bool = Field(True, description="keep only the largest component of each pseudo-labelled class")
+
+
+class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
+    """Labelled crops are pasted into unlabelled ones and the reverse; the target is label and pseudo-label, likewise.
+
+    The pseudo-label is the teacher's on the weak view. Before ``start_fraction`` the student learns from the labelled
+    crops as they are, in place of the paper's pre-training on pastes between them.
+    """
+
+    Config = BidirectionalCopyPasteConfig
+    relative_time = 3.5
+    relative_memory = 1.9
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss of both directions."""
+        probability = self.teach(crops.weak)
+        pseudo = harden(torch.where(crops.inside, probability, 0.0), self.regions)
+        if self.config.largest_component:
+            pseudo = largest_components(pseudo, self.regions)
+        pairs = [i % len(crops.image) for i in range(len(crops.weak))]
+        classes = self.label_manager.num_segmentation_heads
+        label, known = label_probabilities(crops.full_label, classes, self.label_manager.ignore_label, self.regions)
+        image, label, known = crops.image[pairs], label[pairs], known[pairs]
+        box = fixed_box(image.shape[2:], self.config.box_side, image.device)
+        loss = torch.zeros((), device=image.device)
+        for is_labeled in (box, ~box):
+            mixed = torch.where(is_labeled, image, crops.strong)
+            target = torch.where(is_labeled, label, pseudo)
+            weight = torch.where(is_labeled, known.float(), self.config.pseudo_label_weight * crops.mask)
+            logits = self.full_resolution(self.network(mixed))
+            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.mask, self.regions)
+        return Unsupervised(loss / 2, probability)

@@ -1,0 +1,39 @@
+"""Cross-consistency training (Ouali et al., CVPR 2020, arXiv 2003.09005)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
+from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
+from nnunet_limited.networks.perturb import channel_dropout, decode, encode, feature_drop, feature_noise
+
+PERTURBATIONS = (channel_dropout, feature_noise, feature_drop)
+
+
+class LimitedCrossConsistencyTrainer(LimitedTrainer):
+    """Auxiliary decoders that see perturbed features must agree with the main decoder.
+
+    The encoder and the auxiliary decoders learn from it, the main decoder from the labelled crops alone. The auxiliary
+    decoders are not part of what is predicted with.
+    """
+
+    perturbs_features = True
+    runs_on_several_gpus = False  # the encoder is used apart from the decoder
+    relative_time = 3.6
+    relative_memory = 2.2
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return one auxiliary decoder for each perturbation."""
+        return {"auxiliary": AuxiliaryDecoders([self.new_network() for _ in PERTURBATIONS])}
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean squared difference of auxiliary and main predictions over the voxels inside the image."""
+        features = encode(self.network, crops.strong)
+        with torch.no_grad():
+            target = self.probabilities(decode(self.network, features))
+        outputs = self.partners["auxiliary"]([perturb(features) for perturb in PERTURBATIONS])
+        losses = [mean_squared_difference(probabilities(o, self.regions), target, crops.mask) for o in outputs]
+        return Unsupervised(torch.stack(losses).mean(), target)

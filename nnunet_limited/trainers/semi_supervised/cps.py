@@ -1,0 +1,41 @@
+"""Cross pseudo supervision (Chen et al., CVPR 2021, arXiv 2106.01226)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.consistency import probabilities
+from nnunet_limited.losses.pseudo_label import harden, segmentation_loss
+
+
+class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
+    """Two networks of different initialisation learn from each other's hard labels on unlabelled crops.
+
+    Both learn from the labelled crops too. The first is validated, saved as ``network_weights`` and predicted with. In
+    medical imaging the weight is often 0.1. With 4 labelled cases of Hippocampus it did not beat supervised training,
+    with 3 labelled patients of ACDC it did by far.
+    """
+
+    supervised_partners = ("second",)
+    relative_time = 4.0
+    relative_memory = 1.9
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the second network."""
+        return {"second": self.new_network()}
+
+    def compare(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one network's logits against the other's hard labels."""
+        return segmentation_loss(logits, target, mask, mask, self.regions)
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the sum of both networks' losses over the voxels inside the image."""
+        first = self.full_resolution(self.network(crops.strong))
+        second = self.full_resolution(self.partners["second"](crops.strong))
+        theirs = probabilities(second.detach(), self.regions)
+        mine = probabilities(first.detach(), self.regions)
+        loss = self.compare(first, harden(theirs, self.regions), crops.mask)
+        loss = loss + self.compare(second, harden(mine, self.regions), crops.mask)
+        return Unsupervised(loss, theirs)

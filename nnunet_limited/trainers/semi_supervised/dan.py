@@ -1,0 +1,61 @@
+"""Deep adversarial network (Zhang et al., MICCAI 2017, doi:10.1007/978-3-319-66179-7_47)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from nnunet_limited.engine.settings import SemiSupervisedConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.pseudo_label import background
+from nnunet_limited.networks.discriminator import Discriminator
+from nnunet_limited.networks.ema import unwrap
+
+
+class AdversarialConfig(SemiSupervisedConfig):
+    """Settings of the deep adversarial network."""
+
+    consistency_weight: float = Field(0.1, ge=0, description="weight of the unsupervised loss after the ramp-up")
+    discriminator_lr: float = Field(1e-4, gt=0, le=1, description="learning rate of the discriminator's Adam")
+
+
+class LimitedAdversarialTrainer(LimitedTrainer):
+    """A discriminator must not be able to tell predictions on unlabelled images from those on labelled ones."""
+
+    Config = AdversarialConfig
+    runs_on_several_gpus = False  # the discriminator is used frozen and learning in one step
+    relative_time = 2.5
+    relative_memory = 1.2
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the discriminator."""
+        channels = self.num_input_channels + self.label_manager.num_segmentation_heads
+        return {"discriminator": Discriminator(channels, len(self.configuration_manager.patch_size))}
+
+    def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
+        """Return Adam, as in the paper."""
+        rate = self.config.discriminator_lr
+        return self.with_decay(torch.optim.Adam(self.partners[name].parameters(), rate), rate)
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the student's loss for being told, and the discriminator's for not telling."""
+        discriminator = self.partners["discriminator"]
+        frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
+        unlabeled = self.probabilities(self.network(crops.strong))
+        # Background, as the network predicts in the padding of labelled crops, or the discriminator would tell by that.
+        unlabeled = torch.where(crops.inside, unlabeled, background(unlabeled, self.regions))
+        # Without the crops forced onto foreground, which the unlabelled ones do not have, for the same reason.
+        drawn_alike = max(1, round(len(crops.image) * (1 - self.oversample_foreground_percent)))
+        image = crops.image[:drawn_alike]
+        with torch.no_grad():
+            labeled = self.probabilities(self.network(image))
+        told = functional_call(unwrap(discriminator), frozen, (crops.strong, unlabeled))
+        fake, real = discriminator(crops.strong, unlabeled.detach()), discriminator(image, labeled)
+        bce = functional.binary_cross_entropy_with_logits
+        learning = (bce(fake, torch.zeros_like(fake)) + bce(real, torch.ones_like(real))) / 2
+        return Unsupervised(bce(told, torch.ones_like(told)), unlabeled.detach(), learning)

@@ -1,0 +1,31 @@
+"""Entropy minimisation (Grandvalet & Bengio, NeurIPS 2004; Vu et al., ADVENT, CVPR 2019, arXiv 1811.12833)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from nnunet_limited.engine.settings import SemiSupervisedConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.consistency import entropy, masked_mean
+
+
+class EntropyMinimizationConfig(SemiSupervisedConfig):
+    """Settings of entropy minimisation."""
+
+    consistency_weight: float = Field(0.1, ge=0, description="weight of the unsupervised loss after the ramp-up")
+
+
+class LimitedEntropyMinimizationTrainer(LimitedTrainer):
+    """The network must be sure of its prediction on unlabelled crops, whatever it is.
+
+    Published weights are as small as 0.001.
+    """
+
+    Config = EntropyMinimizationConfig
+    relative_time = 2.0
+    relative_memory = 1.0
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean normalised entropy over the voxels inside the image."""
+        probability = self.probabilities(self.network(crops.strong))
+        return Unsupervised(masked_mean(entropy(probability, self.regions), crops.mask), probability.detach())

@@ -1,0 +1,52 @@
+"""FixMatch (Sohn et al., NeurIPS 2020, arXiv 2001.07685; with CutMix: Yang et al., CVPR 2023, arXiv 2208.09910)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from nnunet_limited.data.mixing import cutmix
+from nnunet_limited.engine.settings import SemiSupervisedConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.pseudo_label import confidence, harden, segmentation_loss
+
+
+class FixMatchConfig(SemiSupervisedConfig):
+    """Settings of FixMatch."""
+
+    confidence_threshold: float = Field(0.95, ge=0, lt=1, description="least probability of a pseudo-label that counts")
+
+
+class LimitedFixMatchTrainer(LimitedTrainer):
+    """The hard label of the weak view, where the network is sure of it, is the label of the strong view.
+
+    Voxels below the threshold count for nothing; they do not become background. The strong view has a box of another
+    crop in it, as UniMatch's. With 3 labelled patients of ACDC it was much better than supervised training, with 4
+    labelled cases of Hippocampus as good, no better.
+    """
+
+    Config = FixMatchConfig
+    mixes_crops = True
+    relative_time = 2.4
+    relative_memory = 1.0
+
+    def pseudo_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""
+        with torch.no_grad():
+            probability = self.probabilities(self.network(crops.weak))
+        sure = confidence(probability, self.regions) >= self.config.confidence_threshold
+        return probability, harden(probability, self.regions), sure & crops.mask
+
+    def strong_loss(self, crops: Crops, label: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
+        """Return the loss over the sure voxels inside the image, the mean of the strong views."""
+        losses = []
+        for view in crops.views:
+            image, mixed, counted, mask = cutmix(view, label, sure, crops.mask)
+            logits = self.full_resolution(self.network(image))
+            losses.append(segmentation_loss(logits, mixed, counted, mask, self.regions))
+        return torch.stack(losses).mean()
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss of the strong view."""
+        probability, label, sure = self.pseudo_label(crops)
+        return Unsupervised(self.strong_loss(crops, label, sure), probability, counted=sure)

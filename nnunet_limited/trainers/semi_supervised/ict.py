@@ -1,0 +1,38 @@
+"""Interpolation consistency training (Verma et al., IJCAI 2019, arXiv 1903.03825)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.losses.consistency import mean_squared_difference
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+
+
+class InterpolationConsistencyConfig(MeanTeacherConfig):
+    """Settings of interpolation consistency training."""
+
+    mixup_alpha: float = Field(0.2, gt=0, description="both parameters of the Beta distribution of the mixing share")
+
+
+class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
+    """The student's prediction on a mix of two crops must be the same mix of the teacher's predictions."""
+
+    Config = InterpolationConsistencyConfig
+    mixes_crops = True
+    relative_time = 2.3
+    relative_memory = 1.0
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean squared difference over the voxels inside both images of a pair."""
+        share = float(np.random.beta(self.config.mixup_alpha, self.config.mixup_alpha))
+
+        def mix(value: torch.Tensor) -> torch.Tensor:
+            return share * value + (1 - share) * value.roll(1, 0)
+
+        target = self.teach(crops.weak)
+        prediction = self.probabilities(self.network(mix(crops.strong)))
+        mask = crops.mask & crops.mask.roll(1, 0)
+        return Unsupervised(mean_squared_difference(prediction, mix(target), mask), target)

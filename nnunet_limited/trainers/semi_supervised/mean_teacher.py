@@ -1,0 +1,54 @@
+"""Mean teacher (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.consistency import mean_squared_difference
+from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
+
+
+class MeanTeacherConfig(SemiSupervisedConfig):
+    """Settings of the mean teacher."""
+
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="largest decay of the teacher's moving average")
+
+
+class LimitedMeanTeacherTrainer(LimitedTrainer):
+    """The student's strong view must agree with the prediction of its moving average on the weak view.
+
+    The teacher sees the crop after nnU-Net's spatial augmentation, the student the same crop after its intensity
+    augmentation too; the loss is the mean squared difference of their probabilities. The teacher is what is validated,
+    saved as ``network_weights`` and predicted with. Elsewhere input noise stands for the strong view, and the weight is
+    often 0.1.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig
+    predictor_name = "teacher"
+    relative_time = 2.3
+    relative_memory = 1.0
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the teacher, a copy of the student."""
+        return {"teacher": make_teacher(self.network)}
+
+    def teach(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's probabilities for ``image``, without gradient."""
+        with torch.no_grad():
+            return self.probabilities(self.partners["teacher"](image))
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean squared difference between student and teacher over the voxels inside the image."""
+        target = self.teach(crops.weak)
+        prediction = self.probabilities(self.network(crops.strong))
+        return Unsupervised(mean_squared_difference(prediction, target, crops.mask), target)
+
+    def after_step(self) -> None:
+        """Move the teacher towards the student."""
+        update_teacher(self.partners["teacher"], self.network, ema_decay(self.iteration, self.config.ema_decay))

@@ -1,0 +1,24 @@
+"""UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910)."""
+
+from __future__ import annotations
+
+from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.losses.pseudo_label import segmentation_loss
+from nnunet_limited.networks.perturb import channel_dropout, perturbed
+from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrainer
+
+
+class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
+    """FixMatch with two strong views and one of perturbed features, all towards the same weak view."""
+
+    strong_views = 2
+    perturbs_features = True
+    relative_time = 4.4
+    relative_memory = 2.7
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return half of the strong views' loss and half of that of the perturbed features."""
+        probability, label, sure = self.pseudo_label(crops)
+        dropped = self.full_resolution(perturbed(self.network, crops.weak, channel_dropout))
+        loss = segmentation_loss(dropped, label, sure, crops.mask, self.regions)
+        return Unsupervised((loss + self.strong_loss(crops, label, sure)) / 2, probability, counted=sure)

@@ -1,0 +1,1 @@
+"""Methods for labels that cover a part of each image."""

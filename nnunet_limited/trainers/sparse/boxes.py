@@ -1,0 +1,126 @@
+"""Boxes (Tian et al., BoxInst, CVPR 2021, arXiv 2012.02310; Kervadec et al., MIDL 2020, arXiv 2004.06816)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from nnunet_limited.data.label_grid import box_folder
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.sparse import BoxDataset
+from nnunet_limited.engine.run import Run
+from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
+from nnunet_limited.planners.preprocessing import require
+from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
+
+
+class BoxConfig(SparseConfig, SemiSupervisedConfig):
+    """Settings for boxes."""
+
+    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    projection_weight: float = Field(
+        1.0, ge=0, description="weight of: every slice through a box holds its class; not in 2D slices of volumes"
+    )
+    affinity_weight: float = Field(1.0, ge=0, description="weight of: alike neighbours in boxes are of one class")
+    tightness_weight: float = Field(
+        0.0, ge=0, description="weight of the tightness prior, in the paper 0.01; not in 2D slices of volumes"
+    )
+    size_weight: float = Field(1.0, ge=0, description="weight of: objects fill a likely share of their boxes")
+    least_filled: float | None = Field(None, gt=0, lt=1, description="at least so much; unset: 0.3, in 2D images 0.5")
+    most_filled: float | None = Field(None, gt=0, lt=1, description="at most so much; unset: 0.6, in 2D images 0.9")
+
+
+class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
+    """Boxes around all objects: outside is background, inside the weak terms decide.
+
+    What is learnt as unsupervised loss are crops of the cases with boxes, not rotated, so that boxes stay tight. Tight
+    3D boxes are not tight in a single slice of a volume, which learns from the size of objects, not from projections.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = BoxConfig
+    relative_time = 2.0
+
+    @classmethod
+    def resolve_config(cls, plans: dict[str, Any]) -> Any:
+        """Return the settings, with the shares of boxes that objects are taken to fill.
+
+        An ellipsoid along the axes fills 0.52 of its box, thin and oblique objects less; an ellipse fills 0.79.
+        """
+        config = super().resolve_config(plans)
+        shape = plans.get("original_median_shape_after_transp")
+        if shape is None:  # settings are checked before there are plans
+            return config
+        flat = shape[0] == 1
+        least, most = (0.5, 0.9) if flat else (0.3, 0.6)
+        least, most = config.least_filled or least, config.most_filled or most
+        if least > most:
+            raise LimitedError(
+                f"plans {plans.get('plans_name')}: least_filled={least} is above most_filled={most}; set both, the "
+                "smaller one first"
+            )
+        return config.model_copy(update={"least_filled": least, "most_filled": most})
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Refuse cases without boxes."""
+        remedy = "make them with 'nnunet-limited sparsify --kind boxes' or 'import-labels --boxes', then plan"
+        folder = box_folder(run.labeled_folder)
+        for case in run.fold.train:
+            if not (folder / f"{case}.b2nd").is_file():
+                raise LimitedError(f"{cls.__name__}: {folder} has no boxes of case {case!r}; {remedy}")
+        require(run.labeled_folder, run.fold.train, "labelled", "run 'nnunet-limited plan'")
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
+        """Let crops with boxes be scaled and mirrored only."""
+        made = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.augmentation = ((0.0, 0.0), *made[1:])
+        return made
+
+    def unlabeled_dataset(self) -> UnlabeledDataset:
+        """Return the labelled cases with their boxes."""
+        folder = self.run.labeled_folder
+        return BoxDataset(str(folder), list(self.run.fold.train), str(box_folder(folder)))
+
+    @property
+    def slices_of_volumes(self) -> bool:
+        """Tell whether crops are single slices of scans that have several."""
+        shape = self.plans_manager.plans["original_median_shape_after_transp"]
+        return len(self.configuration_manager.patch_size) == 2 and shape[0] > 1
+
+    def foreground(self, probability: torch.Tensor) -> torch.Tensor:
+        """Return the channels of foreground classes, or of all regions."""
+        return probability if self.regions else probability[:, 1:]
+
+    def boxes(self, codes: torch.Tensor) -> list[torch.Tensor]:
+        """Return where the boxes (u, *spatial) of each foreground class, or of the classes of each region, are."""
+        groups = self.label_manager.foreground_regions if self.regions else self.label_manager.foreground_labels
+        bits = [sum(1 << (int(v) - 1) for v in (g if isinstance(g, (list, tuple)) else [g])) for g in groups]
+        return [(codes > 0) & (codes.int() & bit > 0) for bit in bits]
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the sum of the weighted terms, the mean over classes."""
+        probability = self.probabilities(self.network(crops.strong))
+        mask, codes, weights = crops.mask[:, 0], crops.stored[:, 0], self.config
+        sharpness = 5 * 1.1 ** min(self.current_epoch, 100)
+        losses = []
+        for p, boxes in zip(self.foreground(probability).unbind(1), self.boxes(codes), strict=True):
+            boxes = boxes & mask
+            loss = outside(p, boxes, mask)
+            whole = boxes if self.slices_of_volumes else uncut(boxes)
+            size = size_bounds(p, whole, weights.least_filled, weights.most_filled)
+            loss = loss + weights.size_weight * size
+            if not self.slices_of_volumes:
+                loss = loss + weights.projection_weight * projection(p, boxes)
+                if weights.tightness_weight:
+                    loss = loss + weights.tightness_weight * tightness(p, boxes, sharpness)
+            losses.append(loss)
+        total = torch.stack(losses).mean()
+        if weights.affinity_weight:
+            alike = affinity(probability, crops.weak, codes > 0, mask, self.regions)
+            total = total + weights.affinity_weight * alike
+        return Unsupervised(total, probability.detach())

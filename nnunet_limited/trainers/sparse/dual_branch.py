@@ -1,0 +1,61 @@
+"""Dual-branch network with dynamically mixed pseudo-labels (Luo et al., MICCAI 2022, arXiv 2203.02106)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.consistency import probabilities
+from nnunet_limited.losses.pseudo_label import dice_loss, harden
+from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
+from nnunet_limited.networks.perturb import decode, encode
+from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
+
+
+class DualBranchConfig(SparseConfig, SemiSupervisedConfig):
+    """Settings of the dual-branch network. The weight is against twice the paper's loss, whose own is 0.5."""
+
+    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+
+
+class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
+    """Sparse labels, and two decoders that learn the hard label of a mixture of both, mixed anew in every step.
+
+    The second decoder sees the features through dropout and learns from the annotated voxels too. It is not part of
+    what is predicted with. In place of the paper's images with scribbles alone, unlabelled ones take part too.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = DualBranchConfig
+    perturbs_features = True
+    runs_on_several_gpus = False  # the encoder is used apart from the decoder
+    relative_time = 4.1
+    relative_memory = 2.9
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the second decoder."""
+        return {"auxiliary": AuxiliaryDecoders([self.new_network()])}
+
+    def branches(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits (b, c, *spatial) of both decoders."""
+        features = encode(self.network, image)
+        (second,) = self.partners["auxiliary"]([[functional.dropout(maps, 0.5) for maps in features]])
+        return self.full_resolution(decode(self.network, features)), second
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the mean Dice loss of both branches, and the second's supervised loss."""
+        first, second = self.branches(crops.strong)
+        share = np.random.uniform()
+        mine, theirs = (probabilities(logits.detach(), self.regions) for logits in (first, second))
+        mixed = share * mine + (1 - share) * theirs
+        target = harden(mixed, self.regions)
+        losses = [dice_loss(logits, target, crops.mask, self.regions) for logits in (first, second)]
+        return Unsupervised(
+            torch.stack(losses).mean(), mixed, self.loss.loss(self.branches(crops.image)[1], crops.full_label)
+        )

@@ -1,0 +1,104 @@
+"""Slice propagation (after Cai et al., DeSCO, CVPR 2023, arXiv 2303.13090; SGTC, AAAI 2025, arXiv 2412.15526)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.propagated import PropagatedDataset
+from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.consistency import entropy, probabilities, rampup
+from nnunet_limited.losses.pseudo_label import (
+    cross_entropy,
+    harden,
+    label_probabilities,
+    region_channels,
+    segmentation_loss,
+)
+from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
+
+
+class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
+    """Settings of slice propagation."""
+
+    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    networks: Literal[2, 3] = Field(2, description="2 as DeSCO, or 3 as SGTC, which cost half as much again")
+    slice_decay: float = Field(0.95, ge=0, lt=1, description="factor of a propagated label's weight, per finest voxel")
+    cross_weight: float = Field(0.1, ge=0, description="weight of what the networks learn from each other")
+
+
+class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
+    """Annotated slices, whose labels registration carries outwards, and networks that learn them and each other.
+
+    With slices across two or three axes no two networks learn the same: one leaves out those across the last axis,
+    another those across the axis before. Where slices across two axes tell of a voxel, the nearer one does. Every
+    network learns all annotated voxels too, and the others' hard labels where these are not uncertain, by the entropy
+    of their prediction in place of several passes with noise, on unlabelled images as well. The weight falls with the
+    distance in voxels of the finest spacing, not in slices, and rises with that of the unsupervised loss. The first
+    channel is registered. Without annotated slices the networks learn from each other alone.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig
+    relative_time = 4.0
+    relative_memory = 1.9
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the other networks."""
+        self.supervised_partners = ("second", "third")[: self.config.networks - 1]
+        return {name: self.new_network() for name in self.supervised_partners}
+
+    def unlabeled_dataset(self) -> UnlabeledDataset:
+        """Return the unlabelled cases and, with propagated labels, the sparsely labelled ones."""
+        self.axes: list[int] = []
+        if self.sparse_ignore is None:
+            return super().unlabeled_dataset()
+        run = self.run
+        self.print_to_log_file("Registering the slices of what is new among the sparsely labelled cases")
+        dataset = PropagatedDataset(
+            str(run.unlabeled_folder),
+            run.fold.unlabeled,
+            str(run.labeled_folder),
+            run.fold.train,
+            self.sparse_ignore,
+            plans=self.plans_manager.plans,
+            configuration=self.configuration_name,
+            decay=self.config.slice_decay,
+        )
+        self.axes = dataset.axes
+        found = [sum(bool(apart[axis]) for apart in dataset.apart.values()) for axis in range(3)]
+        self.print_to_log_file(f"Of {len(dataset.sparse)} sparse cases {found} have annotated slices across each axis")
+        return dataset
+
+    def propagated(self, crops: Crops, network: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the labels a network learns as probabilities (u, c, *spatial) and their weights (u, 1, *spatial)."""
+        left_out = self.axes[-1 - network] if 1 < len(self.axes) > network else None
+        seen = [axis for axis in self.axes if axis != left_out]
+        weight, nearest = crops.further[:, seen].max(1, keepdim=True)
+        label = crops.stored[:, seen].gather(1, nearest)
+        if self.regions:  # what is not known is -1, and carried labels ignore nothing
+            label = region_channels(label, self.label_manager.foreground_regions, -1)
+        target, known = label_probabilities(label, self.label_manager.num_segmentation_heads, -1, self.regions)
+        return target, weight * (known & crops.mask)
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the sum over the networks of the loss on propagated labels and of that on the others' labels."""
+        networks = [self.network, *(self.partners[name] for name in self.supervised_partners)]
+        logits = [self.full_resolution(network(crops.strong)) for network in networks]
+        theirs = [probabilities(output.detach(), self.regions) for output in logits]
+        limit = 0.75 + 0.25 * rampup(self.progress)
+        labels = [harden(p, self.regions) for p in theirs]
+        sure = [crops.mask & (entropy(p, self.regions) < limit) for p in theirs]
+        loss = torch.zeros((), device=self.device)
+        for k, output in enumerate(logits):
+            for j in set(range(len(logits))) - {k}:
+                cross = cross_entropy(output, labels[j], sure[j], crops.mask, self.regions)
+                loss = loss + self.config.cross_weight * cross
+            if self.axes:
+                target, weight = self.propagated(crops, k)
+                loss = loss + segmentation_loss(output, target, weight, crops.mask, self.regions)
+        return Unsupervised(loss, theirs[0])

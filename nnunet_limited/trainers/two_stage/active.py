@@ -1,0 +1,59 @@
+"""The recipe on what queries bring (nnActive, Lüth et al., TMLR 2025, arXiv 2511.19183, trains on partial labels).
+
+What was annotated last is drawn more often, which is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from nnunet_limited.engine.run import Run, check_unlabeled
+from nnunet_limited.engine.split_trainer import loader_slot
+from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
+from nnunet_limited.trainers.two_stage.recipe import LimitedRecipeTrainer
+from nnunet_limited.trainers.two_stage.self_training import SelfTrainingConfig
+
+
+class ActiveConfig(SparseConfig, SelfTrainingConfig):
+    """Settings of the recipe on what queries have brought."""
+
+    queried_share: float = Field(0.5, ge=0, le=1, description="least part of the labelled crops from the last round")
+
+
+class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
+    """The recommended recipe for rounds of queries: cases and patches that were annotated, pseudo-labels on the rest.
+
+    Half of the labelled crops or more come from the cases that the last round has brought; in those annotated in part
+    crops lie around what is annotated. With a split that no query has made it is the recipe for sparse labels.
+    """
+
+    Config = ActiveConfig
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Refuse a fold without unlabelled cases: pseudo-labels are of those alone."""
+        check_unlabeled(run, cls.__name__, dataset_name)
+        super().check_unlabeled(run, config, dataset_name)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Return the loaders; the labelled one draws more of what was queried last."""
+        train, val = super().get_dataloaders()
+        labeled = getattr(train, loader_slot(train)).labeled  # its workers start with the first batch
+        labeled.sampling_probabilities = sampling(
+            labeled.indices, self.run.split.info.get("queried", ()), self.config.queried_share
+        )
+        return train, val
+
+
+def sampling(cases: list[str], queried: list[str], share: float) -> np.ndarray | None:
+    """Return how likely each of the ``cases`` is drawn (n,), the ``queried`` ones together ``share`` or more.
+
+    None, for all alike, if that is so anyway.
+    """
+    mine = np.isin(cases, list(queried))
+    if not mine.any() or mine.mean() >= share:
+        return None
+    return np.where(mine, share / mine.sum(), (1 - share) / (~mine).sum())

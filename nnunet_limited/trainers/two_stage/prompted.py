@@ -1,0 +1,49 @@
+"""Pseudo-labels of several sources and a mean teacher (SSL-MedSAM2, MICCAI CARE 2025; Keuth et al., 2024).
+
+The second is arXiv 2411.12602: a promptable model refines, a network learns.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from nnunet_limited.engine.settings import TrainerConfig
+from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
+from nnunet_limited.losses.pseudo_label import segmentation_loss
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer, SelfTrainingConfig
+
+
+class PromptedPseudoLabelConfig(SelfTrainingConfig, MeanTeacherConfig):
+    """Settings of learning what several sources agree on."""
+
+    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    pseudo_labels: str = Field("consensus", description="--name of 'nnunet-limited pseudo-label --sources …'")
+    pseudo_label_confidence: float = Field(0.01, ge=0, le=1, description="least confidence; what is left open has 0")
+    stable_share: float = Field(1.0, gt=0, le=1, description="part of the cases used, those whose sources agree most")
+    teacher_weight: float = Field(0.1, ge=0, description="weight of the consistency with the mean teacher")
+
+
+class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanTeacherTrainer):
+    """Learns where atlases, a promptable model and a first student agree, and agrees with a mean teacher elsewhere.
+
+    The sources' labels are those of ``nnunet-limited pseudo-label --sources``. A step has as many unlabelled crops as
+    labelled ones. The teacher is what is validated, saved as ``network_weights`` and predicted with.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = PromptedPseudoLabelConfig
+    learns_consensus = True
+    relative_time = 2.3
+    relative_memory = 1.0
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss over the voxels that are not left open, and the consistency over all of them."""
+        target, kept = self.stored_label(crops)
+        logits = self.full_resolution(self.network(crops.strong))
+        loss = segmentation_loss(logits, target, kept, crops.mask, self.regions)
+        taught, mine = self.teach(crops.weak), probabilities(logits, self.regions)
+        loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, crops.mask)
+        return Unsupervised(loss, target, counted=kept)

@@ -1,0 +1,93 @@
+"""Self-training with offline pseudo-labels (Lee, ICML workshop 2013).
+
+Cases are chosen by stability as in Huang et al., FLARE22 challenge, 2022.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from nnunet_limited.data.label_grid import bring_to_network
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, find
+from nnunet_limited.datasets.raw import nnunet_folder
+from nnunet_limited.engine.run import Run
+from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.losses.pseudo_label import label_probabilities, region_channels, segmentation_loss
+
+
+class SelfTrainingConfig(SemiSupervisedConfig):
+    """Settings of self-training."""
+
+    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    pseudo_labels: str = Field("model", description="--name of 'nnunet-limited pseudo-label'")
+    pseudo_label_confidence: float = Field(0.8, ge=0, le=1, description="least confidence of a voxel that counts")
+    stable_share: float = Field(0.8, gt=0, le=1, description="part of the cases used, the most stable ones")
+
+
+class LimitedSelfTrainingTrainer(LimitedTrainer):
+    """Learns the pseudo-labels that ``nnunet-limited pseudo-label`` wrote as labels of the strong view.
+
+    Voxels below the confidence count for nothing. Stability, the agreement with the previous round or of the ensemble's
+    members, chooses the cases.
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = SelfTrainingConfig
+    teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # the first, where 'self-train' is told of no other
+    learns_consensus: ClassVar[bool] = False  # pseudo-labels that leave open what several sources do not agree on
+    relative_time = 2.0
+    relative_memory = 1.0
+
+    @classmethod
+    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+        """Refuse a fold whose pseudo-labels are not complete, or not those that it has learnt."""
+        super().check_unlabeled(run, config, dataset_name)
+        run.learns_from("pseudo_labels", cls._stored(run, config, dataset_name).hash_of(run.fold.unlabeled))
+
+    @staticmethod
+    def _stored(run: Run, config: Any, dataset_name: str) -> PseudoLabels:
+        number = run.results.name.removeprefix("fold_")
+        fold = int(number) if number.isdecimal() else number
+        return find(nnunet_folder("nnUNet_preprocessed") / dataset_name, run.split, config.pseudo_labels, fold)
+
+    @property
+    def unsure(self) -> int:
+        """Return the number that marks voxels without pseudo-label, which is no class."""
+        return int(max(self.label_manager.all_labels)) + 1
+
+    def unlabeled_dataset(self) -> UnlabeledDataset:
+        """Return the stable cases with their pseudo-labels."""
+        plans = self.plans_manager.plans
+        labels = self._stored(self.run, self.config, plans["dataset_name"])
+        mine = set(self.run.fold.unlabeled)
+        cases = [case for case in labels.most_stable(self.config.stable_share) if case in mine]
+        self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {len(mine)} cases, {labels.folder}: {labels.origin}")
+        folder = bring_to_network(
+            labels,
+            cases,
+            self.run.unlabeled_folder,
+            plans,
+            self.configuration_name,
+            self.config.pseudo_label_confidence,
+            self.unsure,
+        )
+        return UnlabeledDataset(str(self.run.unlabeled_folder), cases, str(folder))
+
+    def stored_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pseudo-labels as probabilities (u, c, *spatial), and where they are sure (u, 1, *spatial)."""
+        label = crops.stored
+        if self.regions:
+            label = region_channels(label, self.label_manager.foreground_regions, self.unsure)
+        classes = self.label_manager.num_segmentation_heads
+        target, known = label_probabilities(label, classes, self.unsure, self.regions)
+        return target, known & crops.mask
+
+    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
+        """Return the loss over the voxels with a sure pseudo-label."""
+        target, sure = self.stored_label(crops)
+        logits = self.full_resolution(self.network(crops.strong))
+        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.regions), target, counted=sure)
