@@ -39,7 +39,7 @@ def dice(label: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
 
 def quality(folder: Path, raw: RawDataset) -> dict[str, Any]:
     """Return a row for the pseudo-labels in ``folder``."""
-    record = json.loads((folder / "pseudo_labels.json").read_text())
+    record = json.loads((folder / "pseudo_labels.json").read_text(encoding="utf-8"))
     rows = []
     for case, about in record["cases"].items():
         label, confidence = (read(folder / f"{case}{end}{record['file_ending']}") for end in ("", "_confidence"))
@@ -81,7 +81,7 @@ def main() -> int:
     table.to_csv(arguments.out / "table.csv", index=False)
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
-    (arguments.out / "table.md").write_text("\n".join(lines) + "\n")
+    (arguments.out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {arguments.out / 'table.csv'} and table.md")
     return 0
 

@@ -24,7 +24,7 @@ TIME_LIMIT, MEMORY_LIMIT = 1.2, 1.1
 
 def memory() -> float:
     """Return the memory of this process in MB, as the kernel counts it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
 
 

@@ -105,7 +105,7 @@ def learns_pseudo_labels(trainer: str) -> bool:
 def read_rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
+    with file.open(newline="", encoding="utf-8") as stream:
         return [
             {**row, "seed": int(row["seed"]), "iterations": int(row["iterations"]), "fold": int(row["fold"]),
              "dice": float(row["dice"]), "minutes": float(row["minutes"])}
@@ -122,7 +122,7 @@ def check_setup(arguments: argparse.Namespace) -> None:
     if not file.is_file():
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_json(file, setup)
-    elif (found := json.loads(file.read_text())) != setup:
+    elif (found := json.loads(file.read_text(encoding="utf-8"))) != setup:
         raise SystemExit(f"{arguments.out} holds results of {found}, not {setup}; give another --out")
 
 
@@ -146,7 +146,7 @@ def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespac
     """Write the three files anew; the table holds the runs that compare with one another."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "runs.csv.tmp"
-    with temporary.open("w", newline="") as stream:
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "dice": f"{row['dice']:.5f}", "minutes": f"{row['minutes']:.1f}"} for row in rows)
@@ -157,7 +157,7 @@ def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespac
         r for r in rows if r["settings"] == settings and (r["iterations"] == iterations or is_longer(r, iterations))
     ]
     summaries = summarise(shown, iterations)
-    (folder / "table.md").write_text(table(summaries, command))
+    (folder / "table.md").write_text(table(summaries, command), encoding="utf-8")
     plot(summaries, folder / "table.png")
 
 

@@ -38,15 +38,15 @@ def make_view(arguments: argparse.Namespace, number: int, command: str, seed: in
     told = folder / "command.txt"
     if not folder.is_dir():
         nnunet_limited(*words, arguments.dataset.name, "--out", folder.name, *(["--seed", str(seed)] * simulated))
-        told.write_text(command)
-    if not told.is_file() or told.read_text() != command:
+        told.write_text(command, encoding="utf-8")
+    if not told.is_file() or told.read_text(encoding="utf-8") != command:
         raise SystemExit(f"{folder} was made for another annotation; give another --work, or delete that folder")
     return folder
 
 
 def cost(folder: Path) -> dict[str, float]:
     """Return the mean cost of a case of a view."""
-    cases = list(json.loads((folder / "annotations.json").read_text())["cases"].values())
+    cases = list(json.loads((folder / "annotations.json").read_text(encoding="utf-8"))["cases"].values())
     keys = ("annotated_share", "foreground_voxels", "marks", "slices", "minutes")
     return {key: round(float(np.mean([case[key] for case in cases])), 5) for key in keys if key in cases[0]}
 
@@ -93,7 +93,7 @@ def main() -> None:
         if name != DENSE:
             folder = make_view(arguments, list(annotations).index(name), annotations[name], seed)
             costs = arguments.out / "cost.json"
-            before = json.loads(costs.read_text()) if costs.is_file() else {}
+            before = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
             write_json(costs, {**before, name: cost(folder)})
         mine = argparse.Namespace(**{**vars(arguments), "dataset": folder})
         prepared[name, seed] = mine, prepare(mine, arguments.labeled, seed)

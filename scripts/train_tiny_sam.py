@@ -112,9 +112,11 @@ def main(folder: Path) -> None:
             print(f"step {step + 1} of {STEPS}, {kind}: Dice {dice.mean():.3f}", flush=True)
     model.eval().save_pretrained(folder)
     content = {"do_normalize": True, "image_mean": MEAN, "image_std": STD, "size": {"longest_edge": SIZE}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(
-        "---\nlicense: Apache-2.0\n---\nA SAM for tests, made by `scripts/train_tiny_sam.py`; it knows ellipses only.\n"
+        "---\nlicense: Apache-2.0\n---\n"
+        "A SAM for tests, made by `scripts/train_tiny_sam.py`; it knows ellipses only.\n",
+        encoding="utf-8",
     )
 
 

@@ -62,9 +62,11 @@ def workspaces(tmp_path_factory: pytest.TempPathFactory):
                 if not (shared / variant / "done").is_file():
                     (shared / variant).mkdir()
                     planned = make_workspace(shared / variant, VARIANTS[variant])
-                    (shared / variant / "done").write_text(planned.plans)
+                    (shared / variant / "done").write_text(planned.plans, encoding="utf-8")
             shutil.copytree(shared / variant, mine / variant)
-            made[variant] = Workspace(mine / variant, VARIANTS[variant], (mine / variant / "done").read_text())
+            made[variant] = Workspace(
+                mine / variant, VARIANTS[variant], (mine / variant / "done").read_text(encoding="utf-8")
+            )
         return made[variant].activate()
 
     return get

@@ -144,7 +144,7 @@ def write_dataset(raw: Path, variant: Variant) -> Path:
     }
     if variant.regions_class_order:
         content["regions_class_order"] = variant.regions_class_order
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
@@ -162,14 +162,14 @@ def plan(variant: Variant, split: str = "few") -> str:
     request = PlanRequest(DATASET, split, (variant.configuration,), size="tiny", processes=1)
     name = make_plans(request).plans
     file = Path(os.environ["nnUNet_preprocessed"]) / DATASET / f"{name}.json"
-    plans = json.loads(file.read_text())
+    plans = json.loads(file.read_text(encoding="utf-8"))
     configuration = plans["configurations"][variant.configuration]
     network = configuration["architecture"]["arch_kwargs"]
     network["features_per_stage"] = [4 * 2**n for n in range(network["n_stages"])]
     for part in ("n_conv_per_stage", "n_conv_per_stage_decoder"):
         network[part] = [1] * len(network[part])
     configuration["batch_size"] = 4 if variant.configuration == "2d" else 2
-    file.write_text(json.dumps(plans))
+    file.write_text(json.dumps(plans), encoding="utf-8")
     for kind in ("model", "consensus"):
         write_pseudo_labels(load_split(file.parent, split), kind)
     return name
@@ -269,7 +269,7 @@ class Stock(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         fingerprint = Path(self.preprocessed_dataset_folder_base) / "dataset_fingerprint.json"
-        fingerprint.write_text("{}")
+        fingerprint.write_text("{}", encoding="utf-8")
         super().on_train_start()
         fingerprint.unlink()
 

@@ -33,11 +33,11 @@ def resampled(root: Path) -> Workspace:
     """Make a workspace whose network sees another resolution than the scans have."""
     workspace = make_workspace(root, VARIANTS["3d"])
     file = workspace.preprocessed / f"{workspace.plans}.json"
-    plans = json.loads(file.read_text())
+    plans = json.loads(file.read_text(encoding="utf-8"))
     configuration = plans["configurations"]["3d_fullres"]
     configuration["spacing"] = [0.8, 1.3, 1.3]
     configuration["data_identifier"] += "_other"
-    file.write_text(json.dumps(plans))
+    file.write_text(json.dumps(plans), encoding="utf-8")
     split, raw = load_split(workspace.preprocessed, "few"), RawDataset.load(DATASET)
     preprocess(plans, "3d_fullres", raw, {*split.labeled, *split.validation}, split.unlabeled, 1)
     return workspace

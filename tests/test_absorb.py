@@ -59,7 +59,9 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     assert split.folds[0].val == first.val  # never one that was asked for
     assert set(split.folds[0].unlabeled) == set(first.unlabeled) - set(made.cases)
     assert split.info["queried"] == made.cases
-    stock = json.loads((workspace.root / "preprocessed" / "Dataset700_Next" / "splits_final.json").read_text())
+    stock = json.loads(
+        (workspace.root / "preprocessed" / "Dataset700_Next" / "splits_final.json").read_text(encoding="utf-8")
+    )
     assert stock == [{"train": list(split.folds[0].train), "val": list(split.folds[0].val)}]
     assert set(raw.without_label) == set(first.unlabeled) - set(made.cases)  # hidden labels are not there
     assert ignore_of(raw) == raw.dataset_json["labels"]["ignore"] == 3
@@ -70,7 +72,7 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
         assert known.sum() == sum(np.prod(region.size) for region in made.of(case))
         assert (label[known] == truth[known]).all()
         assert raw.cases[case].truth is None
-    record = json.loads((raw.folder / "annotations.json").read_text())
+    record = json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))
     assert [query["annotated"] for query in record["queries"]] == [1.0] * 5
     assert sum(about["voxels"] for about in record["cases"].values()) == 5 * 4 * 8 * 8
     assert round_of("700") == 2
@@ -173,7 +175,7 @@ def test_2d_images(folders: Path, ending: str) -> None:
         (raw / "imagesUn").mkdir(parents=True, exist_ok=True)
         sitk.WriteImage(sitk.GetImageFromArray(array), str(raw / "imagesUn" / f"c{number}_0000{ending}"))
     description = {"channel_names": {"0": "x"}, "labels": {"background": 0, "thing": 1}, "numTraining": 0}
-    (raw / "dataset.json").write_text(json.dumps({**description, "file_ending": ending}))
+    (raw / "dataset.json").write_text(json.dumps({**description, "file_ending": ending}), encoding="utf-8")
     out = folders / "round_1"
     flags = ("--what", "patch", "--size", "8x8", "--strategy", "random", "--items", "4")
     assert command("query", "705", *flags, "--out", str(out)) == 0
@@ -301,15 +303,18 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
         assert np.array_equal(label[region.inside], read(truths / f"{case}.nii.gz")[region.inside])
     assert asker.pool()[0].progress == 0.25
     results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
-    summary = json.loads((results / "validation" / "summary.json").read_text())
+    summary = json.loads((results / "validation" / "summary.json").read_text(encoding="utf-8"))
     model = TrainRequest("700", "2d", "0", TRAINER, plans)
     assert len(dice_so_far(raw, model, [0])) == 2  # the same again
-    patched = {**json.loads((raw.folder / RECORD).read_text()), "model": {"trainer": "Other", "configuration": "2d"}}
-    (raw.folder / RECORD).write_text(json.dumps(patched))
+    patched = {
+        **json.loads((raw.folder / RECORD).read_text(encoding="utf-8")),
+        "model": {"trainer": "Other", "configuration": "2d"},
+    }
+    (raw.folder / RECORD).write_text(json.dumps(patched), encoding="utf-8")
     assert dice_so_far(raw, model, [0]) == more.origin["dice"]  # no curve goes through models of two trainers
     assert made.origin["dice"] == []  # of the first model nothing is known, it was not validated
     assert more.origin["dice"] == [pytest.approx(summary["foreground_mean"]["Dice"])]
-    assert json.loads((raw.folder / "annotations.json").read_text())["dice"] == more.origin["dice"]
+    assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == more.origin["dice"]
 
 
 def test_a_view_takes_over_what_is_preprocessed(asked) -> None:
@@ -347,7 +352,9 @@ def test_a_cold_start(workspaces, tmp_path: Path) -> None:
         source = workspace.root / "raw" / DATASET / "imagesTr" / f"case_{number:02d}_0000.nii.gz"
         array = read(source) + (5000 if number >= 4 else 0)
         write(array, source, raw / "imagesUn" / source.name)
-    (raw / "dataset.json").write_text((workspace.root / "raw" / DATASET / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(
+        (workspace.root / "raw" / DATASET / "dataset.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name in ("raw", "preprocessed", "results"):
             (tmp_path / name).mkdir(exist_ok=True)

@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
 
 
 def write(file: Path, **changes: Any) -> Path:
-    file.write_text(yaml.safe_dump({**SMALL, **changes}))
+    file.write_text(yaml.safe_dump({**SMALL, **changes}), encoding="utf-8")
     return file
 
 
@@ -89,12 +89,12 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     write_dataset(folders / "raw", Variant(cases=8))
     out = folders / "out"
     folder = open_active(write(folders / "a.yaml"), out)
-    numbers = json.loads((out / "datasets.json").read_text())
+    numbers = json.loads((out / "datasets.json").read_text(encoding="utf-8"))
     assert len(folder.study.runs()) == 2 + 2 * 2
     assert sorted(name[7:10] for name in numbers.values()) == ["601", "602", "603", "604"]
     more = {"strategies": ["entropy", "random", "random_fg66"], "seeds": [1, 0]}
     grown = open_active(write(folders / "a.yaml", **more), out)
-    now = json.loads((out / "datasets.json").read_text())
+    now = json.loads((out / "datasets.json").read_text(encoding="utf-8"))
     assert {key: now[key] for key in numbers} == numbers  # those that have a number keep it
     assert len(set(now.values())) == len(now) == 2 * 2 * 3
     assert len(grown.study.runs()) == 2 * 2 + 12
@@ -118,7 +118,7 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     with pytest.raises(LimitedError, match="dataset is Dataset602_Other, but"):
         open_active(write(folders / "a.yaml", **more, dataset="Dataset602_Other"), out)
     other = open_active(write(folders / "a.yaml", dataset="602"), folders / "other")
-    numbers = json.loads((other.path / "datasets.json").read_text()).values()
+    numbers = json.loads((other.path / "datasets.json").read_text(encoding="utf-8")).values()
     assert sorted(name[7:10] for name in numbers) == ["601", "603", "604", "605"]  # 602 is the study's own
 
 
@@ -136,7 +136,8 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "4 done" in capsys.readouterr().out
     assert {state for _, state, _ in states(folder)} == {"done"}
     runs = {
-        run.identifier: json.loads((folder.run_folder(run) / "trained.json").read_text()) for run, *_ in states(folder)
+        run.identifier: json.loads((folder.run_folder(run) / "trained.json").read_text(encoding="utf-8"))
+        for run, *_ in states(folder)
     }
     start, first, second = (runs[name] for name in (
         "start/sup/s0/round_0", "patch-4x8x8/sup/random_fg66/s0/round_1", "patch-4x8x8/sup/random_fg66/s0/round_2"
@@ -188,8 +189,8 @@ def pretended(folders: Path) -> ActiveFolder:
         if run.target == "slice":
             if run.strategy == "entropy" and run.number == 3:
                 failed_marker(folder.log(run, "")).parent.mkdir(parents=True, exist_ok=True)
-                folder.log(run, "").write_text("MemoryError: <no room>")
-                failed_marker(folder.log(run, "")).write_text("failed")
+                folder.log(run, "").write_text("MemoryError: <no room>", encoding="utf-8")
+                failed_marker(folder.log(run, "")).write_text("failed", encoding="utf-8")
             continue
         gain = {"full": 0.4, "start": 0.0}.get(run.target, (0.1 if run.strategy == "random" else 0.15) * run.number)
         dice = 0.5 + gain + 0.001 * run.seed * run.number
@@ -222,11 +223,11 @@ def test_the_report_of_a_simulation(pretended: ActiveFolder, browser) -> None:
     assert gains["number"].tolist() == [2, 3, 2, 3]
     assert gains["gain"].tolist() == pytest.approx([0.101, np.nan, 0.151, np.nan], nan_ok=True)
     assert gains["predicted"].notna().all()  # after the last round too, where nobody knows better
-    assert "are not done" in files["table.md"].read_text()
+    assert "are not done" in files["table.md"].read_text(encoding="utf-8")
     browser.get(files["index.html"].as_uri())
     assert browser.get_log("browser") == []
     assert all(browser.execute_script("return [...document.images].slice(0, -1).map(i => i.naturalWidth)"))
-    page = files["index.html"].read_text()
+    page = files["index.html"].read_text(encoding="utf-8")
     assert "&lt;no room&gt;" in page
     assert "entropy beats random in 100%" in page
     assert command("report", str(pretended.path)) == 0
@@ -240,11 +241,11 @@ def test_a_report_of_what_is_not_complete(pretended: ActiveFolder) -> None:
         if run.target == "full" or (run.strategy == "entropy" and run.seed == 2):
             file.unlink(missing_ok=True)
         elif file.is_file():
-            record = json.loads(file.read_text())
+            record = json.loads(file.read_text(encoding="utf-8"))
             write_json(file, {**record, "dice": {**record["dice"], "case_06": float("nan")}})
     files = {file.name: file for file in make_active_report(pretended)}
     table = pd.read_csv(files["table.csv"])
     assert table["seeds"].tolist() == [3, 2]
     assert table["final"].tolist() == pytest.approx([0.803, 0.9515])
     assert table["efficiency"].isna().all()
-    assert "entropy beats random in 100%" in files["index.html"].read_text()
+    assert "entropy beats random in 100%" in files["index.html"].read_text(encoding="utf-8")

@@ -61,7 +61,7 @@ def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(
     rows = [*ROWS, row("4", 0, "LimitedRecipeTrainer", 0.5, iterations=500), *lengths, other]
     write(tmp_path, rows, Namespace(set=[], iterations=1000))
     assert_same(read_rows(tmp_path / "runs.csv"), rows)
-    table = (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "2000 iterations" in table
     assert "1500 iterations" not in table
     assert r"--size '' --group-by 'patient\d+'" in table
@@ -92,7 +92,7 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
         folder = Path(os.environ["nnUNet_raw"]) / words[words.index("--out") + 1]
         folder.mkdir()
         cases = {"a": {"minutes": 1.0, "marks": 2}, "b": {"minutes": 2.0, "marks": 4}}
-        (folder / "annotations.json").write_text(json.dumps({"cases": cases}))
+        (folder / "annotations.json").write_text(json.dumps({"cases": cases}), encoding="utf-8")
         return ""
 
     def train(told: Namespace, plans: str, annotation: str, seed: int, trainer: str, iterations: int) -> list[dict]:
@@ -124,11 +124,13 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
     assert (strokes, f"{strokes}-100%-1", "strokes", 1, "LimitedSparseTrainer", settings) in trained
     assert [run[2] for run in trained if run[4] == "LimitedBoxTrainer"] == ["strokes", "strokes"]
     assert (DATASET, f"{DATASET}-100%-0", "100%", 0, SUPERVISED, ()) in trained
-    assert (
-        "| slices | LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2 | 2 |"
-        in (tmp_path / "out/table.md").read_text()
-    )
-    assert json.loads((tmp_path / "out/cost.json").read_text())["slices"] == {"marks": 3.0, "minutes": 1.5}
+    assert "| slices | LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2 | 2 |" in (
+        tmp_path / "out/table.md"
+    ).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "out/cost.json").read_text(encoding="utf-8"))["slices"] == {
+        "marks": 3.0,
+        "minutes": 1.5,
+    }
 
     trained.clear()
     sparse_labels.main()

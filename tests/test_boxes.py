@@ -83,7 +83,7 @@ def test_the_terms_of_boxes_count_by_their_weights(workspaces, variant: str) -> 
 def test_how_much_of_a_box_is_filled(workspaces) -> None:
     """An object fills more of its box in an image than in a volume, of which crops may be slices."""
     workspace = workspaces("2d")
-    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text())
+    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text(encoding="utf-8"))
 
     def filled(depth: int, **settings: float) -> tuple[float, float]:
         shape = [depth, *plans["original_median_shape_after_transp"][1:]]

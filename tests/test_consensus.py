@@ -120,7 +120,7 @@ def test_hidden_labels_reach_no_prompt_no_mask_and_no_weight(workspaces, tmp_pat
     assert len(files) == 3 * len(hidden)
     for file in files:
         assert (folder / file).read_bytes() == (other / file).read_bytes(), file
-    learnt = [json.loads((one / "calibration.json").read_text()) for one in (folder, other)]
+    learnt = [json.loads((one / "calibration.json").read_text(encoding="utf-8")) for one in (folder, other)]
     assert {**learnt[0], "origin": ""} == {**learnt[1], "origin": ""}  # which tells the time of the training too
     for one, two in zip(
         labels_of(original, "hidden").cases.values(), labels_of(spoiled, "hidden").cases.values(), strict=True
@@ -138,7 +138,7 @@ def test_an_ensemble_is_calibrated_on_folds_that_have_not_learnt_the_case(tmp_pa
     plans = trained(workspace, 0, 1, 2)
     assert make(workspace, plans, "--ensemble", name="all", sources="student,atlas") == 0
     labels = labels_of(workspace, "all", "all")
-    found = json.loads((labels.folder / "calibration.json").read_text())
+    found = json.loads((labels.folder / "calibration.json").read_text(encoding="utf-8"))
     split = load_split(workspace.preprocessed, "few")
     assert found["cases"] == len(split.labeled)
     assert set(found["dice"]) == {"mean", "student", "atlas"}
@@ -197,7 +197,7 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
     name = "whole" if variant == "regions" else "1"
     row = f"{case},{name},{x0},{y0},{z0},{x1 - 1},{y1 - 1},{z1 - 1}"
     file = tmp_path / "boxes.csv"
-    file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", row]))
+    file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", row]), encoding="utf-8")
     assert make(workspace, plans, "-f", "0", name="boxes", sources=f"boxes:{file},sam:{TINY_SAM}") == 0
     labels = labels_of(workspace, "boxes")
     label, confidence = (read(path) for path in labels.files(case))
@@ -214,7 +214,7 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
         (f"{case},{name},{x1},{y0},{z0},{x0},{y1},{z1}", "is not inside"),
         (f"{case},{name},a,{y0},{z0},{x0},{y1},{z1}", "not a number"),
     ):
-        file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", wrong]))
+        file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", wrong]), encoding="utf-8")
         with pytest.raises(LimitedError, match=told):
             wanted.make(wanted.check([0])[0], "cpu", lambda cases: cases)
 
@@ -295,7 +295,7 @@ def test_two_rounds_of_training_and_labelling(workspaces, commands_here, capfd, 
     assert [one["trainer"] for one in results] == [TRAINER, *["LimitedPromptedPseudoLabelTrainer"] * 2]
     sets = list((workspace.preprocessed / "pseudo_labels" / "few").glob("Limited*"))
     assert len(sets) == 2
-    found = [json.loads((folder / "fold_0" / "pseudo_labels.json").read_text()) for folder in sets]
+    found = [json.loads((folder / "fold_0" / "pseudo_labels.json").read_text(encoding="utf-8")) for folder in sets]
     assert {one["trainer"] for one in found} == {TRAINER, "LimitedPromptedPseudoLabelTrainer"}
     assert sorted(one["previous"] is None for one in found) == [False, True]
 
@@ -388,9 +388,9 @@ def test_zero_shot_shows_what_a_model_can_do(workspaces, tmp_path: Path, capfd: 
     box = {row["class"]: row for row in told["rows"] if row["prompt"] == "box"}
     assert set(box) == {"whole", "core"}
     assert 0.8 < box["whole"]["dice"] <= box["whole"]["largest"] <= 1
-    assert (tmp_path / "out" / "table.csv").read_text().count("\n") == 1 + len(told["rows"])
+    assert (tmp_path / "out" / "table.csv").read_text(encoding="utf-8").count("\n") == 1 + len(told["rows"])
     files = sorted((tmp_path / "out" / "cases").iterdir())
-    one = json.loads(files[0].read_text())
+    one = json.loads(files[0].read_text(encoding="utf-8"))
     label = read(RawDataset.load(DATASET).cases[one["case"]].label)
     assert one["images"] == len(np.flatnonzero((label > 0).any((1, 2)))[::2])
     assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == len(files) == 2

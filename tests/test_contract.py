@@ -313,13 +313,15 @@ def test_validation_equals_val_and_prediction(workspaces, tmp_path: Path, traine
     made = run(workspace, trainer, "validate", num_epochs=1, num_iterations_per_epoch=15)
     made.perform_actual_validation()
     folder = Path(made.output_folder)
-    summary = json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"]
+    summary = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
     shutil.rmtree(folder / "validation")
 
     again = workspace.trainer(trainer, made.plans_manager.plans_name)
     again.load_checkpoint(str(folder / "checkpoint_final.pth"))
     again.perform_actual_validation()
-    assert json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"] == summary
+    assert (
+        json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))["metric_per_case"] == summary
+    )
 
     predictor = nnUNetPredictor(device=helpers.DEVICE, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(folder.parent), (0,))
@@ -384,9 +386,9 @@ def test_other_settings_in_the_same_folder_are_refused(workspaces, trainer: str)
     workspace = workspaces("2d")
     made = run(workspace, trainer, f"mixed-{trainer}")
     file = workspace.preprocessed / f"{made.plans_manager.plans_name}.json"
-    plans = json.loads(file.read_text())
+    plans = json.loads(file.read_text(encoding="utf-8"))
     plans["limited"]["settings"]["initial_lr"] = 0.005
-    file.write_text(json.dumps(plans))
+    file.write_text(json.dumps(plans), encoding="utf-8")
     with pytest.raises(LimitedError, match=r"initial_lr=0\.001.*initial_lr=0\.005"):
         workspace.trainer(trainer, made.plans_manager.plans_name)
 

@@ -55,7 +55,7 @@ def wheel_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = Path(run_python(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (wheel,) = folder.glob("*.whl")
     run_python(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel))
-    (site / "zz_borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "zz_borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return python
 
 
@@ -71,7 +71,7 @@ def test_the_users_own_folders_are_kept() -> None:
 
 def test_found_from_the_editable_install_and_in_spawned_processes(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
-    script.write_text(SPAWNED)
+    script.write_text(SPAWNED, encoding="utf-8")
     run_python(sys.executable, str(script))
 
 

@@ -43,7 +43,7 @@ def raw(folders: Path) -> Path:
     sitk.WriteImage(on_grid(np.ones(SHAPE, np.uint8)), str(folder / "labelsTr" / "a.nii.gz"))
     labels = {"background": 0, "liver": 1, "tumour": 2}
     content = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 3, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     (folders / "drawn").mkdir()
     return folder
 
@@ -130,7 +130,7 @@ def test_points(raw: Path, folders: Path, coordinates: str, as_json: bool) -> No
         rows.append({"case": case, "class": name, **dict(zip("xyz", place, strict=True))})
     file = folders / ("points.json" if as_json else "points.csv")
     lines = ["case,class,x,y,z", *(",".join(map(str, row.values())) for row in rows)]
-    file.write_text(json.dumps(rows) if as_json else "\n".join(lines))
+    file.write_text(json.dumps(rows) if as_json else "\n".join(lines), encoding="utf-8")
     made = brought(raw, "b", points=file, coordinates=coordinates, radius=1.0)
     expected = np.full(SHAPE, IGNORE)
     for value, (x, y, z) in ((1, (3, 4, 2)), (0, (9, 8, 5)), (2, (6, 1, 0))):
@@ -140,7 +140,7 @@ def test_points(raw: Path, folders: Path, coordinates: str, as_json: bool) -> No
 
 def test_points_that_meet_say_nothing_where_they_do(raw: Path, folders: Path) -> None:
     file = folders / "points.csv"
-    file.write_text("case,class,x,y,z\nb,1,3,4,2\nb,2,5,4,2\nb,0,9,9,5")
+    file.write_text("case,class,x,y,z\nb,1,3,4,2\nb,2,5,4,2\nb,0,9,9,5", encoding="utf-8")
     made = brought(raw, "b", points=file, radius=1.0)
     assert made[2, 4, 2:7].tolist() == [1, 1, IGNORE, 2, 2]
 
@@ -154,13 +154,13 @@ def test_boxes(raw: Path, folders: Path, coordinates: str) -> None:
     for name, *both in corners:
         places = [corner if coordinates == "voxel" else grid.TransformIndexToPhysicalPoint(corner) for corner in both]
         lines.append(f"c,{name}," + ",".join(str(v) for place in places for v in place))
-    (folders / "boxes.csv").write_text("\n".join(lines))
+    (folders / "boxes.csv").write_text("\n".join(lines), encoding="utf-8")
     made = brought(raw, "c", boxes=folders / "boxes.csv", coordinates=coordinates)
     expected = np.zeros(SHAPE)
     expected[1:3, 3:7, 4:8] = IGNORE
     expected[4:6, 0:2, 0:2] = IGNORE
     assert np.array_equal(made, expected)
-    record = json.loads((folders / "raw" / "Dataset991_Sparse" / "annotations.json").read_text())
+    record = json.loads((folders / "raw" / "Dataset991_Sparse" / "annotations.json").read_text(encoding="utf-8"))
     assert record["cases"]["c"]["boxes"] == [[2, [1, 3, 4], [3, 7, 8]], [1, [4, 0, 0], [6, 2, 2]]]
 
 
@@ -189,7 +189,7 @@ def test_single_images(folders: Path, source: str) -> None:
     (folders / "drawn").mkdir()
     sitk.WriteImage(sitk.Image(12, 10, sitk.sitkFloat32) + 1, str(folder / "imagesTr" / "a_0000.nii.gz"))
     content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "numTraining": 1}
-    (folder / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    (folder / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}), encoding="utf-8")
     expected = np.full((10, 12), 2)
     expected[2, 3:6], expected[7, 1:3] = 1, 0
     request = {}
@@ -206,7 +206,7 @@ def test_single_images(folders: Path, source: str) -> None:
         expected[7, 7:10] = expected[6:9, 8] = 0
         request = {"points": folders / "points.csv", "radius": 1.0}
     else:
-        (folders / "boxes.csv").write_text("case,class,x0,y0,z0,x1,y1,z1\na,1,3,2,0,5,4,0\n")
+        (folders / "boxes.csv").write_text("case,class,x0,y0,z0,x1,y1,z1\na,1,3,2,0,5,4,0\n", encoding="utf-8")
         expected = np.zeros((10, 12))
         expected[2:5, 3:6] = 2
         request = {"boxes": folders / "boxes.csv"}

@@ -42,12 +42,12 @@ def test_killed_run_continues(workspaces, delay: float) -> None:
         f"killed{int(delay)}", num_epochs=500, num_iterations_per_epoch=1, save_every=1, **FROM_START
     )
     folder = workspace.root / "results" / DATASET / f"LimitedMeanTeacherTrainer__{plans}__2d" / "fold_0"
-    with (workspace.root / "killed.log").open("w") as log:
+    with (workspace.root / "killed.log").open("w", encoding="utf-8") as log:
         running = subprocess.Popen(command(workspace, plans), stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 240
             while not (folder / "checkpoint_latest.pth").is_file():
-                assert running.poll() is None, (workspace.root / "killed.log").read_text()[-2000:]
+                assert running.poll() is None, (workspace.root / "killed.log").read_text(encoding="utf-8")[-2000:]
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             time.sleep(delay + random.random() / 2)

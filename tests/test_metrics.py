@@ -121,7 +121,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
             if folder == truth:
                 values[:, :, :11] = 3
             write(folder / f"{case}.nii.gz", values, SPACINGS[3])
-    (truth / "dataset.json").write_text(json.dumps(description))
+    (truth / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return predicted, truth
 
 
@@ -157,7 +157,7 @@ def test_images_of_one_slice_are_flat(tmp_path: Path) -> None:
     for folder, mask in (("predicted", prediction), ("truth", truth)):
         write(tmp_path / folder / "a.nii.gz", mask[None], (100.0, *SPACINGS[2]))
     description = {"labels": {"background": 0, "disc": 1}, "file_ending": ".nii.gz", "channel_names": {"0": "US"}}
-    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     request = EvaluateRequest(tmp_path / "predicted", tmp_path / "truth", tmp_path / "dataset.json")
     expected = {"case": "a", "class": "disc", **metrics(prediction, truth, SPACINGS[2], 1.0)}
     assert evaluate(request)[0] == pytest.approx(expected)
@@ -166,7 +166,7 @@ def test_images_of_one_slice_are_flat(tmp_path: Path) -> None:
 def test_rows_are_written_and_read_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
     rows = evaluate(EvaluateRequest(*folders, processes=2))
     write_rows(tmp_path / "metrics.csv", rows)
-    with (tmp_path / "metrics.csv").open() as stream:
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as stream:
         read = list(csv.DictReader(stream))
     assert [row["case"] for row in read] == [row["case"] for row in rows]
     assert float(read[0]["dice"]) == rows[0]["dice"]

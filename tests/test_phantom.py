@@ -99,7 +99,7 @@ def test_another_shape_and_too_small():
 
 
 def test_dataset_is_readable_nnunet_raw(dataset):
-    description = json.loads((dataset / "dataset.json").read_text())
+    description = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     assert description["labels"] == LABELS
     assert description["channel_names"] == {"0": "MRI"}
     assert description["numTraining"] == 3

@@ -166,8 +166,8 @@ class Malicious:
 def folder(tmp_path: Path, **changes: object) -> Path:
     """Return a copy of the tiny SAM with another config."""
     copied = Path(shutil.copytree(TINY_SAM, tmp_path / "sam"))
-    config = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps({**config, **changes}))
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    (copied / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
     return copied
 
 
@@ -185,9 +185,9 @@ def test_what_is_no_prompter(tmp_path: Path, capfd: pytest.CaptureFixture[str], 
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     unlike = folder(tmp_path / "3", model_type="bert")
     large = folder(tmp_path / "4")
-    config = json.loads((large / "config.json").read_text())
+    config = json.loads((large / "config.json").read_text(encoding="utf-8"))
     config["mask_decoder_config"]["hidden_size"] = 64
-    (large / "config.json").write_text(json.dumps(config))
+    (large / "config.json").write_text(json.dumps(config), encoding="utf-8")
     module = SimpleNamespace(nothing=lambda: object(), odd=lambda: SimpleNamespace(
         ndim=4, prompts={"box"}, about=About("x"), embed=0, predict=0))  # fmt: skip
     monkeypatch.setitem(sys.modules, "someones", module)
@@ -357,12 +357,12 @@ def test_nninteractive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_prompter(spec)
     (tmp_path / "fold_0").mkdir()
     for name in ("plans.json", "dataset.json"):
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     weights = tmp_path / "fold_0" / "checkpoint_final.pth"
     torch.save({"network_weights": {"a": torch.zeros(2)}, "ema": np.float64(1.0)}, weights)
     with pytest.raises(LimitedError, match="--accept-licence 'CC BY-NC-SA"):
         find_prompter(spec)
-    (tmp_path / "LICENSE").write_text("\nMine 1.0\nall of it")
+    (tmp_path / "LICENSE").write_text("\nMine 1.0\nall of it", encoding="utf-8")
     with pytest.raises(LimitedError, match="are under Mine"):
         find_prompter(spec, "cpu", "CC BY-NC-SA 4.0")
     made = find_prompter(spec, "cpu", "Mine 1.0")

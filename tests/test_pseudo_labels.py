@@ -53,7 +53,7 @@ def test_a_consensus_without_foreground_is_refused(workspaces, tmp_path: Path) -
     replace(labels, cases={"a": {"foreground_coverage": None}, "b": {"foreground_coverage": 0.1}}).refuse_empty()
     empty = {"cases": {"a": {"foreground_coverage": None}}, "split_hash": split.hash, "folds": [0]}
     labels.folder.mkdir(parents=True)
-    (labels.folder / "pseudo_labels.json").write_text(json.dumps(empty))
+    (labels.folder / "pseudo_labels.json").write_text(json.dumps(empty), encoding="utf-8")
     with pytest.raises(LimitedError, match="keeps no foreground in any of 1 cases"):
         find(workspace.preprocessed, split, "none", 0)
 
@@ -77,7 +77,7 @@ def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path)
 @pytest.mark.parametrize("variant", ["2d", "3d", "anisotropic", "deployment"])
 def test_a_label_reaches_the_network_as_the_host_would_bring_it(workspaces, tmp_path: Path, variant: str) -> None:
     workspace = workspaces(variant)
-    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text())
+    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text(encoding="utf-8"))
     configuration = VARIANTS[variant].configuration
     plans["configurations"][configuration]["spacing"][-1] *= 1.3  # so that there is something to resample
     raw = RawDataset.load(DATASET)
@@ -162,10 +162,10 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     assert {about["stability"] for about in second.cases.values()} == {1.0}  # the same model twice
 
     file = second.folder / "pseudo_labels.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     for number, case in enumerate(sorted(content["cases"])):
         content["cases"][case]["stability"] = number / 10
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     settings = {"pseudo_labels": "second", "stable_share": 0.5, "pseudo_label_confidence": 0.6}
     student = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("student", **FROM_START, **settings))
     student.on_train_start()
@@ -219,7 +219,7 @@ def test_a_case_that_is_trained_and_validated_on_leaks_nothing(tmp_path: Path) -
         for file in labels.files("u"):
             file.touch()
         content = {**labels.origin, "file_ending": ".nii.gz", "cases": {"u": {}}}
-        (labels.folder / "pseudo_labels.json").write_text(json.dumps(content))
+        (labels.folder / "pseudo_labels.json").write_text(json.dumps(content), encoding="utf-8")
     assert find(tmp_path, split, "model", 0).folder.name == "fold_0"
     with pytest.raises(LimitedError, match="learnt the label of 'a', which fold 1 validates on"):
         find(tmp_path, split, "model", 1)

@@ -50,7 +50,7 @@ def test_a_published_split_is_one_like_any_other(folders: Path, monkeypatch: pyt
     write_dataset(folders / "raw", Variant(cases=8))
     order = [f"case_{number:02d}" for number in (3, 1, 5, 0, 2, 6)]
     file = folders / "published.json"
-    file.write_text(json.dumps({"train_order": order, "val": ["case_07"]}))
+    file.write_text(json.dumps({"train_order": order, "val": ["case_07"]}), encoding="utf-8")
     words = ["nnunet-limited", "split", DATASET, "--name", "p2", "--labeled", "2", "--published", str(file)]
 
     def status(*more: str) -> Any:
@@ -64,13 +64,15 @@ def test_a_published_split_is_one_like_any_other(folders: Path, monkeypatch: pyt
     assert not (folders / "preprocessed" / DATASET).exists()
     assert status() == 0
     folder = folders / "preprocessed" / DATASET
-    (fold,) = json.loads((folder / "splits_p2.json").read_text())
+    (fold,) = json.loads((folder / "splits_p2.json").read_text(encoding="utf-8"))
     assert fold == {"train": ["case_01", "case_03"], "val": ["case_07"], "unlabeled": sorted(order[2:])}
-    assert json.loads((folder / "splits_final.json").read_text()) == [{"train": sorted(order), "val": ["case_07"]}]
+    assert json.loads((folder / "splits_final.json").read_text(encoding="utf-8")) == [
+        {"train": sorted(order), "val": ["case_07"]}
+    ]
 
     (folders / "raw" / DATASET / "labelsTr" / "case_03.nii.gz").unlink()
     with pytest.raises(LimitedError, match="uses the label of 'case_03'"):
         make_published_split(RawDataset.load(DATASET), "p", file, "2")
-    file.write_text(json.dumps({"train_order": ["case_01", "case_99", "case_02"]}))
+    file.write_text(json.dumps({"train_order": ["case_01", "case_99", "case_02"]}), encoding="utf-8")
     with pytest.raises(LimitedError, match="lists case 'case_99'"):
         make_published_split(RawDataset.load(DATASET), "p", file, "1")

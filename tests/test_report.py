@@ -84,8 +84,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
         if run.identifier == FAILED:
             log = folder.log(run, "train")
             log.parent.mkdir(parents=True)
-            log.write_text("epoch 1\nMemoryError: <no room>\n")
-            failed_marker(log).write_text("failed")
+            log.write_text("epoch 1\nMemoryError: <no room>\n", encoding="utf-8")
+            failed_marker(log).write_text("failed", encoding="utf-8")
         else:
             pretend(folder, run, truth, QUALITY[run.method] / (2 if run.labeled == "all" else 1))
     return folder
@@ -97,7 +97,7 @@ def page(study: StudyFolder) -> Path:
 
 
 def test_the_page_needs_nothing_else(page: Path) -> None:
-    content = page.read_text()
+    content = page.read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", content)
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", content)
     pictures = re.findall(
@@ -128,7 +128,7 @@ def test_a_run_that_waits_for_its_evaluation_is_trained(study: StudyFolder, tmp_
     run = folder.study.runs()[0]
     log = folder.log(run, "train")
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("epoch 1")
+    log.write_text("epoch 1", encoding="utf-8")
     (folder.run_folder(run) / "metrics.csv").unlink()
     assert folder.state(run) == ("trained", log)
     (folder.run_folder(run) / "trained.json").unlink()
@@ -153,15 +153,15 @@ def test_the_tables_say_what_the_runs_found(study: StudyFolder, page: Path) -> N
     assert row["difference"] == pytest.approx(np.mean([pair.mean() for pair in pairs]))
     assert row["low"] <= row["difference"] <= row["high"]
     assert row["labels_saved"] > 0, "it beats the baseline with the same labels"
-    assert "± " in (page.parent / "table.md").read_text()
-    latex = (page.parent / "table.tex").read_text()
+    assert "± " in (page.parent / "table.md").read_text(encoding="utf-8")
+    latex = (page.parent / "table.tex").read_text(encoding="utf-8")
     assert latex.count(r"\\") == 1 + len(table)
     assert r"[95 \%]" in latex
     assert not re.search(r"(?<!\\)[%_]", latex), "LaTeX would take it for a comment or an index"
 
 
 def test_what_is_missing_is_said(study: StudyFolder, page: Path) -> None:
-    for text in (page.read_text(), (page.parent / "table.md").read_text()):
+    for text in (page.read_text(encoding="utf-8"), (page.parent / "table.md").read_text(encoding="utf-8")):
         assert f"1 runs failed: {FAILED}" in text
         assert "1 of 10 runs are not done yet" in text
 
@@ -169,7 +169,7 @@ def test_what_is_missing_is_said(study: StudyFolder, page: Path) -> None:
 def test_a_study_without_results_has_a_page_too(folders: Path) -> None:
     write_dataset(folders / "raw", Variant(cases=8))
     folder = open_folder(write_study(folders / "study.yaml"), folders / "out")
-    content = next(file for file in make_report(folder) if file.name == "index.html").read_text()
+    content = next(file for file in make_report(folder) if file.name == "index.html").read_text(encoding="utf-8")
     assert "No run is done yet" in content
 
 

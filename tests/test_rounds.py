@@ -211,7 +211,7 @@ def test_what_annotators_get(models, tmp_path: Path) -> None:
         assert np.array_equal(label[inside], expected[inside])
     assert load_round(made.folder) == made
     assert (made.folder / "montage.png").stat().st_size > 1000
-    table = (made.folder / "queries.csv").read_text().splitlines()
+    table = (made.folder / "queries.csv").read_text(encoding="utf-8").splitlines()
     assert len(table) == 4
 
 

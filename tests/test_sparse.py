@@ -208,10 +208,10 @@ def test_dense_labels_outside_the_annotation_change_nothing(view: Workspace, tmp
 def test_a_view_validates_on_dense_labels_and_leaves_the_dataset_alone(view: Workspace) -> None:
     folder, dense = view.root / "raw" / DATASET, view.root / "raw" / "Dataset991_Dense"
     assert sorted(file.name for file in dense.iterdir()) == ["dataset.json", "imagesTr", "labelsBoxes", "labelsTr"]
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"]["ignore"] == IGNORE
     assert content["dataset"]["case_00"]["images"] == ["../Dataset991_Dense/imagesTr/case_00_0000.nii.gz"]
-    record = json.loads((folder / "annotations.json").read_text())
+    record = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
     assert record["kind"] == "scribbles"
     for case in RawDataset.load(DATASET).cases.values():
         sparse, truth, own = (
@@ -228,7 +228,7 @@ def test_a_view_validates_on_dense_labels_and_leaves_the_dataset_alone(view: Wor
     made = view.trainer("LimitedSparseTrainer", view.configure("validate", num_epochs=1))
     made.run_training()
     made.perform_actual_validation()
-    summary = json.loads((Path(made.output_folder) / "validation" / "summary.json").read_text())
+    summary = json.loads((Path(made.output_folder) / "validation" / "summary.json").read_text(encoding="utf-8"))
     metric = summary["metric_per_case"][0]["metrics"]["1"]
     truth = sitk.ReadImage(str(dense / "labelsTr" / f"{made.run.fold.val[0]}.nii.gz"))
     assert metric["n_ref"] == (sitk.GetArrayFromImage(truth) == 1).sum()
@@ -238,7 +238,9 @@ def test_a_view_validates_on_dense_labels_and_leaves_the_dataset_alone(view: Wor
 
 
 def test_intensities_are_those_of_the_annotated_foreground(view: Workspace) -> None:
-    fingerprint = json.loads(next(view.preprocessed.glob("fingerprints/*/dataset_fingerprint.json")).read_text())
+    fingerprint = json.loads(
+        next(view.preprocessed.glob("fingerprints/*/dataset_fingerprint.json")).read_text(encoding="utf-8")
+    )
     values = []
     for case in RawDataset.load(DATASET).cases.values():
         image, label = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (case.images[0], case.label))
@@ -255,8 +257,10 @@ def test_boxes_alone_can_be_planned(folders: Path) -> None:
     assert record["cases"]["case_00"]["boxes"]
     (folders / "raw" / DATASET).rename(folders / "raw" / "elsewhere")
     (folders / "raw" / "Dataset992_Boxes").rename(folders / "raw" / DATASET)
-    content = json.loads((folders / "raw" / DATASET / "dataset.json").read_text().replace(DATASET, "elsewhere"))
-    (folders / "raw" / DATASET / "dataset.json").write_text(json.dumps(content))
+    content = json.loads(
+        (folders / "raw" / DATASET / "dataset.json").read_text(encoding="utf-8").replace(DATASET, "elsewhere")
+    )
+    (folders / "raw" / DATASET / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     make_named_split("few", folds=3, labeled="3")
     workspace = Workspace(folders, SPARSE)
     workspace.plans = plan(SPARSE)
@@ -294,7 +298,7 @@ def test_a_masked_sparse_image_is_normalised_as_in_prediction(folders: Path) -> 
         sitk.WriteImage(framed, str(file))
     make_named_split("few", folds=3, labeled="3")
     workspace = Workspace(folders, variant, plan(variant))
-    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text())
+    plans = json.loads((workspace.preprocessed / f"{workspace.plans}.json").read_text(encoding="utf-8"))
     assert plans["configurations"]["3d_fullres"]["use_mask_for_norm"] == [True]
     for file in workspace.preprocessed.glob("nnUNetLimited_*_3d_fullres/case_??.b2nd"):
         data, label = blosc2.open(str(file))[:], blosc2.open(str(file.with_name(f"{file.stem}_seg.b2nd")))[:]
@@ -336,10 +340,10 @@ def test_labels_to_validate_on_may_be_given_later(tmp_path: Path) -> None:
     from nnunet_limited.planners.preprocessing import copy_ground_truth
 
     sparse, dense = tmp_path / "sparse.nii.gz", tmp_path / "dense.nii.gz"
-    dense.write_text("dense")
+    dense.write_text("dense", encoding="utf-8")
     os.utime(dense, (1, 1))
-    sparse.write_text("sparse label")
+    sparse.write_text("sparse label", encoding="utf-8")
     target = tmp_path / "gt_segmentations" / "a.nii.gz"
     for truth, expected in ((None, "sparse label"), (dense, "dense"), (None, "sparse label")):
         copy_ground_truth([Case("a", (), sparse, truth)], tmp_path, ".nii.gz")
-        assert target.read_text() == expected
+        assert target.read_text(encoding="utf-8") == expected

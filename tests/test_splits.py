@@ -70,7 +70,10 @@ def test_fewer_labelled_cases_than_folds(tmp_path: Path, labeled: int, folds: in
     if labeled > 1:
         assert all(not set(fold.train) & set(fold.val) for fold in split.folds)
     write_split(tmp_path, split, partition)
-    assert all(fold["train"] and fold["val"] for fold in json.loads((tmp_path / "splits_final.json").read_text()))
+    assert all(
+        fold["train"] and fold["val"]
+        for fold in json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8"))
+    )
 
 
 def test_deployment_of_few_among_many_labelled(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_one_partition_for_all_splits(tmp_path: Path) -> None:
     assert [fold.val for fold in second.folds] == [fold.val for fold in first.folds]
     with pytest.raises(LimitedError, match="--folds 5"):
         make(tmp_path, data, labeled="8", folds=5)
-    final = json.loads((tmp_path / "splits_final.json").read_text())
+    final = json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8"))
     assert all(len(fold["train"]) == 15 for fold in final)
 
 
@@ -137,20 +140,23 @@ def test_round_trip_and_tampering(tmp_path: Path) -> None:
     write_split(folder, split, partition)
     assert load_split(folder, "s") == split
     file = folder / "splits_s.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content[0]["train"].append(content[0]["unlabeled"].pop())
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(LimitedError, match="was changed after it was made"):
         load_split(folder, "s")
 
 
 def test_hand_written_split(tmp_path: Path) -> None:
     file = tmp_path / "splits_final.json"
-    file.write_text(json.dumps([{"train": ["a"], "val": ["b"], "unlabeled": ["c"]}, {"train": ["b"], "val": ["a"]}]))
+    file.write_text(
+        json.dumps([{"train": ["a"], "val": ["b"], "unlabeled": ["c"]}, {"train": ["b"], "val": ["a"]}]),
+        encoding="utf-8",
+    )
     split = load_host_split(tmp_path, ["u"])
     assert split.folds[0].unlabeled == ("c",)
     assert split.folds[1].unlabeled == ("u",)
-    file.write_text(json.dumps([{"train": ["a"], "val": ["b"], "unlabeled": ["b"]}]))
+    file.write_text(json.dumps([{"train": ["a"], "val": ["b"], "unlabeled": ["b"]}]), encoding="utf-8")
     with pytest.raises(LimitedError, match="'b' is in 'unlabeled' and in 'val'"):
         load_host_split(tmp_path, [])
 

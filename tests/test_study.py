@@ -42,7 +42,9 @@ SMALL: dict[str, Any] = {
 def write(file: Path, **changes: Any) -> Path:
     """Write a study file; a change to None leaves the key out."""
     content = {**SMALL, **changes}
-    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    file.write_text(
+        yaml.safe_dump({key: value for key, value in content.items() if value is not None}), encoding="utf-8"
+    )
     return file
 
 
@@ -78,7 +80,7 @@ def test_some_of_the_cases_and_methods_with_sources(raw: Path, folders: Path, mo
     run = folder.study.runs()[0]
     with folder.active():
         STEPS["split"](folder, run, call)
-    listed = Path(words[0][words[0].index("--test-cases") + 1]).read_text().splitlines()[1:]
+    listed = Path(words[0][words[0].index("--test-cases") + 1]).read_text(encoding="utf-8").splitlines()[1:]
     assert len(listed) == 2
     assert listed == left_out(RawDataset.load(DATASET), 6)
     assert left_out(RawDataset.load(DATASET), None) == []
@@ -152,7 +154,7 @@ def test_all_problems_are_told_at_once(folders: Path) -> None:
 
 @pytest.mark.parametrize("content", ["- a list", "name: [", ""])
 def test_what_is_no_study_is_refused(folders: Path, content: str) -> None:
-    (folders / "study.yaml").write_text(content)
+    (folders / "study.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(LimitedError, match=r"study\.yaml (holds|is not readable)"):
         load_study(folders / "study.yaml")
 
@@ -221,7 +223,7 @@ def test_deployment_asks_for_a_test_set(folders: Path, raw: Path) -> None:
 
 def test_a_partition_that_is_there_is_kept(folders: Path, raw: Path) -> None:
     cases = [f"case_{number:02d}" for number in range(8)]
-    (raw / "splits_final.json").write_text(json.dumps([{"train": cases[:4], "val": cases[4:]}] * 2))
+    (raw / "splits_final.json").write_text(json.dumps([{"train": cases[:4], "val": cases[4:]}] * 2), encoding="utf-8")
     with pytest.raises(LimitedError, match=r"splits_final\.json"):
         open_folder(write(folders / "study.yaml"), folders / "out")
 
@@ -341,7 +343,7 @@ def test_the_cost_counts_what_is_missing(folders: Path, raw: Path) -> None:
     assert runs["recipe"][1] == pytest.approx(2 * (teacher.relative_time + 2 * student.relative_time))
     done = next(run for run in folder.study.runs() if run.method == "supervised")
     (folder.run_folder(done)).mkdir(parents=True)
-    (folder.run_folder(done) / "metrics.csv").write_text("")
+    (folder.run_folder(done) / "metrics.csv").write_text("", encoding="utf-8")
     assert dict((name, number) for name, number, _ in estimate(folder))["supervised"] == 5
 
 

@@ -51,7 +51,7 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     trainers = folders / "trainers"
     trainers.mkdir()
     file = trainers / "breaking.py"
-    file.write_text(TRAINER.format(trainer="Trainer", what="raise ValueError('no luck')"))
+    file.write_text(TRAINER.format(trainer="Trainer", what="raise ValueError('no luck')"), encoding="utf-8")
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([os.environ.get("nnUNet_extTrainer", ""), str(trainers)]))
     study, out = write(folders / "s.yaml", methods=METHODS, labeled=[2], seeds=[0]), str(folders / "out")
 
@@ -68,14 +68,14 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     assert command(monkeypatch, "study", "status", out, "--log", broken.identifier) == 0
     assert "no luck" in capsys.readouterr().out
     page = folders / "out" / "report" / "index.html"
-    assert f"1 runs failed: {broken.identifier}" in page.read_text()
-    assert "no luck" in page.read_text()
+    assert f"1 runs failed: {broken.identifier}" in page.read_text(encoding="utf-8")
+    assert "no luck" in page.read_text(encoding="utf-8")
 
-    file.write_text(TRAINER.format(trainer="Trainer", what="pass"))
+    file.write_text(TRAINER.format(trainer="Trainer", what="pass"), encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in (folders / "out" / "runs").rglob("*") if path.is_file()}
     assert any(path.name == "metrics.csv" for path in before)
     assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 0
     assert {state for _, state, _ in states(folder)} == {"done"}
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert "failed" not in page.read_text()
-    assert "broken, training loss: " in page.read_text()
+    assert "failed" not in page.read_text(encoding="utf-8")
+    assert "broken, training loss: " in page.read_text(encoding="utf-8")

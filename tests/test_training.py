@@ -119,13 +119,13 @@ def test_planning_again_reads_no_image(workspaces, monkeypatch) -> None:
 
 def test_host_plans_take_settings(workspaces) -> None:
     workspace = workspaces("2d")
-    content = (workspace.preprocessed / f"{workspace.plans}.json").read_text()
+    content = (workspace.preprocessed / f"{workspace.plans}.json").read_text(encoding="utf-8")
     import json
 
     plans = json.loads(content)
     del plans["limited"]
     plans["plans_name"] = "nnUNetPlans"
-    (workspace.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (workspace.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans), encoding="utf-8")
     assert configure(workspace.preprocessed, "nnUNetPlans", {"num_epochs": 3}) == "nnUNetPlans_num_epochs-3"
 
 
@@ -146,7 +146,7 @@ class LimitedUnfinishedTrainer(LimitedTrainer):
 
 
 def test_a_trainer_of_the_users_own(workspaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
     workspace = workspaces("2d")
     request = TrainRequest(DATASET, "2d", "0", "LimitedMineTrainer", workspace.plans)
@@ -161,7 +161,7 @@ def test_a_fold_is_complete_with_the_probabilities_asked_for(tmp_path: Path) -> 
     assert missing_step(tmp_path, True) == ("training", ())
     (tmp_path / "checkpoint_final.pth").touch()
     (tmp_path / "validation").mkdir()
-    (tmp_path / "validation" / "summary.json").write_text('{"metric_per_case": [{}, {}]}')
+    (tmp_path / "validation" / "summary.json").write_text('{"metric_per_case": [{}, {}]}', encoding="utf-8")
     assert missing_step(tmp_path, False) is None
     for name in ("a", "b"):
         assert missing_step(tmp_path, True) == ("validating", ("--val",))
@@ -237,7 +237,7 @@ def test_a_fold_is_trained_once_by_two_at_a_time(workspaces, monkeypatch: pytest
         assert not lines
         (folder / "validation").mkdir(parents=True)
         (folder / "checkpoint_final.pth").touch()
-        (folder / "validation" / "summary.json").write_text("{}")
+        (folder / "validation" / "summary.json").write_text("{}", encoding="utf-8")
     second.join()
     assert lines == ["fold 0: complete"]
 
@@ -281,16 +281,16 @@ def test_a_run_from_before_a_setting_existed_had_its_default(workspaces, now: bo
     first.run_training()
     record = first.run.results / RECORD
     file = first.run.results / "checkpoint_final.pth"
-    about, content = json.loads(record.read_text()), torch.load(file, weights_only=False)
+    about, content = json.loads(record.read_text(encoding="utf-8")), torch.load(file, weights_only=False)
     for settings in (about["settings"], content[KEY]["record"]["settings"]):
         del settings["channels_last"]
     torch.save(content, file)
-    record.write_text(json.dumps(about))
+    record.write_text(json.dumps(about), encoding="utf-8")
     if now:
         stored = workspace.preprocessed / f"{plans}.json"
-        changed = json.loads(stored.read_text())
+        changed = json.loads(stored.read_text(encoding="utf-8"))
         changed["limited"]["settings"]["channels_last"] = True
-        stored.write_text(json.dumps(changed))
+        stored.write_text(json.dumps(changed), encoding="utf-8")
         with pytest.raises(LimitedError, match="channels_last=False, this one has channels_last=True"):
             workspace.trainer("LimitedSupervisedTrainer", plans, resume=True)
     else:

@@ -90,7 +90,7 @@ def test_stock_planning_and_one_key_is_enough(
     call("nnUNetv2_plan_and_preprocess", "-d", "990", "-c", "2d", "-np", "1", "-npfp", "1")
     cases = [f"case_{i:02d}" for i in range(6)]
     split = [{"train": cases[:2], "val": cases[2:3], "unlabeled": cases[3:]}]
-    (folders / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(split))
+    (folders / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(split), encoding="utf-8")
     settings = ["num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "start_fraction=0"]
     made = call("nnunet-limited", "configure", "nnUNetPlans", "--name", "short", *sets(settings), "--json")
     assert json.loads(made)["plans"] == "nnUNetPlans_short"

@@ -67,9 +67,9 @@ class World:
     def edit(self, file: str, change: Callable[[Any], Any]) -> None:
         """Change the content of a JSON file of the preprocessed folder, in place or by returning another."""
         path = self.root / file
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         changed = change(content)
-        path.write_text(json.dumps(content if changed is None else changed))
+        path.write_text(json.dumps(content if changed is None else changed), encoding="utf-8")
 
     def plans(self, change: Callable[[Any], Any], name: str = PLANS) -> None:
         if name != PLANS:
@@ -111,7 +111,7 @@ class World:
         self.text(f"preprocessed/{NAME}/splits_few.json", json.dumps(folds))
 
     def labelled(self) -> str:
-        return json.loads((self.preprocessed / "splits_few.json").read_text())[0]["train"][0]
+        return json.loads((self.preprocessed / "splits_few.json").read_text(encoding="utf-8"))[0]["train"][0]
 
     def text(self, file: str, content: str | bytes) -> None:
         path = self.root / file

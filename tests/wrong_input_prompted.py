@@ -32,19 +32,19 @@ def empty_model(world: World) -> None:
     """Let there be a folder that looks like a model of nnInteractive, without a word of its licence."""
     (world.root / "nn" / "fold_0").mkdir(parents=True)
     for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
-        (world.root / "nn" / name).write_text("{}")
+        (world.root / "nn" / name).write_text("{}", encoding="utf-8")
 
 
 def liver(world: World) -> None:
     """Let there be a box around something that the dataset does not know."""
     trained(world)
-    (world.root / "b.csv").write_text(f"case,class,x0,y0,z0,x1,y1,z1\n{CASES[0]},liver,0,0,0,3,3,3\n")
+    (world.root / "b.csv").write_text(f"case,class,x0,y0,z0,x1,y1,z1\n{CASES[0]},liver,0,0,0,3,3,3\n", encoding="utf-8")
 
 
 def other_result(world: World) -> None:
     """Let there be the result of another prompter."""
     Path(world.root / "out" / "cases").mkdir(parents=True)
-    (world.root / "out" / "cases" / f"{CASES[0]}.json").write_text('{"asked": "other"}')
+    (world.root / "out" / "cases" / f"{CASES[0]}.json").write_text('{"asked": "other"}', encoding="utf-8")
 
 
 TABLE: list[Row] = [

@@ -17,7 +17,7 @@ STORED = f"preprocessed/{NAME}/pseudo_labels/few"
 def trained(world: World, **changes: str) -> None:
     """Let the mean teacher's fold 0 be finished."""
     world.checkpoint(TEACHER, "final")
-    plans = plans_hash(json.loads((world.preprocessed / f"{PLANS}.json").read_text()))
+    plans = plans_hash(json.loads((world.preprocessed / f"{PLANS}.json").read_text(encoding="utf-8")))
     record = {"split_hash": load_split(world.preprocessed, "few").hash, "plans_hash": plans, **changes}
     world.text(f"results/{NAME}/{RUN}/fold_0/limited_run.json", json.dumps(record))
 

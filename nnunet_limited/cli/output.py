@@ -54,7 +54,7 @@ def read_list(file: Path | None, option: str) -> tuple[str, ...]:
     if not file.is_file():
         raise LimitedError(f"{option} {file} does not exist; write one case name a line into it")
     try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise LimitedError(f"{option} {file} is not a text file ({error}); write one case name a line") from error
     cases = tuple(line for line in lines if line and not line.startswith("#"))

@@ -148,7 +148,7 @@ def status(
         log = folder.state(folder.run(run))[1]
         if log is None:
             raise LimitedError(f"{run} has not started, so it has no log; 'nnunet-limited study run' starts it")
-        print(log.read_text())
+        print(log.read_text(encoding="utf-8"))
         return
     found = states(folder)
     if as_json:

@@ -71,7 +71,7 @@ def zero_shot(
         raise LimitedError(
             f"no object in {len(results)} cases has {settings.least_area} voxels in a slice; give --ask least_area=1"
         )
-    with replacing(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
+    with replacing(out / "table.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)

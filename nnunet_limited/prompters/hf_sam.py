@@ -147,7 +147,7 @@ def load_sam(weights: str, device: str) -> HFSam:
     get = "give a folder that 'hf download ID --local-dir FOLDER' has made, with config.json and model.safetensors"
     folder = read_folder(str(_cached(weights, get)), ("config.json", WEIGHTS), get)
     with reading_weights(folder / "config.json", get):
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     if kind not in KINDS:
         raise LimitedError(f"{folder / 'config.json'} is of a model {kind!r}; use one of {', '.join(KINDS)}")
     import transformers
@@ -197,7 +197,7 @@ def _normalisation(folder: Path) -> tuple[Any, Any]:
         file = folder / name
         if file.is_file():
             with reading_weights(file, "download the folder again"):
-                content = json.loads(file.read_text())
+                content = json.loads(file.read_text(encoding="utf-8"))
             content = content.get("image_processor", content)
             if content.get("do_normalize") is False:
                 return (0.0,) * 3, (1.0,) * 3

@@ -105,7 +105,7 @@ def load_nninteractive(weights: str, device: str, accepted: str | None = None) -
 
 def _licence(folder: Path) -> str:
     file = folder / "LICENSE"
-    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    lines = file.read_text(errors="replace", encoding="utf-8").splitlines() if file.is_file() else []
     return next((line.strip() for line in lines if line.strip()), ASSUMED)
 
 

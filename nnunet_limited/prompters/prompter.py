@@ -131,7 +131,7 @@ def read_folder(weights: str, files: tuple[str, ...], remedy: str) -> Path:
 def stated_licence(folder: Path) -> str:
     """Return the licence that the head of a model card in ``folder`` states."""
     card = folder / "README.md"
-    for line in card.read_text(errors="replace").splitlines()[:60] if card.is_file() else []:
+    for line in card.read_text(errors="replace", encoding="utf-8").splitlines()[:60] if card.is_file() else []:
         if line.startswith("license:"):
             return line.partition(":")[2].strip()
     return NOT_STATED

@@ -118,7 +118,7 @@ def write_pictures(folder: Path, title: str, seen: list[tuple[Query, View]], cla
     with replacing(folder / "index.html") as temporary:
         predicted = seen[0][1].label is not None
         shown = page.render(title=title, rows=rows, minutes=minutes, classes=list(classes), predicted=predicted)
-        temporary.write_text(shown)
+        temporary.write_text(shown, encoding="utf-8")
 
 
 def _xyz(voxel: Iterable[int]) -> str:

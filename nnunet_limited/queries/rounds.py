@@ -67,7 +67,10 @@ class Round:
     def write(self) -> None:
         """Write the table and then the record."""
         rows = [query.as_dict() for query in self.queries]
-        with replacing(self.folder / "queries.csv") as temporary, temporary.open("w", newline="") as stream:
+        with (
+            replacing(self.folder / "queries.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as stream,
+        ):
             writer = csv.writer(stream)
             writer.writerow(["number", "case", "start", "size", "score", "minutes", "why"])
             for number, row in enumerate(rows, 1):

@@ -67,7 +67,7 @@ class Strategy(ABC):
 
 def strategies() -> dict[str, type[Strategy]]:
     """Return every strategy by its name, with those of the entry points ``nnunet_limited.query_strategies``."""
-    import nnunet_limited.queries.baselines
+    import nnunet_limited.queries.baselines  # noqa: F401, they register theirs
     import nnunet_limited.queries.diverse  # noqa: F401, they register theirs
 
     _load_own()

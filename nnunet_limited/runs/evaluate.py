@@ -117,7 +117,7 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the rows as CSV."""
     import csv
 
-    with replacing(file) as temporary, temporary.open("w", newline="") as stream:
+    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

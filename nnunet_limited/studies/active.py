@@ -187,7 +187,7 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
             shutil.rmtree(out)
         raise
     with replacing(out / FILE) as temporary:
-        temporary.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        temporary.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     return ActiveFolder(out)
 
 
@@ -296,4 +296,4 @@ def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
             link.symlink_to(Path(str(raw.cases[case].label)).resolve())
     order = np.random.default_rng(0).permutation(raw.labeled).tolist()
     with replacing(out / LEFT_OUT) as temporary:
-        temporary.write_text("\n".join(["# not used", *sorted(order[study.cases or len(order) :])]))
+        temporary.write_text("\n".join(["# not used", *sorted(order[study.cases or len(order) :])]), encoding="utf-8")

@@ -89,7 +89,7 @@ def make_active_report(folder: ActiveFolder, out: Path | None = None) -> list[Pa
         ("index.html", page),
     ):
         with replacing(out / name) as temporary:
-            temporary.write_text(content)
+            temporary.write_text(content, encoding="utf-8")
         written.append(out / name)
     return written
 
@@ -305,7 +305,7 @@ def _runs_section(folder: ActiveFolder) -> Section:
     section = Section("Trainings", [], [table_of("Every training", pd.DataFrame(rows), RUNS[:2])])
     for step, state, log in states(folder):
         if state == "failed" and log is not None:
-            lines = log.read_text(errors="replace").splitlines()[-15:]
+            lines = log.read_text(errors="replace", encoding="utf-8").splitlines()[-15:]
             title = f"End of the log of {step.identifier}, which failed"
             section.blocks.append({"title": title, "content": "\n".join(lines)})
     return section

@@ -114,7 +114,7 @@ def open_folder(file: Path, out: Path) -> StudyFolder:
             shutil.rmtree(out)
         raise
     with replacing(out / FILE) as temporary:
-        temporary.write_text(yaml.safe_dump(named.model_dump(mode="json"), sort_keys=False))
+        temporary.write_text(yaml.safe_dump(named.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     known = learnt_methods(out) if (out / "splits").is_dir() else {}
     write_json(out / METHODS, known | {method.slug: _specification(method) for method in named.methods})
     return StudyFolder(out)

@@ -57,14 +57,14 @@ def do(log: Path, name: str, work: Callable[[Call], None]) -> int:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     failed_marker(log).unlink(missing_ok=True)
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         try:
             work(lambda *words: _call(words, stream))
         except Exception as error:  # whatever it is, the report names it
             if not isinstance(error, LimitedError):
                 traceback.print_exc(file=stream)
             print(f"error: {error}", file=stream)
-            failed_marker(log).write_text(f"{error}\n")
+            failed_marker(log).write_text(f"{error}\n", encoding="utf-8")
             print(f"{name} failed, see {log}", file=sys.stderr)
             return 1
     return 0
@@ -96,7 +96,9 @@ def _split(folder: StudyFolder, run: Run, call: Call) -> None:
     if study.cases is not None:
         others = _split_folder(folder, run) / "left_out.txt"
         with replacing(others) as temporary:
-            temporary.write_text("\n".join(["# not used", *left_out(RawDataset.load(run.dataset), study.cases)]))
+            temporary.write_text(
+                "\n".join(["# not used", *left_out(RawDataset.load(run.dataset), study.cases)]), encoding="utf-8"
+            )
         words += ["--test-cases", str(others)]
     words += ["--protocol", study.protocol] if study.protocol else []
     words += ["--group-by", study.group_by] if study.group_by else []

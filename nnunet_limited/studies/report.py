@@ -66,7 +66,7 @@ def _make_report(folder: StudyFolder, out: Path) -> list[Path]:
         ("index.html", page),
     ):
         with replacing(out / name) as temporary:
-            temporary.write_text(content)
+            temporary.write_text(content, encoding="utf-8")
         written.append(out / name)
     return written
 
@@ -261,7 +261,7 @@ def _files(
 def _runs_section(results: Results, folder: StudyFolder) -> Section:
     section = Section("Runs", [], [table_of("Every run of the study", results.runs, RUNS)])
     for _, row in results.runs[results.runs["state"] == "failed"].iterrows():
-        lines = Path(row["log"]).read_text(errors="replace").splitlines()[-15:]
+        lines = Path(row["log"]).read_text(errors="replace", encoding="utf-8").splitlines()[-15:]
         section.blocks.append({"title": f"End of the log of {row['run']}, which failed", "content": "\n".join(lines)})
     return section
 

@@ -158,7 +158,7 @@ def read_part(file: Path, kind: type[P], example: str) -> P:
     if not file.is_file():
         raise LimitedError(f"study file {file} does not exist; write one, e.g. like {example}")
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LimitedError(f"{file} is not readable YAML ({error}); mend it") from error
     if not isinstance(content, dict):

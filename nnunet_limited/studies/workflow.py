@@ -82,7 +82,9 @@ def run_study(folder: StudyFolder, execution: Execution, snakefile: Path = SNAKE
         status = _wait(subprocess.Popen(command, env=environment))
     for _, state, log in states(folder):
         if state == "started" and log is not None and "--dry-run" not in execution.options:
-            failed_marker(log).write_text("it ended without a word, perhaps killed for want of memory or time\n")
+            failed_marker(log).write_text(
+                "it ended without a word, perhaps killed for want of memory or time\n", encoding="utf-8"
+            )
     return status
 
 

@@ -66,7 +66,7 @@ def unwritable(path: Path, error: OSError) -> LimitedError:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` to ``path`` at once."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:
@@ -74,7 +74,7 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
     if not path.is_file():
         raise LimitedError(f"{what} {path} does not exist; {remedy}")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise LimitedError(f"{what} {path} is not readable JSON ({error}); mend it or {remedy}") from error
 
