@@ -45,9 +45,9 @@ def simulate_al(
 
     need("study", "simulate-al", "snakemake", *REPORT_NEEDS)
     need("al", "simulate-al", "skactiveml")
-    from nnunet_limited.studies.active import SNAKEFILE, open_active
-    from nnunet_limited.studies.active_report import make_active_report
-    from nnunet_limited.studies.workflow import Execution, choose_gpus, run_study
+    from nnunet_limited.studies.active.report import make_active_report
+    from nnunet_limited.studies.active.study import SNAKEFILE, open_active
+    from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, run_study
 
     chosen = choose_gpus(gpus, executor)
     folder = open_active(file, out)

@@ -51,8 +51,8 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
     from nnunet_limited.util.extras import need
 
     need("study", "study plan", "yaml")
-    from nnunet_limited.studies.folder import open_folder
-    from nnunet_limited.studies.workflow import counted, estimate, states
+    from nnunet_limited.studies.comparison.folder import open_folder
+    from nnunet_limited.studies.engine.workflow import counted, estimate, states
 
     folder = open_folder(file, out)
     costs = estimate(folder)
@@ -93,9 +93,9 @@ def run(
     from nnunet_limited.util.extras import need
 
     need("study", "study run", "snakemake", *REPORT_NEEDS)
-    from nnunet_limited.studies.folder import open_folder
-    from nnunet_limited.studies.report import make_report
-    from nnunet_limited.studies.workflow import Execution, choose_gpus, run_study
+    from nnunet_limited.studies.comparison.folder import open_folder
+    from nnunet_limited.studies.comparison.report import make_report
+    from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, run_study
 
     chosen = choose_gpus(gpus, executor)
     folder = open_folder(file, out)
@@ -110,7 +110,7 @@ def cores_of(cores: int | None, executor: str | None) -> int:
 
 def finish(folder: Any, status: int, make: Callable[[Any], list[Path]]) -> None:
     """Make the report of a study that has run, and say what came of it; a run that failed is exit status 1."""
-    from nnunet_limited.studies.workflow import counted, states
+    from nnunet_limited.studies.engine.workflow import counted, states
 
     found = states(folder)
     console.print(f"{len(found)} runs: {counted(found)}")
@@ -122,8 +122,8 @@ def finish(folder: Any, status: int, make: Callable[[Any], list[Path]]) -> None:
 
 def any_folder(path: Path) -> Any:
     """Return the folder of a study, or of a simulated loop of active learning."""
-    from nnunet_limited.studies.active import FILE, ActiveFolder
-    from nnunet_limited.studies.folder import StudyFolder
+    from nnunet_limited.studies.active.study import FILE, ActiveFolder
+    from nnunet_limited.studies.comparison.folder import StudyFolder
 
     return ActiveFolder(path) if (path / FILE).is_file() else StudyFolder(path)
 
@@ -141,7 +141,7 @@ def status(
     from nnunet_limited.util.extras import need
 
     need("study", "study status", "yaml")
-    from nnunet_limited.studies.workflow import counted, states
+    from nnunet_limited.studies.engine.workflow import counted, states
 
     folder = any_folder(out)
     if run is not None:
@@ -174,9 +174,9 @@ def report(
     from nnunet_limited.util.extras import need
 
     need("study", "report", *REPORT_NEEDS)
-    from nnunet_limited.studies.active import ActiveFolder
-    from nnunet_limited.studies.active_report import make_active_report
-    from nnunet_limited.studies.report import make_report
+    from nnunet_limited.studies.active.report import make_active_report
+    from nnunet_limited.studies.active.study import ActiveFolder
+    from nnunet_limited.studies.comparison.report import make_report
 
     folder = any_folder(study)
     written = make_active_report(folder, out) if isinstance(folder, ActiveFolder) else make_report(folder, out)

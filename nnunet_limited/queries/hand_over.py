@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset, write_label
 from nnunet_limited.queries.regions import Region
 from nnunet_limited.queries.rounds import IMAGES, Query, region_hash
+from nnunet_limited.report.figures import inline, png
 from nnunet_limited.report.overlays import show_image, show_labels
 from nnunet_limited.util.files import file_hash, replacing
 
@@ -100,25 +99,22 @@ def _copy(source: Path, target: Path) -> None:
 
 def write_pictures(folder: Path, title: str, seen: list[tuple[Query, View]], classes: dict[str, list[int]]) -> None:
     """Write ``montage.png`` with the first queries and ``index.html`` with all of them."""
-    from jinja2 import Environment, PackageLoader
+    from nnunet_limited.report.page import render
 
     with replacing(folder / "montage.png") as temporary:
         _montage(seen[:MONTAGE], classes).savefig(temporary, format="png", dpi=DPI)
     rows = []
     for query, view in seen:
-        buffer = io.BytesIO()
         figure = _panels(view, classes)
-        figure.savefig(buffer, format="png", dpi=DPI)
-        width, height = (round(DPI * inches) for inches in figure.get_size_inches())
         last = np.add(query.region.start, query.region.size) - 1
-        picture = {"data": base64.b64encode(buffer.getvalue()).decode(), "width": width, "height": height}
-        rows.append({"query": query, "place": f"voxels {_xyz(query.region.start)} to {_xyz(last)}", **picture})
+        place = f"voxels {_xyz(query.region.start)} to {_xyz(last)}"
+        rows.append({"query": query, "place": place, **inline(figure, png(figure, DPI), DPI)})
     minutes = sum(query.minutes or 0.0 for query, _ in seen)
-    page = Environment(loader=PackageLoader("nnunet_limited.queries", ""), autoescape=True).get_template("round.html")
+    content = {"title": title, "rows": rows, "minutes": minutes, "classes": list(classes)}
     with replacing(folder / "index.html") as temporary:
-        predicted = seen[0][1].label is not None
-        shown = page.render(title=title, rows=rows, minutes=minutes, classes=list(classes), predicted=predicted)
-        temporary.write_text(shown, encoding="utf-8")
+        temporary.write_text(
+            render("queries.html", predicted=seen[0][1].label is not None, **content), encoding="utf-8"
+        )
 
 
 def _xyz(voxel: Iterable[int]) -> str:

@@ -15,11 +15,11 @@ from helpers import DATASET, Variant, write_dataset
 from test_study import write as write_study
 
 from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, write_rows
-from nnunet_limited.studies.folder import StudyFolder, failed_marker, open_folder
-from nnunet_limited.studies.report import _summary, make_report
-from nnunet_limited.studies.results import load_results
-from nnunet_limited.studies.study import Run
-from nnunet_limited.studies.tables import headline
+from nnunet_limited.studies.comparison.folder import StudyFolder, failed_marker, open_folder
+from nnunet_limited.studies.comparison.report import _summary, make_report
+from nnunet_limited.studies.comparison.results import load_results
+from nnunet_limited.studies.comparison.study import Run
+from nnunet_limited.studies.comparison.tables import headline
 from nnunet_limited.util.files import write_json
 
 CASES = ["case_00", "case_03", "case_06"]

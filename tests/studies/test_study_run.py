@@ -10,9 +10,9 @@ from helpers import DATASET, Variant, write_dataset
 from test_study import write
 
 from nnunet_limited.cli.main import main
-from nnunet_limited.studies import job
-from nnunet_limited.studies.folder import open_folder
-from nnunet_limited.studies.workflow import states
+from nnunet_limited.studies.comparison import job
+from nnunet_limited.studies.comparison.folder import open_folder
+from nnunet_limited.studies.engine.workflow import states
 
 TRAINER = """
 from nnunet_limited.trainers import LimitedSupervisedTrainer

@@ -16,8 +16,8 @@ from nnunet_limited.metrics.statistics import (
     paired_difference,
     ranking_stability,
 )
-from nnunet_limited.studies.results import SETTING, Results
-from nnunet_limited.studies.study import Study
+from nnunet_limited.studies.comparison.results import SETTING, Results
+from nnunet_limited.studies.comparison.study import Study
 
 TITLES = {
     "dice": "Dice",

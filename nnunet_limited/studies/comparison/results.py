@@ -11,9 +11,9 @@ import pandas as pd
 
 from nnunet_limited.metrics.metrics import METRICS
 from nnunet_limited.splits.make import group_of
-from nnunet_limited.studies.folder import StudyFolder, read_record
-from nnunet_limited.studies.study import Run
-from nnunet_limited.studies.workflow import states
+from nnunet_limited.studies.comparison.folder import StudyFolder, read_record
+from nnunet_limited.studies.comparison.study import Run
+from nnunet_limited.studies.engine.workflow import states
 
 KEYS = ("dataset", "configuration", "labeled", "method", "seed", "fold")
 SETTING = ["dataset", "configuration", "labeled"]

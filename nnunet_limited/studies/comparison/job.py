@@ -1,6 +1,6 @@
 """One step of a run of a study, as the workflow calls it in the study's folder.
 
-    python -m nnunet_limited.studies.job train Dataset004_Hippocampus/2d/l4s0/supervised/fold_0
+    python -m nnunet_limited.studies.comparison.job train Dataset004_Hippocampus/2d/l4s0/supervised/fold_0
 
 What it calls, and what that prints, is in the step's log; a step that fails leaves a mark beside it.
 """
@@ -29,8 +29,8 @@ from filelock import FileLock, Timeout
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits.check import load_split
-from nnunet_limited.studies.folder import StudyFolder, failed_marker, read_record
-from nnunet_limited.studies.study import ALL, Method, Run, left_out, test_cases
+from nnunet_limited.studies.comparison.folder import StudyFolder, failed_marker, read_record
+from nnunet_limited.studies.comparison.study import ALL, Method, Run, left_out, test_cases
 from nnunet_limited.util.files import read_object, replacing, write_json
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")

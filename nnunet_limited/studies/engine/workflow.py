@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.folder import StudyFolder, failed_marker
+from nnunet_limited.studies.comparison.folder import StudyFolder, failed_marker
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 

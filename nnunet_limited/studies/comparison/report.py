@@ -12,23 +12,15 @@ import yaml
 from nnunet_limited.datasets.raw import RawDataset, images_by_case, reader_for
 from nnunet_limited.metrics.metrics import HIGHER_IS_BETTER
 from nnunet_limited.metrics.statistics import mean_and_sd
-from nnunet_limited.studies.figures import learning_curves, overlay, paired, training_curves
-from nnunet_limited.studies.folder import StudyFolder
-from nnunet_limited.studies.formats import (
-    COSTS,
-    RUNS,
-    Format,
-    class_formats,
-    headline_formats,
-    latex,
-    markdown,
-    ranking_formats,
-)
-from nnunet_limited.studies.job import compared
-from nnunet_limited.studies.page import Section, embed, render, table_of
-from nnunet_limited.studies.results import SETTING, Results, load_results
-from nnunet_limited.studies.study import ALL, Run
-from nnunet_limited.studies.tables import TITLES, classes, costs, headline, ranking, unit
+from nnunet_limited.report.page import Section, embed, render
+from nnunet_limited.report.tables import Column, latex, markdown, table_of
+from nnunet_limited.studies.comparison.columns import COSTS, RUNS, class_columns, headline_columns, ranking_columns
+from nnunet_limited.studies.comparison.figures import learning_curves, overlay, paired, training_curves
+from nnunet_limited.studies.comparison.folder import StudyFolder
+from nnunet_limited.studies.comparison.job import compared
+from nnunet_limited.studies.comparison.results import SETTING, Results, load_results
+from nnunet_limited.studies.comparison.study import ALL, Run
+from nnunet_limited.studies.comparison.tables import TITLES, classes, costs, headline, ranking, unit
 from nnunet_limited.util.files import replacing
 
 
@@ -49,18 +41,24 @@ def _make_report(folder: StudyFolder, out: Path) -> list[Path]:
         sections += [
             _curves_section(results, folder, out, written),
             _paired_section(results, folder, out, written),
-            _table_section("Stability of the ranking", ranking(results, study), ranking_formats(study), _RANKING_NOTES),
-            _table_section("Classes", classes(results, study), class_formats(study), []),
+            _table_section("Stability of the ranking", ranking(results, study), ranking_columns(study), _RANKING_NOTES),
+            _table_section("Classes", classes(results, study), class_columns(study), []),
             _training_section(results, folder, out, written),
             _cases_section(results, folder, out, written),
             _table_section("Time and memory", costs(results), COSTS, _COST_NOTES),
         ]
     sections += [_runs_section(results, folder), _record_section(results, folder)]
-    page = render(f"Study {study.name}", _summary(results, folder, main), _missing(results), sections)
+    page = render(
+        "study.html",
+        title=f"Study {study.name}",
+        summary=_summary(results, folder, main),
+        missing=_missing(results),
+        sections=sections,
+    )
     for name, content in (
         ("table.md", _markdown(results, folder, main)),
         ("table.csv", main.to_csv(index=False)),
-        ("table.tex", latex(main, headline_formats(study))),
+        ("table.tex", latex(main, headline_columns(study))),
         ("scores.csv", results.scores.to_csv(index=False)),
         ("runs.csv", results.runs.drop(columns="log").to_csv(index=False)),
         ("index.html", page),
@@ -104,8 +102,8 @@ _RANKING_NOTES = ["Cases are drawn again 1,000 times; a method that is first in 
 _COST_NOTES = ["Epochs only; of self-training, teacher included. Memory is that of the host process, not of a GPU."]
 
 
-def _table_section(title: str, table: pd.DataFrame, formats: Sequence[Format], notes: list[str]) -> Section:
-    return Section(title, notes, [table_of(title, table, formats)] if not table.empty else [])
+def _table_section(title: str, table: pd.DataFrame, columns: Sequence[Column], notes: list[str]) -> Section:
+    return Section(title, notes, [table_of(title, table, columns)] if not table.empty else [])
 
 
 def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame) -> Section:
@@ -123,7 +121,7 @@ def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame)
     pick = "idxmax" if metric in HIGHER_IS_BETTER else "idxmin"
     known = main.dropna(subset=[metric])
     shown = main.assign(best=main.index.isin(getattr(known.groupby(SETTING)[metric], pick)()))
-    return Section("Results", notes, [table_of("Methods by labelled size", shown, headline_formats(study))])
+    return Section("Results", notes, [table_of("Methods by labelled size", shown, headline_columns(study))])
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -287,4 +285,4 @@ def _record_section(results: Results, folder: StudyFolder) -> Section:
 def _markdown(results: Results, folder: StudyFolder, main: pd.DataFrame) -> str:
     missing = _missing(results)
     told = [_summary(results, folder, main), *([f"Not everything is here: {missing}."] if missing else [])]
-    return f"# Study {folder.study.name}\n\n" + "\n\n".join([*told, markdown(main, headline_formats(folder.study))])
+    return f"# Study {folder.study.name}\n\n" + "\n\n".join([*told, markdown(main, headline_columns(folder.study))])

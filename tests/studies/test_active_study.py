@@ -16,12 +16,12 @@ from helpers import DATASET, Variant, command, write_dataset
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits import load_split
-from nnunet_limited.studies import active_job
-from nnunet_limited.studies.active import ActiveFolder, open_active
-from nnunet_limited.studies.active_job import _dice_by_case
-from nnunet_limited.studies.active_report import make_active_report
-from nnunet_limited.studies.folder import failed_marker
-from nnunet_limited.studies.workflow import states
+from nnunet_limited.studies.active import job
+from nnunet_limited.studies.active.job import _dice_by_case
+from nnunet_limited.studies.active.report import make_active_report
+from nnunet_limited.studies.active.study import ActiveFolder, open_active
+from nnunet_limited.studies.comparison.folder import failed_marker
+from nnunet_limited.studies.engine.workflow import states
 from nnunet_limited.util.files import write_json
 
 SMALL: dict[str, Any] = {
@@ -130,7 +130,7 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
     folder = open_active(file, out)
     monkeypatch.chdir(out)
     with folder.active():
-        assert [active_job.main([run.identifier, "none"]) for run, *_ in states(folder)] == [0] * 4
+        assert [job.main([run.identifier, "none"]) for run, *_ in states(folder)] == [0] * 4
     monkeypatch.chdir(folders)
     assert command("study", "status", str(out)) == 0
     assert "4 done" in capsys.readouterr().out

@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 
 from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, penalties, predicted_gain
 from nnunet_limited.queries.strategy import strategies
-from nnunet_limited.studies.active import FULL, START, ActiveFolder, ActiveStudy
-from nnunet_limited.studies.figures import Picture, styles
-from nnunet_limited.studies.formats import RUNS, Format, latex, markdown, numeric, plain
-from nnunet_limited.studies.page import Section, embed, render, table_of
-from nnunet_limited.studies.workflow import states
+from nnunet_limited.report.figures import Picture, styles
+from nnunet_limited.report.page import Section, embed, render
+from nnunet_limited.report.tables import latex, markdown, number_column, table_of, text_column
+from nnunet_limited.studies.active.study import FULL, START, ActiveFolder, ActiveStudy
+from nnunet_limited.studies.comparison.columns import RUNS
+from nnunet_limited.studies.engine.workflow import states
 from nnunet_limited.util.files import read_object, replacing
 
 KEYS = ["target", "method", "strategy"]
@@ -27,28 +28,28 @@ COSTS = {
     "foreground_voxels": "foreground voxels annotated",
     "minutes": "minutes of outlining",
 }
-HEADLINE: list[Format] = [
-    plain("what", "target"),
-    plain("method"),
-    plain("strategy"),
-    numeric("seeds", "seeds", 0),
-    numeric("AUBC", "aubc"),
-    numeric("± sd", "aubc_sd"),
-    numeric("last Dice", "final"),
-    numeric("± sd", "final_sd"),
-    numeric("AUBC against the baseline", "difference"),
-    numeric("seeds better", "better", 0),
-    numeric("FG-Eff", "efficiency", 2),
-    numeric("foreground voxels", "foreground_voxels", 0),
-    numeric("minutes", "minutes", 0),
+HEADLINE = [
+    text_column("what", "target"),
+    text_column("method"),
+    text_column("strategy"),
+    number_column("seeds", "seeds", 0),
+    number_column("AUBC", "aubc"),
+    number_column("± sd", "aubc_sd"),
+    number_column("last Dice", "final"),
+    number_column("± sd", "final_sd"),
+    number_column("AUBC against the baseline", "difference"),
+    number_column("seeds better", "better", 0),
+    number_column("FG-Eff", "efficiency", 2),
+    number_column("foreground voxels", "foreground_voxels", 0),
+    number_column("minutes", "minutes", 0),
 ]
-GAINS: list[Format] = [
-    plain("what", "target"),
-    plain("method"),
-    plain("strategy"),
-    numeric("after round", "number", 0),
-    numeric("predicted gain", "predicted"),
-    numeric("gain of the next round", "gain"),
+GAINS = [
+    text_column("what", "target"),
+    text_column("method"),
+    text_column("strategy"),
+    number_column("after round", "number", 0),
+    number_column("predicted gain", "predicted"),
+    number_column("gain of the next round", "gain"),
 ]
 
 
@@ -75,7 +76,13 @@ def make_active_report(folder: ActiveFolder, out: Path | None = None) -> list[Pa
     sections += [_runs_section(folder), _record_section(folder)]
     missing = [f"{run.identifier} {state}" for run, state, _ in states(folder) if state != "done"]
     told = f"{len(missing)} trainings are not done: {', '.join(missing[:10])}" if missing else ""
-    page = render(f"Active learning, {study.name}", _summary(table, study), told, sections)
+    page = render(
+        "study.html",
+        title=f"Active learning, {study.name}",
+        summary=_summary(table, study),
+        missing=told,
+        sections=sections,
+    )
     told = f"\n\nNot everything is here: {told}." if told else ""
     for name, content in (
         (
@@ -277,9 +284,9 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy, out: Path, writ
         for n, a in enumerate(study.strategies)
         for b in study.strategies[n + 1 :]
     ]
-    formats = [plain("strategy", "a"), plain("and", "b"), numeric("first is beaten", "share_a", 2)]
-    formats += [numeric("second is beaten", "share_b", 2), numeric("p (Holm)", "p", 3)]
-    section.tables.append(table_of("Pairs of strategies", pd.DataFrame(rows), formats))
+    columns = [text_column("strategy", "a"), text_column("and", "b"), number_column("first is beaten", "share_a", 2)]
+    columns += [number_column("second is beaten", "share_b", 2), number_column("p (Holm)", "p", 3)]
+    section.tables.append(table_of("Pairs of strategies", pd.DataFrame(rows), columns))
     return section
 
 

@@ -16,11 +16,11 @@ from helpers import DATASET, Variant, write_case, write_dataset
 from nnunet_limited import trainers
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.active import read_active
-from nnunet_limited.studies.folder import StudyFolder, open_folder
-from nnunet_limited.studies.job import STEPS, device, train
-from nnunet_limited.studies.study import left_out, load_study
-from nnunet_limited.studies.workflow import Execution, choose_gpus, estimate, run_study
+from nnunet_limited.studies.active.study import read_active
+from nnunet_limited.studies.comparison.folder import StudyFolder, open_folder
+from nnunet_limited.studies.comparison.job import STEPS, device, train
+from nnunet_limited.studies.comparison.study import left_out, load_study
+from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, estimate, run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -288,7 +288,7 @@ def test_runs_share_the_cores(
             return 0
 
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("nnunet_limited.studies.workflow.subprocess.Popen", Snakemake)
+    monkeypatch.setattr("nnunet_limited.studies.engine.workflow.subprocess.Popen", Snakemake)
     two = [{"name": "supervised"}, {"name": "mean teacher", "trainer": "LimitedMeanTeacherTrainer"}]
     folder = open_folder(write(folders / "study.yaml", seeds=[0], methods=two), folders / "out")
     assert len(folder.study.runs()) == 4
@@ -318,7 +318,7 @@ def test_a_gpu_is_held_by_as_many_trainings_as_it_may(tmp_path: Path, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(
-        "nnunet_limited.studies.job.time.sleep", lambda seconds: waited.append(seconds) or first.close()
+        "nnunet_limited.studies.comparison.job.time.sleep", lambda seconds: waited.append(seconds) or first.close()
     )
     waited: list[float] = []
     first, second = ExitStack(), ExitStack()
@@ -348,7 +348,7 @@ def test_the_cost_counts_what_is_missing(folders: Path, raw: Path) -> None:
 
 
 def test_the_shipped_studies_are_well_formed() -> None:
-    files = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+    files = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
     assert files
     for file in files:
         study: Any = read_active(file) if file.name.startswith("active_") else load_study(file)

@@ -17,15 +17,15 @@ from pydantic import Field
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.strategy import strategies
-from nnunet_limited.studies.folder import METHODS, StudyFolder, failed_marker, link_dataset
-from nnunet_limited.studies.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
+from nnunet_limited.studies.comparison.folder import METHODS, StudyFolder, failed_marker, link_dataset
+from nnunet_limited.studies.comparison.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
 from nnunet_limited.util.files import read_object, replacing, write_json
 
 FILE, NUMBERS = "active.yaml", "datasets.json"
 START, FULL = "start", "full"
 ORACLE, LEFT_OUT = "oracle", "left_out.txt"
 FIRST_NUMBER = 601
-SNAKEFILE = Path(__file__).with_name("Active.smk")
+SNAKEFILE = Path(__file__).with_name("Snakefile")
 
 
 class Target(Part):

@@ -1,6 +1,6 @@
 """One step of a simulated loop of active learning, as the workflow calls it in the folder of the simulation.
 
-    python -m nnunet_limited.studies.active_job patch-20x20x20/supervised/clasp_pe/s0/round_1
+    python -m nnunet_limited.studies.active.job patch-20x20x20/supervised/clasp_pe/s0/round_1
 
 A step is the queries of a round, their answer by the oracle, and a training on all labels there are then.
 """
@@ -20,9 +20,9 @@ from nnunet_limited.datasets.derived import RECORD
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.queries.rounds import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
-from nnunet_limited.studies.active import FULL, LEFT_OUT, ORACLE, START, ActiveFolder, Step
-from nnunet_limited.studies.job import Call, device, do, settings_of, train
-from nnunet_limited.studies.study import Method
+from nnunet_limited.studies.active.study import FULL, LEFT_OUT, ORACLE, START, ActiveFolder, Step
+from nnunet_limited.studies.comparison.job import Call, device, do, settings_of, train
+from nnunet_limited.studies.comparison.study import Method
 from nnunet_limited.util.files import read_object, write_json
 
 FULL_METHOD = Method.model_validate({"name": FULL, "trainer": "LimitedSupervisedTrainer"})

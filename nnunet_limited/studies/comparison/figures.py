@@ -1,10 +1,8 @@
-"""The pictures of a report. Each comes with a text that says what it shows, for those who do not see it."""
+"""The pictures of a comparison study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nnunet_limited.report.figures import Picture, styles
 from nnunet_limited.report.overlays import COLOURS, colours_of, show_image, show_labels
-
-MARKERS = "osD^vP*X"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with its caption and its text."""
-
-    figure: Figure
-    caption: str
-    text: str
-
-
-def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return a colour and a marker for each method, the same in every picture."""
-    pairs = zip(methods, cycle(COLOURS), cycle(MARKERS), strict=False)
-    return {method: {"color": colour, "marker": marker} for method, colour, marker in pairs}
 
 
 def learning_curves(

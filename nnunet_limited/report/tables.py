@@ -1,0 +1,84 @@
+"""Tables as they are shown: the columns of a table, and its text on a page, in Markdown and in LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it is shown: its title, the column of the table to sort by, and the text of a row."""
+
+    title: str
+    key: str
+    show: Callable[[pd.Series], str]
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number as text: empty for nan, ``more than all`` for infinity, no decimals from 1000 on."""
+    if math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "more than all"
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def text_column(title: str, key: str | None = None) -> Column:
+    """Return a column of text; by default its title is its key."""
+    return Column(title, key or title, partial(_text, key=key or title))
+
+
+def number_column(title: str, key: str, digits: int = 4) -> Column:
+    """Return a column of numbers."""
+    return Column(title, key, partial(_number, key=key, digits=digits))
+
+
+def _text(row: pd.Series, key: str) -> str:
+    return str(row[key])
+
+
+def _number(row: pd.Series, key: str, digits: int) -> str:
+    return number(row[key], digits)
+
+
+def shown(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """Return the table as text; titles may occur twice."""
+    rows = [[column.show(row) for column in columns] for _, row in table.iterrows()]
+    return pd.DataFrame(rows, columns=[column.title for column in columns])
+
+
+def markdown(table: pd.DataFrame, columns: Sequence[Column]) -> str:
+    """Return a table in Markdown."""
+    text = shown(table, columns)  # to_markdown would need one more package, tabulate
+    head, *lines = ("| " + " | ".join(line) + " |" for line in ([*text.columns], *text.to_numpy().tolist()))
+    return "\n".join([head, "|" + "---|" * len(columns), *lines]) + "\n"
+
+
+def latex(table: pd.DataFrame, columns: Sequence[Column]) -> str:
+    """Return a table for LaTeX with the package booktabs."""
+    text = shown(table, columns).to_latex(index=False, escape=True, column_format="l" + "r" * (len(columns) - 1))
+    return text.replace("±", r"$\pm$").replace("<", "$<$").replace("³", "$^3$")
+
+
+def table_of(caption: str, table: pd.DataFrame, columns: Sequence[Column]) -> dict[str, Any]:
+    """Return a table for a page; a row with a true ``best`` stands out, and cells sort by what they were made from."""
+    text = shown(table, columns).to_numpy().tolist()
+    rows: list[dict[str, Any]] = []
+    for (_, row), texts in zip(table.iterrows(), text, strict=True):
+        cells = [_cell(row[column.key], shown) for column, shown in zip(columns, texts, strict=True)]
+        rows.append({"cells": cells, "best": bool(row.get("best", False))})
+    heads = [{"name": c.title, "text": bool(rows) and rows[0]["cells"][n]["text"]} for n, c in enumerate(columns)]
+    return {"caption": caption, "columns": heads, "rows": rows}
+
+
+def _cell(value: Any, text: str) -> dict[str, Any]:
+    if not isinstance(value, (int, float, np.number)):
+        return {"shown": text, "key": None, "text": True}
+    return {"shown": text, "key": "" if math.isnan(value) else value, "text": False}

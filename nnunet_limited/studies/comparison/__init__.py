@@ -1,0 +1,1 @@
+"""Comparison studies: methods by datasets, labelled sizes, seeds and folds."""
