@@ -7,4 +7,5 @@ python -m pip install --quiet --no-compile -e '.[dev]'
 ruff check .
 ruff format --check .
 mypy
+deptry .
 exec python -m pytest -q -n 3 --dist worksteal "$@"

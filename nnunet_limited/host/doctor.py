@@ -9,8 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.specifiers import SpecifierSet
+
 from nnunet_limited.host.discovery import EXT_TRAINER, GIVEN
 
+SUPPORTED = ">=2.8,<2.9"  # releases of nnunetv2; signatures change in every minor release
 PROBE = """
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
 from nnunet_limited.trainers import LimitedMeanTeacherTrainer
@@ -35,11 +38,9 @@ class Finding(NamedTuple):
 def examine() -> list[Finding]:
     """Look at versions, torchvision, the trainer look-up and nnU-Net's folders."""
     findings = [
-        _version("nnunetv2", "pip install 'nnunetv2>=2.8,<2.9'"),
+        _version("nnunetv2", f"pip install 'nnunetv2{SUPPORTED}'", SUPPORTED),
         _version("torch", "pip install torch"),
     ]
-    if findings[0].ok and not metadata.version("nnunetv2").startswith("2.8."):
-        findings[0] = Finding("nnunetv2", False, findings[0].found, "pip install 'nnunetv2>=2.8,<2.9'")
     findings.append(_runs("torchvision", "import torchvision", TORCHVISION))
     remedy = "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
     findings.append(_runs("nnU-Net finds the trainers", PROBE, remedy, {**os.environ, EXT_TRAINER: GIVEN}))
@@ -48,11 +49,13 @@ def examine() -> list[Finding]:
     return findings
 
 
-def _version(package: str, remedy: str) -> Finding:
+def _version(package: str, remedy: str, supported: str = "") -> Finding:
     try:
-        return Finding(package, True, metadata.version(package))
+        found = metadata.version(package)
     except metadata.PackageNotFoundError:
         return Finding(package, False, "not installed", remedy)
+    ok = SpecifierSet(supported).contains(found, prereleases=True)
+    return Finding(package, ok, found, "" if ok else remedy)
 
 
 def _runs(what: str, code: str, remedy: str, environment: dict[str, str] | None = None) -> Finding:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from importlib.metadata import version
 
+from packaging.version import Version
+
 from nnunet_limited.errors import LimitedError
 
 
@@ -22,7 +24,7 @@ def need_transformers(what: str) -> None:
     """
     need("sam", what, "transformers")
     found = version("transformers")
-    if (5, 4) <= tuple(int(part) for part in found.split(".")[:2]) < (5, 21):
+    if (5, 4) <= Version(found).release[:2] < (5, 21):
         raise LimitedError(
             f"{what}: with transformers {found} nnU-Net does not find its trainers; pip install 'nnunet-limited[sam]', "
             "which takes another release"
