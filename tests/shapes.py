@@ -1,4 +1,4 @@
-"""Ellipsoids that the tiny SAM of the tests can outline."""
+"""Objects: ellipsoids that the tiny SAM of the tests can outline, and ragged ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ def ellipsoid(shape: tuple[int, ...], middle: tuple[float, ...], radius: tuple[f
     steps = [1] * len(shape)
     away = (grid - np.reshape(middle, (-1, *steps))) / np.reshape(radius, (-1, *steps))
     return (away**2).sum(0) <= 1
+
+
+def blob(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """An object with a ragged border, away from the image's."""
+    rng = np.random.default_rng(seed)
+    places = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    centre = rng.uniform(-0.15, 0.15, len(shape))
+    radius = sum((p - c) ** 2 for p, c in zip(places, centre, strict=True))
+    return radius + rng.normal(0, 0.02, shape) < 0.25
 
 
 def seen(mask: np.ndarray, seed: int = 0, noise: float = 0.03) -> np.ndarray:

@@ -31,30 +31,34 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare predictions with labels: Dice, IoU, surface distances, volume.
+    """Compare predictions with labels: Dice, IoU, surface distances, volume error, sensitivity and precision.
 
     Where a class is neither predicted nor there, the case is left out of its means; where it is only one of the two,
     overlaps are 0 and distances the diagonal of the image. Example:
     nnunet-limited evaluate PREDICTIONS Dataset004_Hippocampus/labelsTr --out metrics.csv
     """
-    from nnunet_limited.metrics.metrics import METRICS
+    from nnunet_limited.metrics.registry import METRICS
     from nnunet_limited.runs.evaluate import EvaluateRequest, summarise, write_rows
     from nnunet_limited.runs.evaluate import evaluate as run
     from nnunet_limited.util.parallel import default_processes
 
     request = EvaluateRequest(
-        predictions, truth, dataset_json, tolerance, voxels, default_processes() if processes is None else processes
+        predictions=predictions,
+        truth=truth,
+        dataset_json=dataset_json,
+        tolerance=tolerance,
+        voxels=voxels,
+        processes=default_processes() if processes is None else processes,
     )
     rows = run(request)
     summary = summarise(rows)
     if out is not None:
         write_rows(out, rows)
     if as_json:
-        show_json({"classes": summary, "cases": rows})
+        show_json({"classes": summary.to_dict("index"), "cases": rows.to_dict("records")})
         return
-    cases = len({row["case"] for row in rows})
-    unit = "voxels" if voxels else "mm"
-    table = [(name, *(f"{values[metric]:.4f}" for metric in METRICS)) for name, values in summary.items()]
-    show_table(f"Means over {cases} cases; distances in {unit}, volumes in {unit}³", ("class", *METRICS), table)
+    columns = ("class", *(metric.heading(voxels) for metric in METRICS.values()))
+    table = [(name, *(f"{value:.4f}" for value in values)) for name, *values in summary.itertuples()]
+    show_table(f"Means over {rows['case'].nunique()} cases", columns, table)
     if out is not None:
         console.print(f"wrote {out}", highlight=False)

@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from nnunet_limited.datasets.raw import check_description, reader_for
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.metrics.metrics import METRICS, metrics
+from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.util.extras import need
 from nnunet_limited.util.files import read_object, replacing
 from nnunet_limited.util.parallel import run_all
 
 DESCRIPTION = "dataset.json"
-COLUMNS = ("case", "class", *METRICS)
 
 
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """What is compared; ``tolerance`` is that of the surface Dice, in mm, or in voxels with ``voxels``."""
+class EvaluateRequest(BaseModel):
+    """Predictions, the labels to compare them with, and how to measure distances."""
 
-    predictions: Path
-    truth: Path
-    description: Path | None = None
-    tolerance: float = 1.0
-    voxels: bool = False
-    processes: int = 1
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    predictions: Path = Field(description="Folder of predictions, e.g. the output of nnUNetv2_predict.")
+    truth: Path = Field(description="Folder of labels with the same file names.")
+    dataset_json: Path | None = Field(
+        None, description="dataset.json that names the classes; default: the one beside either folder."
+    )
+    tolerance: float = Field(1.0, ge=0, description="Tolerance of the surface Dice (NSD) in mm (voxels with --voxels).")
+    voxels: bool = Field(False, description="Measure distances and volumes in voxels instead of mm.")
+    processes: int = Field(1, ge=1, description="Number of cases evaluated at the same time.")
 
 
-def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return a row for each case and class (see :data:`COLUMNS`) of ``cases``, by default all that were predicted.
+def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a row for each of ``cases`` (default: all that were predicted) and class.
 
-    Raises LimitedError for a case without prediction or label, and where the two are on different grids.
+    Its columns are ``case``, ``class`` and one for each metric. Raises LimitedError for a case without prediction or
+    label, and where the two have different shapes.
     """
     need("study", "evaluate", "monai")
     for folder, what in ((request.predictions, "predictions"), (request.truth, "labels")):
@@ -49,22 +53,24 @@ def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> li
     chosen = list(cases) if cases is not None else list(predicted)
     if not chosen:
         raise LimitedError(f"{request.predictions} holds no file *{ending}; predict into it, or correct the path")
-    tasks = []
+    files = []
     for case in chosen:
         label = request.truth / f"{case}{ending}"
         if case not in predicted:
             raise LimitedError(f"{request.predictions / (case + ending)} does not exist; predict that case too")
         if not label.is_file():
             raise LimitedError(f"{label} does not exist; give the label of {predicted[case]}, or take that file away")
-        tasks.append((predicted[case], label, content, request.tolerance, request.voxels))
+        files.append((predicted[case], label))
+    tasks = [(*pair, content, request.tolerance, request.voxels) for pair in files]
     found = run_all(evaluate_case, tasks, request.processes, "evaluating")
-    return [{"case": case, **row} for case, rows in zip(chosen, found, strict=True) for row in rows]
+    rows = [{"case": case, **row} for case, rows in zip(chosen, found, strict=True) for row in rows]
+    return pd.DataFrame(rows, columns=["case", "class", *METRICS])
 
 
 def find_description(request: EvaluateRequest) -> Path:
     """Return the dataset.json that was named, or the one beside the predictions or the labels."""
-    if request.description is not None:
-        return request.description
+    if request.dataset_json is not None:
+        return request.dataset_json
     beside = [folder / DESCRIPTION for folder in (request.predictions, request.predictions.parent.parent)]
     beside += [folder / DESCRIPTION for folder in (request.truth, request.truth.parent)]
     for file in beside:
@@ -78,7 +84,7 @@ def find_description(request: EvaluateRequest) -> Path:
 def evaluate_case(
     predicted: Path, label: Path, description: dict[str, Any], tolerance: float, voxels: bool
 ) -> list[dict[str, Any]]:
-    """Return a row for each class or region of one case; ignored voxels do not count."""
+    """Return the metrics of each class or region of one case; ignored voxels do not count."""
     reader = reader_for(description, predicted)()
     (prediction, _), (truth, properties) = (reader.read_seg(str(file)) for file in (predicted, label))
     if prediction.shape != truth.shape:
@@ -95,29 +101,22 @@ def evaluate_case(
         values = [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
         if name != "background":
             one, other = (np.isin(array, values) & counted for array in (prediction, truth))
-            rows.append({"class": name, **metrics(one, other, spacing[kept].tolist(), tolerance)})
+            rows.append({"class": name, **compare(MaskPair(one, other, spacing[kept].tolist(), tolerance))})
     return rows
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the mean over cases of each metric and class, and as ``mean`` that over classes, as nnU-Net does."""
-    names = list(dict.fromkeys(row["class"] for row in rows))
-    means = {
-        name: {metric: _mean([row[metric] for row in rows if row["class"] == name]) for metric in METRICS}
-        for name in names
-    }
-    return {**means, "mean": {metric: _mean([means[name][metric] for name in names]) for metric in METRICS}}
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over cases of each metric (column) by class, and in the row ``mean`` that over classes."""
+    means = rows.groupby("class", sort=False)[list(METRICS)].agg(_mean)
+    return pd.concat([means, means.agg([_mean]).set_axis(["mean"])])
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+def _mean(values: pd.Series) -> float:
+    """Return the mean without nan, as nnU-Net does; nan if there is nothing else."""
+    return float(np.nanmean(values.to_numpy())) if values.notna().any() else float("nan")
 
 
-def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_rows(file: Path, rows: pd.DataFrame) -> None:
     """Write the rows as CSV."""
-    import csv
-
-    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    with replacing(file) as temporary:
+        rows.to_csv(temporary, index=False, na_rep="nan", encoding="utf-8")

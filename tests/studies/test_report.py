@@ -11,20 +11,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import yaml
 from helpers import DATASET, Variant, write_dataset
 from test_study import write as write_study
 
+from nnunet_limited.metrics.registry import METRICS, Metric
 from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, write_rows
 from nnunet_limited.studies.comparison.folder import StudyFolder, failed_marker, open_folder
 from nnunet_limited.studies.comparison.report import _summary, make_report
 from nnunet_limited.studies.comparison.results import load_results
 from nnunet_limited.studies.comparison.study import Run
 from nnunet_limited.studies.comparison.tables import headline
+from nnunet_limited.studies.engine.workflow import states
 from nnunet_limited.util.files import write_json
 
 CASES = ["case_00", "case_03", "case_06"]
 QUALITY = {"supervised": 0.1, "mean-teacher": 0.04}  # share of voxels predicted wrong
 FAILED = f"{DATASET}/2d/l3s1/supervised/fold_0"
+
+
+def evaluate_run(folder: StudyFolder, run: Run, results: Path, labels: Path) -> None:
+    request = {"predictions": results / "validation", "truth": labels, "dataset_json": labels.parent / "dataset.json"}
+    write_rows(folder.run_folder(run) / "metrics.csv", evaluate(EvaluateRequest(**request)))
 
 
 def pretend(folder: StudyFolder, run: Run, labels: Path, wrong: float) -> None:
@@ -40,8 +48,7 @@ def pretend(folder: StudyFolder, run: Run, labels: Path, wrong: float) -> None:
         made.CopyInformation(image)
         (results / "validation").mkdir(parents=True, exist_ok=True)
         sitk.WriteImage(made, str(results / "validation" / f"{case}.nii.gz"))
-    rows = evaluate(EvaluateRequest(results / "validation", labels, labels.parent / "dataset.json"))
-    write_rows(folder.run_folder(run) / "metrics.csv", rows)
+    evaluate_run(folder, run, results, labels)
     curves = {
         "train_losses": [0.5, -0.2, -0.4],
         "unsupervised_losses": [0.1, 0.2, 0.1],
@@ -158,6 +165,32 @@ def test_the_tables_say_what_the_runs_found(study: StudyFolder, page: Path) -> N
     assert latex.count(r"\\") == 1 + len(table)
     assert r"[95 \%]" in latex
     assert not re.search(r"(?<!\\)[%_]", latex), "LaTeX would take it for a comment or an index"
+
+
+def test_a_metric_needs_a_row_of_the_registry_only(study: StudyFolder, tmp_path: Path, monkeypatch) -> None:
+    """It has its columns in every table, under its title and unit, and the best is the lowest where it should be.
+
+    Runs from before it was there have no value.
+    """
+    misses = Metric("misses", "missed surface", "length", False, lambda pair: pair.sizes[1] - pair.overlap)
+    monkeypatch.setitem(METRICS, "misses", misses)
+    folder = StudyFolder(shutil.copytree(study.path, tmp_path / "copy", symlinks=True))
+    content = yaml.safe_load((folder.path / "study.yaml").read_text(encoding="utf-8"))
+    content["metrics"] = ["misses", "dice"]
+    (folder.path / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    labels = folder.path / "preprocessed" / DATASET / "gt_segmentations"
+    runs = [run for run, state, _ in states(folder) if state == "done" and run.labeled != "all"]
+    for run in runs:
+        evaluate_run(folder, run, folder.path / "results" / run.identifier, labels)
+    files = {file.name: file for file in make_report(folder)}
+    table = pd.read_csv(files["table.csv"])
+    assert table.loc[table["labeled"] == "2", "misses"].gt(0).all()
+    assert table.loc[table["labeled"] == "all", "misses"].isna().all()
+    assert "missed surface (mm)" in files["table.md"].read_text(encoding="utf-8")
+    page = files["index.html"].read_text(encoding="utf-8")
+    assert page.count("missed surface (mm)</button>") == 2, "of the methods and of the classes"
+    lowest = table.loc[table["labeled"] == "2"].sort_values("misses").iloc[0]
+    assert re.search(rf'<tr class="best"><td class="text">{lowest["method"]} .*?{lowest["misses"]:.4f}', page)
 
 
 def test_what_is_missing_is_said(study: StudyFolder, page: Path) -> None:

@@ -6,13 +6,15 @@ import math
 from functools import partial
 from typing import Any
 
+from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.report.tables import Column, number, number_column, text_column
 from nnunet_limited.studies.comparison.study import Study
-from nnunet_limited.studies.comparison.tables import TITLES, unit
 
 
 def _spread(row: Any, key: str) -> str:
-    return number(row[key]) + (f" ± {number(row[f'{key}_sd'])}" if row["seeds"] > 1 else "")
+    if row["seeds"] < 2 or math.isnan(row[key]):
+        return number(row[key])
+    return f"{number(row[key])} ± {number(row[f'{key}_sd'])}"
 
 
 def _p(row: Any) -> str:
@@ -35,15 +37,14 @@ def setting_columns(study: Study) -> list[Column]:
 def headline_columns(study: Study) -> list[Column]:
     """Return the columns of the headline table."""
     scores = [
-        Column(f"{TITLES[metric]}{unit(study, metric)}", metric, partial(_spread, key=metric))
-        for metric in study.metrics
+        Column(METRICS[metric].heading(study.voxels), metric, partial(_spread, key=metric)) for metric in study.metrics
     ]
     return [
         *setting_columns(study),
         number_column("seeds", "seeds", 0),
         number_column("cases", "cases", 0),
         scores[0],
-        Column(f"{TITLES[study.metrics[0]]} against {study.reference} [95 %]", "difference", _interval),
+        Column(f"{METRICS[study.metrics[0]].title} against {study.reference} [95 %]", "difference", _interval),
         Column("p (Holm)", "p_holm", _p),
         number_column("labels saved", "labels_saved", 1),
         *scores[1:],
@@ -52,7 +53,7 @@ def headline_columns(study: Study) -> list[Column]:
 
 def class_columns(study: Study) -> list[Column]:
     """Return the columns of the table of classes."""
-    scores = [number_column(f"{TITLES[metric]}{unit(study, metric)}", metric) for metric in study.metrics]
+    scores = [number_column(METRICS[metric].heading(study.voxels), metric) for metric in study.metrics]
     return [*setting_columns(study), text_column("class"), *scores]
 
 

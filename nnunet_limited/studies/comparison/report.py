@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from nnunet_limited.datasets.raw import RawDataset, images_by_case, reader_for
-from nnunet_limited.metrics.metrics import HIGHER_IS_BETTER
+from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.metrics.statistics import mean_and_sd
 from nnunet_limited.report.page import Section, embed, render
 from nnunet_limited.report.tables import Column, latex, markdown, table_of
@@ -20,7 +20,7 @@ from nnunet_limited.studies.comparison.folder import StudyFolder
 from nnunet_limited.studies.comparison.job import compared
 from nnunet_limited.studies.comparison.results import SETTING, Results, load_results
 from nnunet_limited.studies.comparison.study import ALL, Run
-from nnunet_limited.studies.comparison.tables import TITLES, classes, costs, headline, ranking, unit
+from nnunet_limited.studies.comparison.tables import classes, costs, headline, ranking
 from nnunet_limited.util.files import replacing
 
 
@@ -82,8 +82,8 @@ def _summary(results: Results, folder: StudyFolder, main: pd.DataFrame) -> str:
     if main.empty:
         return f"{told} No run is done yet."
     metric = study.metrics[0]
-    best = dict(list(main.sort_values(metric, ascending=metric not in HIGHER_IS_BETTER).groupby(SETTING)))
-    told += f" Best mean {TITLES[metric]}, of which the tables say how sure it is:"
+    best = dict(list(main.sort_values(metric, ascending=not METRICS[metric].higher_is_better).groupby(SETTING)))
+    told += f" Best mean {METRICS[metric].title}, of which the tables say how sure it is:"
     for setting in results.settings():
         if setting[2] != ALL and setting in best:
             first = best[setting].iloc[0]
@@ -108,19 +108,19 @@ def _table_section(title: str, table: pd.DataFrame, columns: Sequence[Column], n
 
 def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame) -> Section:
     study = folder.study
-    notes = [
-        "Mean over cases and classes ± sd over seeds. The difference is paired by case, its interval a bootstrap over "
-        "cases; p is Wilcoxon's signed-rank test with Holm's correction over the rows. Labels saved: how many more "
-        f"labelled cases {study.reference} needs for the same {TITLES[study.metrics[0]]}, by its learning curve.",
-        "A class that is neither predicted nor there leaves its case out; one that is one of the two has overlap 0 "
-        "and the diagonal of the image as distance.",
-    ]
     if main.empty:
         return Section("Results", ["No run is done yet."])
-    metric = study.metrics[0]
-    pick = "idxmax" if metric in HIGHER_IS_BETTER else "idxmin"
-    known = main.dropna(subset=[metric])
-    shown = main.assign(best=main.index.isin(getattr(known.groupby(SETTING)[metric], pick)()))
+    metric = METRICS[study.metrics[0]]
+    notes = [
+        "Mean over cases and classes ± sd over seeds. The difference is paired by case; its interval is a bootstrap "
+        "over cases; p is that of Wilcoxon's signed-rank test, Holm-corrected over the rows. Labels saved: how many more "
+        f"labelled cases {study.reference} needs for the same {metric.title}, read off its learning curve.",
+        "A case in which a class is neither predicted nor present is left out of its means; where the class is only "
+        "predicted or only present, overlaps are 0 and distances are the diagonal of the image.",
+    ]
+    groups = main.dropna(subset=[metric.name]).groupby(SETTING)[metric.name]
+    best = groups.idxmax() if metric.higher_is_better else groups.idxmin()
+    shown = main.assign(best=main.index.isin(best))
     return Section("Results", notes, [table_of("Methods by labelled size", shown, headline_columns(study))])
 
 
@@ -157,7 +157,7 @@ def _curves_section(results: Results, folder: StudyFolder, out: Path, written: l
             if points:
                 curves[method.name] = pd.DataFrame(sorted(points), columns=["labeled_cases", "mean", "sd"])
         if curves:
-            made = learning_curves(_title(place), curves, names, upper, f"{TITLES[metric]}{unit(study, metric)}")
+            made = learning_curves(_title(place), curves, names, upper, METRICS[metric].heading(study.voxels))
             section.pictures.append(embed(made, out, "learning_curves_" + "_".join(place), written))
     return section
 
@@ -175,7 +175,7 @@ def _paired_section(results: Results, folder: StudyFolder, out: Path, written: l
             if method.name != study.reference and len(both):
                 tables[method.name] = (mine[both], baseline[both])
         if tables:
-            made = paired(_title(setting), study.reference, tables, f"{TITLES[metric]}{unit(study, metric)}")
+            made = paired(_title(setting), study.reference, tables, METRICS[metric].heading(study.voxels))
             section.pictures.append(embed(made, out, "paired_" + "_".join(setting), written))
     return section
 
@@ -221,12 +221,12 @@ def _cases_section(results: Results, folder: StudyFolder, out: Path, written: li
                 & (scores["fold"] == run.fold)
                 & (scores["class"] == "mean")
             ].dropna(subset=[metric])
-            ordered = chosen.sort_values(metric, ascending=metric in HIGHER_IS_BETTER)
+            ordered = chosen.sort_values(metric, ascending=METRICS[metric].higher_is_better)
             shown = [runs[reference.slug, run.seed, run.fold], run]
             for what, position in (("worst", 0), ("median", len(ordered) // 2)):
                 if position < len(ordered):
                     row = ordered.iloc[position]
-                    told = f"{TITLES[metric]} of {method.name}: {row[metric]:.3f}."
+                    told = f"{METRICS[metric].title} of {method.name}: {row[metric]:.3f}."
                     title = f"{_title(setting)}, seed {run.seed}: {what} case of {method.name}, {row['case']}. {told}"
                     files = _files(folder, run, row["case"], {study.method(r.method).name: r for r in shown})
                     made = overlay(title, *files, told)

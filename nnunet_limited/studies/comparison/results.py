@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunet_limited.metrics.metrics import METRICS
+from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits.make import group_of
 from nnunet_limited.studies.comparison.folder import StudyFolder, read_record
 from nnunet_limited.studies.comparison.study import Run
@@ -63,6 +63,7 @@ def load_results(folder: StudyFolder) -> Results:
             record = records[run] = dict(read_record(folder, run))
             row.update({key: record[key] for key in ("labeled_cases", "minutes", "memory_mb")})
             found = pd.read_csv(folder.run_folder(run) / "metrics.csv", dtype={"case": str, "class": str})
+            found = found.reindex(columns=["case", "class", *METRICS])  # a metric may be newer than the run
             means = found.groupby("case", as_index=False)[list(METRICS)].mean()
             scores.append(pd.concat([found, means.assign(**{"class": MEAN})]).assign(**keys))
         rows.append(row)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.datasets.raw import RawDataset, images_by_case, nnunet_folder
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.metrics.metrics import METRICS
+from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
 from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.make import grouped
@@ -85,7 +85,9 @@ class Study(Part):
     iterations: int = Field(250_000, ge=1, description="steps of a run")
     iterations_per_epoch: int = Field(250, ge=1, description="steps of an epoch")
     test: TestSet | None = Field(None, description="test set; default: the validation cases of the folds")
-    metrics: tuple[str, ...] = Field(METRICS, min_length=1, description="metrics of the report, the first is the main")
+    metrics: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(METRICS), min_length=1, description="metrics of the report; the first is the main"
+    )
     tolerance: float = Field(1.0, ge=0, description="of the surface Dice, in mm or voxels")
     voxels: bool = Field(False, description="distances and volumes in voxels")
     minutes_per_run: float | None = Field(None, gt=0, description="of a supervised run, to estimate the cost")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunet_limited.metrics.metrics import HIGHER_IS_BETTER
+from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.metrics.statistics import (
     Difference,
     holm,
@@ -18,21 +18,6 @@ from nnunet_limited.metrics.statistics import (
 )
 from nnunet_limited.studies.comparison.results import SETTING, Results
 from nnunet_limited.studies.comparison.study import Study
-
-TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd95": "HD95",
-    "asd": "ASD",
-    "nsd": "NSD",
-    "volume_error": "volume error",
-}
-
-
-def unit(study: Study, metric: str) -> str:
-    """Return the unit of a metric, in brackets; nothing for shares."""
-    length = "voxels" if study.voxels else "mm"
-    return {"hd95": f" ({length})", "asd": f" ({length})", "volume_error": f" ({length}³)"}.get(metric, "")
 
 
 def learning_curve(results: Results, setting: tuple[str, str, str], method: str, metric: str) -> dict[int, float]:
@@ -48,7 +33,7 @@ def learning_curve(results: Results, setting: tuple[str, str, str], method: str,
 def headline(results: Results, study: Study) -> pd.DataFrame:
     """Return a row for each size and method: metrics, difference to the baseline, labels saved."""
     main = study.metrics[0]
-    higher = main in HIGHER_IS_BETTER
+    higher = METRICS[main].higher_is_better
     rows = []
     for setting in results.settings():
         baseline = results.table(setting, study.reference, main)
@@ -92,7 +77,7 @@ def ranking(results: Results, study: Study) -> pd.DataFrame:
         tables = {method.name: results.table(setting, method.name, main) for method in study.methods}
         tables = {name: table for name, table in tables.items() if not table.empty}
         if len(tables) > 1:
-            ranks = ranking_stability(tables, main in HIGHER_IS_BETTER)
+            ranks = ranking_stability(tables, METRICS[main].higher_is_better)
             parts.append(ranks.rename_axis("method").reset_index().assign(**dict(zip(SETTING, setting, strict=True))))
     return pd.concat(parts)[[*SETTING, "method", "rank", "low", "high", "first"]] if parts else pd.DataFrame()
 

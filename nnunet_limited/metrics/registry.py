@@ -1,0 +1,140 @@
+"""The metrics of segmentation. All that a metric needs is its row in :data:`METRICS`.
+
+Overlaps are in [0, 1]; lengths are in the unit of the spacing (mm, or voxels with a spacing of 1), volumes in its cube.
+Empty masks: where both are empty, every metric is nan, and the case is left out of means, as in nnU-Net. Where one of
+the two is empty, overlaps are 0 and distances are the diagonal of the image, which is the worst possible value.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPair:
+    """A predicted and a true mask (bool, of one 2D or 3D shape); ``tolerance`` is in the unit of ``spacing``."""
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    spacing: Sequence[float]
+    tolerance: float = 1.0
+
+    @cached_property
+    def sizes(self) -> tuple[int, int]:
+        """Return the number of voxels of prediction and truth."""
+        return int(np.count_nonzero(self.prediction)), int(np.count_nonzero(self.truth))
+
+    @cached_property
+    def overlap(self) -> int:
+        """Return the number of voxels that are in both masks."""
+        return int(np.count_nonzero(self.prediction & self.truth))
+
+    @property
+    def diagonal(self) -> float:
+        """Return the length of the image's diagonal."""
+        return float(np.linalg.norm(np.multiply(self.truth.shape, self.spacing)))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: ``function`` compares two masks that are both not empty (for volumes, of which one is not empty)."""
+
+    name: str
+    title: str
+    unit: Literal["", "length", "volume"]
+    higher_is_better: bool
+    function: Callable[[MaskPair], float]
+
+    def heading(self, voxels: bool) -> str:
+        """Return the title with the unit in brackets: mm, or voxels where distances are in ``voxels``."""
+        length = "voxels" if voxels else "mm"
+        return self.title + {"": "", "length": f" ({length})", "volume": f" ({length}³)"}[self.unit]
+
+    def __call__(self, pair: MaskPair) -> float:
+        """Return the value for two masks, by the rules for empty ones at the top of this module."""
+        if not any(pair.sizes):
+            return float("nan")
+        if all(pair.sizes) or self.unit == "volume":
+            return float(self.function(pair))
+        return pair.diagonal if self.unit == "length" else float(not self.higher_is_better)
+
+
+def dice(pair: MaskPair) -> float:
+    """Return the Dice coefficient."""
+    return 2 * pair.overlap / sum(pair.sizes)
+
+
+def iou(pair: MaskPair) -> float:
+    """Return intersection over union, the Jaccard index."""
+    return pair.overlap / (sum(pair.sizes) - pair.overlap)
+
+
+def sensitivity(pair: MaskPair) -> float:
+    """Return the fraction of the truth that is predicted (recall)."""
+    return pair.overlap / pair.sizes[1]
+
+
+def precision(pair: MaskPair) -> float:
+    """Return the fraction of the prediction that is true."""
+    return pair.overlap / pair.sizes[0]
+
+
+def volume_error(pair: MaskPair) -> float:
+    """Return the absolute difference of the volumes."""
+    return abs(pair.sizes[0] - pair.sizes[1]) * float(np.prod(pair.spacing))
+
+
+def hausdorff_95(pair: MaskPair) -> float:
+    """Return the 95th percentile of the surface distances, the larger of both directions."""
+    return _surface("compute_hausdorff_distance", pair, percentile=95)
+
+
+def average_surface_distance(pair: MaskPair) -> float:
+    """Return the mean distance of the surfaces, of both directions together."""
+    return _surface("compute_average_surface_distance", pair, symmetric=True)
+
+
+def surface_dice(pair: MaskPair) -> float:
+    """Return the fraction of both surfaces that is within the tolerance of the other one.
+
+    The normalized surface Dice of Nikolov et al. (JMIR 2021, arXiv 1809.04430).
+    """
+    return _surface("compute_surface_dice", pair, class_thresholds=[pair.tolerance])
+
+
+def _surface(name: str, pair: MaskPair, **options: Any) -> float:
+    """Return a metric of MONAI; surfaces are the voxels of a mask that share a face with its outside."""
+    import torch
+    from monai import metrics
+
+    masks = [torch.from_numpy(mask)[None, None] for mask in (pair.prediction, pair.truth)]
+    with warnings.catch_warnings():  # MONAI calls functions that it has deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        found = getattr(metrics, name)(*masks, include_background=True, spacing=list(pair.spacing), **options)
+    return float(found.item())
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("dice", "Dice", "", True, dice),
+        Metric("iou", "IoU", "", True, iou),
+        Metric("hd95", "HD95", "length", False, hausdorff_95),
+        Metric("asd", "ASD", "length", False, average_surface_distance),
+        Metric("nsd", "NSD", "", True, surface_dice),
+        Metric("volume_error", "volume error", "volume", False, volume_error),
+        Metric("sensitivity", "sensitivity", "", True, sensitivity),
+        Metric("precision", "precision", "", True, precision),
+    )
+}
+
+
+def compare(pair: MaskPair) -> dict[str, float]:
+    """Return every metric of two masks by name."""
+    return {name: metric(pair) for name, metric in METRICS.items()}
