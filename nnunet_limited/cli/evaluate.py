@@ -57,8 +57,9 @@ def evaluate(
     if as_json:
         show_json({"classes": summary.to_dict("index"), "cases": rows.to_dict("records")})
         return
-    columns = ("class", *(metric.heading(voxels) for metric in METRICS.values()))
+    columns = ("class", *(metric.title for metric in METRICS.values()))
     table = [(name, *(f"{value:.4f}" for value in values)) for name, *values in summary.itertuples()]
-    show_table(f"Means over {rows['case'].nunique()} cases", columns, table)
+    unit = "voxels" if voxels else "mm"
+    show_table(f"Means over {rows['case'].nunique()} cases; distances in {unit}, volumes in {unit}³", columns, table)
     if out is not None:
         console.print(f"wrote {out}", highlight=False)

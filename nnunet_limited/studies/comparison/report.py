@@ -113,8 +113,8 @@ def _headline_section(results: Results, folder: StudyFolder, main: pd.DataFrame)
     metric = METRICS[study.metrics[0]]
     notes = [
         "Mean over cases and classes ± sd over seeds. The difference is paired by case; its interval is a bootstrap "
-        "over cases; p is that of Wilcoxon's signed-rank test, Holm-corrected over the rows. Labels saved: how many more "
-        f"labelled cases {study.reference} needs for the same {metric.title}, read off its learning curve.",
+        "over cases; p is that of Wilcoxon's signed-rank test with Holm's correction over the rows. Labels saved: the "
+        f"further labelled cases that {study.reference} needs for the same {metric.title}, by its learning curve.",
         "A case in which a class is neither predicted nor present is left out of its means; where the class is only "
         "predicted or only present, overlaps are 0 and distances are the diagonal of the image.",
     ]
