@@ -42,9 +42,9 @@ def main() -> int:
     import torch
     from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
-    from nnunet_limited.queries.ask import Asker
-    from nnunet_limited.queries.regions import Granularity
+    from nnunet_limited.queries.query_round import QueryRound
     from nnunet_limited.queries.request import QueryRequest
+    from nnunet_limited.queries.windows import Granularity
     from nnunet_limited.runs.launch import TrainRequest, choose_device
 
     torch.set_num_threads(1)
@@ -56,7 +56,7 @@ def main() -> int:
         asked = QueryRequest(
             arguments.dataset, out, arguments.strategy, items=1, granularity=patches, model=model, folds=folds
         )
-        asker, device = Asker(asked), choose_device(None)
+        asker, device = QueryRound(asked), choose_device(None)
         cases, held = asker.field.pool[: arguments.cases], []
 
         def watched(missing: list[str]) -> Iterator[str]:

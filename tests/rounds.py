@@ -11,9 +11,9 @@ from helpers import DATASET, VARIANTS, Workspace, make_workspace
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.planners.preprocessing import preprocess
-from nnunet_limited.queries.ask import Asker
-from nnunet_limited.queries.regions import Granularity
+from nnunet_limited.queries.query_round import QueryRound
 from nnunet_limited.queries.request import QueryRequest
+from nnunet_limited.queries.windows import Granularity
 from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import load_split
 
@@ -50,6 +50,6 @@ def request(workspace: Workspace, plans: str, out: Path, **changes) -> QueryRequ
 
 
 def ask(asked: QueryRequest):
-    asker = Asker(asked)
+    asker = QueryRound(asked)
     asker.score("cpu", list)
     return asker, asker.hand_over(asker.choose(), "cpu", list)

@@ -9,7 +9,7 @@ import numpy as np
 from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, Row, World, nothing
 from wrong_input_pseudo import trained
 
-from nnunet_limited.queries.rounds import ORIGIN
+from nnunet_limited.queries.record import ORIGIN
 from nnunet_limited.splits import load_split
 
 COLD = "query 990 --split few -f 0 --items 1 --out {root}/results/round"

@@ -58,7 +58,7 @@ def query(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are planned; clasp_pe explores in early ones.")] = 5,
     overlap: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of a region that may be annotated already; default 0 for patches."),
+        typer.Option(min=0, max=1, help="Share of a window that may be annotated already; default 0 for patches."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="That an outline in one slice takes, for the estimate.")] = 79.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
@@ -74,9 +74,9 @@ def query(
     With a model: nnunet-limited query 501 3d_fullres -tr LimitedSparseTrainer -p nnUNetPlans_l8 --what patch --size
     16x64x64 --items 20 --out round_1. Without one: nnunet-limited query 501 --items 4 --out round_1
     """
-    from nnunet_limited.queries.ask import Asker
-    from nnunet_limited.queries.regions import Granularity
+    from nnunet_limited.queries.query_round import QueryRound
     from nnunet_limited.queries.request import QueryRequest, round_of
+    from nnunet_limited.queries.windows import Granularity
     from nnunet_limited.runs.launch import TrainRequest, choose_device
     from nnunet_limited.util.extras import need
 
@@ -118,7 +118,7 @@ def query(
         oracle,
     )
     chosen = choose_device(device)
-    asker = Asker(request)
+    asker = QueryRound(request)
     asker.score(chosen, _progress)
     made = asker.hand_over(asker.choose(), chosen, _progress)
     if as_json:
@@ -126,8 +126,8 @@ def query(
         return
     rows = []
     for number, one in enumerate(made.queries, 1):
-        place = ["x".join(map(str, part)) for part in (one.region.start, one.region.size)]
-        rows.append((number, one.region.case, *place, f"{one.minutes:.3g}"))
+        place = ["x".join(map(str, part)) for part in (one.window.start, one.window.size)]
+        rows.append((number, one.window.case, *place, f"{one.minutes:.3g}"))
     show_table(f"What to annotate in {made.origin['dataset']}", ("", "case", "start", "size", "minutes"), rows)
     if items is not None and len(made.queries) < items:
         console.print(f"{len(made.queries)} instead of {items}: there is no more to ask for.")

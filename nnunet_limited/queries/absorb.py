@@ -14,8 +14,8 @@ from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_lab
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.raw import Case, RawDataset, nnunet_folder, write_label
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.regions import Granularity, Region
-from nnunet_limited.queries.rounds import LABELS, ORIGIN, Round, load_round, region_hash
+from nnunet_limited.queries.record import LABELS, ORIGIN, Round, load_round, window_hash
+from nnunet_limited.queries.windows import Granularity, Window
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split, make_split, write_split
 from nnunet_limited.splits.check import split_name
 from nnunet_limited.splits.classes import class_reader
@@ -27,7 +27,7 @@ from nnunet_limited.util.parallel import run_all
 class AbsorbRequest:
     """What ``nnunet-limited absorb`` is asked for: the round's ``folder``, and the names of dataset and split to make.
 
-    ``oracle`` is a folder of dense labels that answers every query, for simulations. A region that is still as it was
+    ``oracle`` is a folder of dense labels that answers every query, for simulations. A window that is still as it was
     handed out counts as not answered, unless ``accept_unchanged``. ``group_by`` keeps patients together in the folds
     that are made after a cold start.
     """
@@ -44,13 +44,13 @@ class AbsorbRequest:
 class Answer:
     """An annotator's file for one case, and what is needed to read it.
 
-    ``handed`` are the hashes of its ``regions`` as they were handed out, None if unchanged ones are answers too;
+    ``handed`` are the hashes of its ``windows`` as they were handed out, None if unchanged ones are answers too;
     ``previous`` is the label that the case had before, if any; ``ending`` that of the dataset's files.
     """
 
     case: Case
     file: Path
-    regions: tuple[Region, ...]
+    windows: tuple[Window, ...]
     handed: tuple[str, ...] | None
     previous: Path | None
     names: dict[str, Any]
@@ -140,8 +140,8 @@ def answer(asked: Round, raw: RawDataset, labels: Path) -> None:
             raise LimitedError(f"--oracle {labels} has no {truth.name}; put the dense label of every case there")
         dense, properties = reader.read_seg(str(truth))
         label = reader.read_seg(str(file))[0][0]
-        for region in asked.of(case):
-            label[region.inside] = dense[0][region.inside]
+        for window in asked.of(case):
+            label[window.inside] = dense[0][window.inside]
         write_label(reader, label, file, properties, ending)
 
 
@@ -157,17 +157,17 @@ def _file_of(asked: Round, raw: RawDataset, case: str) -> Path | None:
 
 
 def read_answer(answer: Answer) -> tuple[np.ndarray, list[tuple[float, bool]], np.ndarray]:
-    """Return the label of a case (*spatial), how much of each region is annotated and whether it is as handed out,
+    """Return the label of a case (*spatial), how much of each window is annotated and whether it is as handed out,
     and where it was annotated before.
 
-    In a region, what no segment of 3D Slicer covers is background. What the answer leaves open keeps the label it had.
+    In a window, what no segment of 3D Slicer covers is background. What the answer leaves open keeps the label it had.
     Raises LimitedError for another grid and for a value that is no class.
     """
     ignore, names = answer.ignore, answer.names
     label = _on_scan(answer)
     if answer.file.name.endswith(".seg.nrrd"):
-        for region in answer.regions:
-            inside = label[region.inside]
+        for window in answer.windows:
+            inside = label[window.inside]
             inside[inside == FILL] = 0
     label[label == FILL] = ignore
     known = {int(v) for value in names.values() for v in (value if isinstance(value, list) else [value])} | {ignore}
@@ -177,16 +177,16 @@ def read_answer(answer: Answer) -> tuple[np.ndarray, list[tuple[float, bool]], n
             f"label {answer.file} has the value {unknown[0]:g}, which is no class (known are "
             f"{', '.join(map(str, sorted(known)))}, of which {ignore} says nothing); correct it"
         )
-    unchanged = [region_hash(label, region) for region in answer.regions]
+    unchanged = [window_hash(label, window) for window in answer.windows]
     as_handed = [h == u for h, u in zip(answer.handed or [""] * len(unchanged), unchanged, strict=True)]
-    for region, same in zip(answer.regions, as_handed, strict=True):
+    for window, same in zip(answer.windows, as_handed, strict=True):
         if same:
-            label[region.inside] = ignore
+            label[window.inside] = ignore
     before = np.full(label.shape, ignore, np.int16)
     if answer.previous is not None:
         before = answer.reader().read_seg(str(answer.previous))[0][0].astype(np.int16)
         label = np.where(label == ignore, before, label)
-    shares = [float((label[region.inside] != ignore).mean()) for region in answer.regions]
+    shares = [float((label[window.inside] != ignore).mean()) for window in answer.windows]
     return label, list(zip(shares, as_handed, strict=True)), before != ignore
 
 
@@ -216,7 +216,7 @@ def _on_scan(answer: Answer) -> np.ndarray:
 
 
 def shares_of(answer: Answer) -> list[tuple[float, bool]]:
-    """Return which share of each region of a case is annotated, and whether it is as it was handed out."""
+    """Return which share of each window of a case is annotated, and whether it is as it was handed out."""
     return read_answer(answer)[1]
 
 
@@ -235,8 +235,8 @@ def write_answer(
     _, properties = reader.read_images([str(one) for one in case.images])
     reader.write_seg(label, str(target), properties)
     new = np.zeros(label.shape, bool)
-    for region in answer.regions:
-        new[region.inside] = True
+    for window in answer.windows:
+        new[window.inside] = True
     new &= (label != ignore) & ~before
     marks, slices = outlines(label, new, ignore, granularity.plane_axis(properties["spacing"]))
     return {
@@ -255,7 +255,7 @@ def _states(asked: Round, shares: dict[str, list[tuple[float, bool]]]) -> list[d
     left = {case: iter(share) for case, share in shares.items()}
     states = []
     for query in asked.queries:
-        share, unchanged = next(left[query.region.case]) if query.region.case in left else (0.0, False)
+        share, unchanged = next(left[query.window.case]) if query.window.case in left else (0.0, False)
         states.append({**query.as_dict(), "annotated": share, "unchanged": unchanged})
     return states
 

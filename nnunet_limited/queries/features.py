@@ -1,4 +1,4 @@
-"""Features of regions from the layers of a network, as maps of a low resolution that regions are averaged over."""
+"""Features of windows from the layers of a network: maps of low resolution, to be averaged over windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nnunet_limited.queries.diverse import ENCODER
+from nnunet_limited.queries.pool import ENCODER
 
 STEP = 8  # voxels along each axis that gradients are averaged over
 

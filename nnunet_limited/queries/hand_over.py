@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 
 from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset, write_label
-from nnunet_limited.queries.regions import Region
-from nnunet_limited.queries.rounds import IMAGES, Query, region_hash
+from nnunet_limited.queries.record import IMAGES, Query, window_hash
+from nnunet_limited.queries.windows import Window
 from nnunet_limited.report.figures import inline, png
 from nnunet_limited.report.overlays import show_image, show_labels
 from nnunet_limited.util.files import file_hash, replacing
@@ -40,7 +40,7 @@ class View:
     @classmethod
     def of(
         cls,
-        region: Region,
+        window: Window,
         image: np.ndarray,
         label: np.ndarray | None,
         entropy: np.ndarray | None,
@@ -48,11 +48,11 @@ class View:
         axis: int,
     ) -> View:
         """Cut the slice across ``axis`` out of arrays of the scan (*spatial)."""
-        middle = region.start[axis] + region.size[axis] // 2
+        middle = window.start[axis] + window.size[axis] // 2
         planes = [None if a is None else np.take(a, middle, axis).copy() for a in (image, label, entropy)]
         rows, columns = (one for one in range(3) if one != axis)
-        corner = (region.start[columns] - 0.5, region.start[rows] - 0.5)
-        frame = corner, region.size[columns], region.size[rows]
+        corner = (window.start[columns] - 0.5, window.start[rows] - 0.5)
+        frame = corner, window.size[columns], window.size[rows]
         assert planes[0] is not None
         return cls(planes[0], planes[1], planes[2], spacing[rows] / spacing[columns], frame)
 
@@ -72,23 +72,23 @@ def begin_label(
     raw: RawDataset,
     shape: tuple[int, ...],
     properties: Any,
-    regions: list[Region],
+    windows: list[Window],
     predicted: np.ndarray | None,
     annotated: np.ndarray | None,
 ) -> dict[str, Any]:
-    """Write the label file to begin with on a scan of ``shape``; return its hash and those of its regions.
+    """Write the label file to begin with on a scan of ``shape``; return its hash and those of its windows.
 
-    It holds what is ``annotated`` already and, in the ``regions`` asked for, the prediction (without one, background)
+    It holds what is ``annotated`` already and, in the ``windows`` asked for, the prediction (without one, background)
     of the rest. Elsewhere it is ignore. The case's own label is not looked at: it may be a hidden one.
     """
     ignore = ignore_of(raw)
     label = np.full(shape, ignore, np.uint8 if ignore < 256 else np.uint16)
-    for region in regions:
-        label[region.inside] = 0 if predicted is None else predicted[region.inside]
+    for window in windows:
+        label[window.inside] = 0 if predicted is None else predicted[window.inside]
     if annotated is not None:
         label = np.where(annotated == ignore, label, annotated).astype(label.dtype)
     write_label(raw.reader()(), label, file, properties, raw.dataset_json["file_ending"])
-    return {"file": file_hash(file), "regions": [region_hash(label, region) for region in regions]}
+    return {"file": file_hash(file), "regions": [window_hash(label, window) for window in windows]}
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -106,8 +106,8 @@ def write_pictures(folder: Path, title: str, seen: list[tuple[Query, View]], cla
     rows = []
     for query, view in seen:
         figure = _panels(view, classes)
-        last = np.add(query.region.start, query.region.size) - 1
-        place = f"voxels {_xyz(query.region.start)} to {_xyz(last)}"
+        last = np.add(query.window.start, query.window.size) - 1
+        place = f"voxels {_xyz(query.window.start)} to {_xyz(last)}"
         rows.append({"query": query, "place": place, **inline(figure, png(figure, DPI), DPI)})
     minutes = sum(query.minutes or 0.0 for query, _ in seen)
     content = {"title": title, "rows": rows, "minutes": minutes, "classes": list(classes)}
@@ -140,7 +140,7 @@ def _montage(seen: list[tuple[Query, View]], classes: dict[str, list[int]]) -> F
         axes.set_axis_off()
     for number, (axes, (query, view)) in enumerate(zip(panels, seen, strict=False), 1):
         _draw(axes, view, classes, labels=True)
-        axes.set_title(f"{number}. {query.region.case}", fontsize=8)
+        axes.set_title(f"{number}. {query.window.case}", fontsize=8)
     return figure
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_limited.datasets.derived import RECORD, ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.regions import Granularity
+from nnunet_limited.queries.windows import Granularity
 from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import Fold
 from nnunet_limited.splits.make import grouped
@@ -24,7 +24,7 @@ class QueryRequest:
     """What ``nnunet-limited query`` is asked for.
 
     Without a ``model`` there is a cold start; ``split`` then says what is annotated already, if anything is. ``items``
-    or ``minutes`` are the budget; ``seconds`` is what an outline takes; ``overlap`` the share of a region that may be
+    or ``minutes`` are the budget; ``seconds`` is what an outline takes; ``overlap`` the share of a window that may be
     annotated already, by default nothing of a patch, and not all of others; ``rounds`` how many rounds the loop is to
     have, ``number`` which of them this is, from 1. ``oracle`` is a folder of the hidden labels, for simulations: then
     foreground-aware random knows the foreground, and nothing is written for people.
@@ -49,14 +49,14 @@ class QueryRequest:
 
     @property
     def most_annotated(self) -> float:
-        """Return the largest share of a region that may be annotated already."""
+        """Return the largest share of a window that may be annotated already."""
         if self.overlap is not None:
             return self.overlap
         return 0.0 if self.granularity.kind == "patch" else 1 - 1e-9
 
 
 @dataclass(frozen=True)
-class Field:
+class CasePool:
     """Which cases a query may ask for: ``open`` ones have no label, ``sparse`` ones a label in part.
 
     ``known`` cases are annotated, learnt from in some fold and hidden in none.
@@ -78,7 +78,7 @@ class Field:
         folds: Sequence[Fold],
         label: Callable[[str], np.ndarray],
         group_by: str | None = None,
-    ) -> Field:
+    ) -> CasePool:
         """Return the cases that every one of ``folds`` leaves open; without folds, those that have no label.
 
         What is of a patient (``group_by``) whom a fold validates on is left out. ``label`` reads a case's label image.

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnunet_limited.datasets.derived import RECORD
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.queries.rounds import RECORD as QUERIES
+from nnunet_limited.queries.record import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active.study import FULL, LEFT_OUT, ORACLE, START, ActiveFolder, Step
 from nnunet_limited.studies.comparison.job import Call, device, do, settings_of, train

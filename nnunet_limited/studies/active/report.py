@@ -13,7 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, penalties, predicted_gain
-from nnunet_limited.queries.strategy import strategies
+from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.report.figures import Picture, styles
 from nnunet_limited.report.page import Section, embed, render
 from nnunet_limited.report.tables import latex, markdown, number_column, table_of, text_column

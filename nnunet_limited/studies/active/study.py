@@ -16,7 +16,7 @@ from pydantic import Field
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.strategy import strategies
+from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.studies.comparison.folder import METHODS, StudyFolder, failed_marker, link_dataset
 from nnunet_limited.studies.comparison.study import CONFIGURATIONS, Method, Part, listed, method_problems, read_part
 from nnunet_limited.util.files import read_object, replacing, write_json

@@ -13,22 +13,28 @@ from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.engine.run import find_run, preprocess_unlabeled
 from nnunet_limited.planners.preprocessing import data_folders, require
 from nnunet_limited.pseudo_labels.model import Predictor
-from nnunet_limited.queries.diverse import SIGNATURE
+from nnunet_limited.queries.aggregation import Prediction, map_extent, predict_mean, summarize, window_features
 from nnunet_limited.queries.features import feature_map
-from nnunet_limited.queries.regions import Windows
-from nnunet_limited.queries.request import Field, QueryRequest
-from nnunet_limited.queries.scores import entropy
-from nnunet_limited.queries.scoring import Prediction, hear, scan_grid, summarise, window_features
-from nnunet_limited.queries.strategy import Strategy
+from nnunet_limited.queries.pool import SIGNATURE
+from nnunet_limited.queries.request import CasePool, QueryRequest
+from nnunet_limited.queries.strategies.base import Strategy
+from nnunet_limited.queries.uncertainty import entropy
+from nnunet_limited.queries.windows import WindowGrid
 
-Known = tuple[Windows, dict[str, np.ndarray]]
+CaseScores = tuple[WindowGrid, dict[str, np.ndarray]]
 
 
-class Scorer:
+class ModelScorer:
     """The models of some folds, which predict on the device and leave the rest of the work on a case to a thread."""
 
     def __init__(
-        self, request: QueryRequest, strategy: Strategy, field: Field, values: list[int], folds: list[int], device: str
+        self,
+        request: QueryRequest,
+        strategy: Strategy,
+        field: CasePool,
+        values: list[int],
+        folds: list[int],
+        device: str,
     ) -> None:
         """Load the models of ``folds``; ``values`` are the labels of the classes. Prepares images if need be."""
         assert request.model is not None
@@ -53,8 +59,8 @@ class Scorer:
 
     def predict(self, image: np.ndarray, properties: dict[str, Any], keep_members: bool = False) -> Prediction:
         """Return what the models say of a case."""
-        members, grid = self.predictor.probabilities(image), scan_grid(properties, self.backward)
-        return hear(members, self.host.label_manager, grid, self.backward, keep_members)
+        members, grid = self.predictor.probabilities(image), map_extent(properties, self.backward)
+        return predict_mean(members, self.host.label_manager, grid, self.backward, keep_members)
 
     def on_scan(self, case: str) -> tuple[np.ndarray, np.ndarray]:
         """Return predicted label and entropy of a case (*spatial) on the grid of its scan."""
@@ -64,12 +70,12 @@ class Scorer:
         label = self.predictor.to_scan(prediction.mean.permute(forward).contiguous(), properties)
         return label, prediction.grid.spread(entropy(prediction.mean, prediction.regions).numpy(), label.shape)
 
-    def __call__(self, case: str) -> Callable[[], Known]:
+    def __call__(self, case: str) -> Callable[[], CaseScores]:
         """Predict a case; return the work that is left."""
         request, strategy = self.request, self.strategy
         image, properties = self.load(case)
         shape = [int(properties["shape_before_cropping"][axis]) for axis in self.backward]
-        windows = request.granularity.windows(shape, properties["spacing"], case)
+        windows = request.granularity.window_grid(shape, properties["spacing"], case)
         axis = request.granularity.plane_axis(properties["spacing"])
         prediction = self.predict(image, properties, strategy.disagrees)
         made = None
@@ -77,9 +83,9 @@ class Scorer:
             size = tuple(self.host.configuration_manager.patch_size)
             made = feature_map(self.host.network, image, size, strategy.features, prediction.regions, self.device)
 
-        def work() -> Known:
+        def work() -> CaseScores:
             wanted = strategy.features == SIGNATURE
-            known = summarise(prediction, windows, self.values, axis, request.seconds, wanted)
+            known = summarize(prediction, windows, self.values, axis, request.seconds, wanted)
             if made is not None:
                 features = window_features(made, prediction.grid, self.backward, windows, image.shape[1:])
                 known[f"features_{strategy.features}"] = features

@@ -1,101 +1,22 @@
-"""What every query strategy is, and the ones that rank regions by a score."""
+"""Strategies that rank windows by a score of the model's uncertainty."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from functools import cache
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 import numpy as np
 
-from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.pool import Choice, Pool
-
-STRATEGIES: dict[str, type[Strategy]] = {}
-
-
-class Strategy(ABC):
-    """A way to choose regions. A subclass with a ``name`` is registered under it.
-
-    ``needs_model``: it wants scores; ``needs_foreground``: where each class is; ``features`` names the features it
-    wants, if any; ``disagrees``: it compares the members of an ensemble as a committee.
-    """
-
-    name: ClassVar[str] = ""
-    needs_model: ClassVar[bool] = True
-    needs_foreground: ClassVar[bool] = False
-    features: ClassVar[str | None] = None
-    disagrees: ClassVar[bool] = False
-
-    def __init_subclass__(cls) -> None:
-        """Register a strategy that has a name of its own."""
-        if "name" in vars(cls):
-            STRATEGIES[cls.name] = cls
-
-    def query(
-        self, pool: Pool, budget: int, seed: int, return_utilities: bool = False
-    ) -> list[int] | tuple[list[int], np.ndarray]:
-        """Return the numbers of up to ``budget`` regions of ``pool``, in the order in which they are to be annotated.
-
-        They overlap neither each other nor what is blocked; there are fewer only if no more such regions are left. With
-        ``return_utilities`` also an array (chosen, n): what each choice went by, nan for a region that was not free.
-        Raises LimitedError for a budget below 1, and a pool without a free region or without what the strategy needs.
-        """
-        choice = self._chosen(pool, budget, seed, return_utilities)
-        return (choice.indices, np.stack(choice.utilities)) if return_utilities else choice.indices
-
-    def ranked(self, pool: Pool, budget: int, seed: int) -> list[tuple[int, float]]:
-        """Return what :meth:`query` does, each number with the utility of that region when it was chosen."""
-        choice = self._chosen(pool, budget, seed, keep=False)
-        return list(zip(choice.indices, choice.worth, strict=True))
-
-    def _chosen(self, pool: Pool, budget: int, seed: int, keep: bool) -> Choice:
-        if budget < 1:
-            raise LimitedError(f"budget {budget} asks for nothing; ask for at least 1 region")
-        rng = np.random.default_rng(seed)
-        choice = Choice(pool, rng, keep)
-        if not choice.free.any():
-            raise LimitedError("no region is left to ask for: all of the pool is annotated, or validated on")
-        self.choose(choice, budget, rng)
-        return choice
-
-    @abstractmethod
-    def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take up to ``budget`` regions."""
-
-
-def strategies() -> dict[str, type[Strategy]]:
-    """Return every strategy by its name, with those of the entry points ``nnunet_limited.query_strategies``."""
-    import nnunet_limited.queries.baselines  # noqa: F401, they register theirs
-    import nnunet_limited.queries.diverse  # noqa: F401, they register theirs
-
-    _load_own()
-    return dict(sorted(STRATEGIES.items()))
-
-
-@cache
-def _load_own() -> None:
-    """Let the strategies of other packages register themselves."""
-    for entry in entry_points(group="nnunet_limited.query_strategies"):
-        entry.load()
-
-
-def find_strategy(name: str) -> Strategy:
-    """Return the strategy of a name; raise LimitedError if there is none."""
-    known = strategies()
-    if name not in known:
-        raise LimitedError(f"strategy {name!r} is none of {', '.join(known)}; choose one")
-    return known[name]()
+from nnunet_limited.queries.strategies.base import Strategy
 
 
 class TopScore(Strategy):
-    """The regions of highest mean score."""
+    """The windows of highest mean score."""
 
     score: ClassVar[str]
 
     def utilities(self, pool: Pool, rng: np.random.Generator) -> np.ndarray:
-        """Return how much each region is worth (n,)."""
+        """Return how much each window is worth (n,)."""
         return pool.need_score(self.score)
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
@@ -117,7 +38,7 @@ class ExpectedEntropy(TopScore):
     name, score = "expected_entropy", "expected_entropy"
 
 
-class Bald(TopScore):
+class BALD(TopScore):
     """Mutual information of prediction and member (Houlsby et al., 2011, arXiv 1112.5745)."""
 
     name, score = "bald", "bald"
@@ -158,7 +79,7 @@ class PowerEntropy(TopScore):
         return log_noisy(pool.need_score(self.score), self.beta, rng)
 
 
-class PowerBald(PowerEntropy):
+class PowerBALD(PowerEntropy):
     """PowerBALD: mutual information with power noise (Kirsch et al., TMLR 2023, arXiv 2106.12059)."""
 
     name, score = "power_bald", "bald"
@@ -176,7 +97,7 @@ class SoftRankEntropy(TopScore):
         return log_noisy(1 / ranks, 1.0, rng)
 
 
-class SoftRankBald(SoftRankEntropy):
+class SoftRankBALD(SoftRankEntropy):
     """The rank by mutual information with noise (Kirsch et al., TMLR 2023, arXiv 2106.12059)."""
 
     name, score = "softrank_bald", "bald"
@@ -194,7 +115,7 @@ class ClaspPE(Strategy):
     last_beta: ClassVar[float] = 100.0
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take the best region for each turn; turns are shuffled, so that a loop cut short is fair to classes too."""
+        """Take the best window for each turn; turns are shuffled, so that a loop cut short is fair to classes too."""
         pool = choice.pool
         beta = self.last_beta**pool.progress
         plain = log_noisy(pool.need_score("entropy"), beta, rng)

@@ -7,23 +7,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnunet_limited.queries.pool import Choice
-from nnunet_limited.queries.strategy import Strategy
+from nnunet_limited.queries.pool import ENCODER, GRADIENT, SIGNATURE, Choice
+from nnunet_limited.queries.strategies.base import Strategy
 from nnunet_limited.util.extras import need
-
-ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
 
 COMPONENTS = 32
 
 
 class Diverse(Strategy):
-    """Features decide, among regions apart from each other; a second go fills up a budget that they do not."""
+    """Features decide, among windows apart from each other; a second go fills up a budget that they do not."""
 
     features = ENCODER
     needs_model = False
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take regions out of a random set that do not overlap, as long as there are any."""
+        """Take windows out of a random set that do not overlap, as long as there are any."""
         while len(choice.indices) < budget and choice.free.any():
             apart = choice.apart(self.order(choice, rng))
             count = min(budget - len(choice.indices), len(apart))
@@ -33,18 +31,18 @@ class Diverse(Strategy):
                 choice.take(index, spread)
 
     def order(self, choice: Choice, rng: np.random.Generator) -> np.ndarray:
-        """Return which regions come first where they overlap."""
+        """Return which windows come first where they overlap."""
         return rng.permutation(len(choice.pool))
 
     def spread(
         self, choice: Choice, apart: np.ndarray, count: int, rng: np.random.Generator
     ) -> list[tuple[int, np.ndarray]]:
-        """Return ``count`` of the regions ``apart``, each with the utilities of all of those that decided."""
+        """Return ``count`` of the windows ``apart``, each with the utilities of all of those that decided."""
         raise NotImplementedError
 
     def space(self, choice: Choice, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the principal components, up to 32, of the standardised features of the regions ``apart``, and of
-        what is annotated or chosen. They keep their sizes: whitened, all of few regions would be equally far apart.
+        """Return the principal components, up to 32, of the standardised features of the windows ``apart``, and of
+        what is annotated or chosen. They keep their sizes: whitened, all of few windows would be equally far apart.
         """
         from sklearn.decomposition import PCA
         from sklearn.preprocessing import StandardScaler
@@ -83,7 +81,7 @@ class FromLibrary(Diverse):
 
 
 class CoreSet(FromLibrary):
-    """The region farthest from all that is annotated, one after the other (Sener & Savarese, arXiv 1708.00489)."""
+    """The window farthest from all that is annotated, one after the other (Sener & Savarese, arXiv 1708.00489)."""
 
     name = "core_set"
 
@@ -96,7 +94,7 @@ class CoreSet(FromLibrary):
 
 
 class TypiClust(FromLibrary):
-    """The most typical region of each cluster without annotation (Hacohen et al., ICML 2022, arXiv 2202.02794).
+    """The most typical window of each cluster without annotation (Hacohen et al., ICML 2022, arXiv 2202.02794).
 
     For a cold start, where there is no model yet.
     """
@@ -111,8 +109,8 @@ class TypiClust(FromLibrary):
         return Library(random_state=seed, k=20)
 
 
-class KMeansBald(Diverse):
-    """The most uncertain region of each cluster of the most uncertain ones (Zhdanov, 2019, arXiv 1901.05954).
+class KMeansBALD(Diverse):
+    """The most uncertain window of each cluster of the most uncertain ones (Zhdanov, 2019, arXiv 1901.05954).
 
     Clusters are those of k-means on the features, weighted by mutual information.
     """
@@ -147,10 +145,10 @@ class KMeansBald(Diverse):
         return found
 
 
-class Badge(Diverse):
-    """Regions whose gradients are large and differ (Ash et al., ICLR 2020, arXiv 1906.03671).
+class BADGE(Diverse):
+    """Windows whose gradients are large and differ (Ash et al., ICLR 2020, arXiv 1906.03671).
 
-    The gradient is that of the last layer for the predicted class, its mean over a region's voxels; k-means++ chooses.
+    The gradient is that of the last layer for the predicted class, its mean over a window's voxels; k-means++ chooses.
     """
 
     name = "badge"
@@ -181,10 +179,10 @@ class Badge(Diverse):
         return found
 
 
-class Cdal(Diverse):
-    """Regions whose classes are confused in other ways (Agarwal et al., ECCV 2020, arXiv 2008.05723).
+class CDAL(Diverse):
+    """Windows whose classes are confused in other ways (Agarwal et al., ECCV 2020, arXiv 2008.05723).
 
-    A region's signature is the mean prediction over the voxels predicted as each class; the one farthest from all
+    A window's signature is the mean prediction over the voxels predicted as each class; the one farthest from all
     that is annotated comes next. Distance is the symmetric Kullback-Leibler divergence, the mean over classes that
     both show.
     """
@@ -221,7 +219,7 @@ def _farthest(
     count: int,
     rng: np.random.Generator,
 ) -> list[tuple[int, np.ndarray]]:
-    """Return ``count`` of the regions, each the farthest from what is known and chosen before (k-center greedy)."""
+    """Return ``count`` of the windows, each the farthest from what is known and chosen before (k-center greedy)."""
     nearest = np.full(len(apart), np.inf)
     for other in known:
         nearest = np.minimum(nearest, distance_to(mine, other))

@@ -8,29 +8,29 @@ import numpy as np
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.pool import Choice
-from nnunet_limited.queries.strategy import Strategy
+from nnunet_limited.queries.strategies.base import Strategy
 
 
 class Random(Strategy):
-    """A random case, and a random region of it."""
+    """A random case, and a random window of it."""
 
     name = "random"
     needs_model = False
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take one region after the other."""
+        """Take one window after the other."""
         while len(choice.indices) < budget and choice.free.any():
             self.take_any(choice, rng)
 
     def take_any(self, choice: Choice, rng: np.random.Generator) -> None:
-        """Take a random region of a random case."""
+        """Take a random window of a random case."""
         cases = choice.pool.cases
         chance = choice.free & (cases == rng.choice(np.unique(cases[choice.free])))
         choice.take(rng.choice(np.flatnonzero(chance)), chance.astype(float))
 
 
 class StratifiedRandom(Random):
-    """A random region of each case in turn, the cases in random order: all get as many, or one more."""
+    """A random window of each case in turn, the cases in random order: all get as many, or one more."""
 
     name = "random_stratified"
 
@@ -49,7 +49,7 @@ class StratifiedRandom(Random):
 class ForegroundRandom66(Random):
     """Foreground-aware random: in two of three turns around a class or its border (Lüth et al., arXiv 2511.19183).
 
-    Then a class that the case shows is drawn, and a region whose middle lies on it. Where the foreground comes from
+    Then a class that the case shows is drawn, and a window whose middle lies on it. Where the foreground comes from
     the hidden labels, as is usual in simulations, an oracle helps; in real use it is that of the model's prediction.
     """
 
@@ -58,7 +58,7 @@ class ForegroundRandom66(Random):
     anywhere: ClassVar[float] = 1 / 3
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take one region after the other."""
+        """Take one window after the other."""
         if choice.pool.foreground is None or choice.pool.border is None:
             raise LimitedError("this strategy needs a prediction to know the foreground; give a trained model")
         while len(choice.indices) < budget and choice.free.any():
@@ -67,7 +67,7 @@ class ForegroundRandom66(Random):
                 self.take_any(choice, rng)
 
     def take_foreground(self, choice: Choice, voxels: np.ndarray, rng: np.random.Generator) -> bool:
-        """Take a region in proportion to its ``voxels`` (n, c) of a random class of a random case; tell if it can."""
+        """Take a window in proportion to its ``voxels`` (n, c) of a random class of a random case; tell if it can."""
         cases = choice.pool.cases
         shown = choice.free & voxels.any(1)
         if not shown.any():

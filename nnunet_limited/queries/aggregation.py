@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from nnunet_limited.queries import scores
-from nnunet_limited.queries.diverse import SIGNATURE
+from nnunet_limited.queries import uncertainty as scores
 from nnunet_limited.queries.features import FeatureMap
-from nnunet_limited.queries.regions import Grid, Windows
+from nnunet_limited.queries.pool import SIGNATURE
+from nnunet_limited.queries.windows import MapExtent, WindowGrid
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,19 @@ class Prediction:
     expected_entropy: torch.Tensor
     label: np.ndarray
     labels: tuple[np.ndarray, ...]
-    grid: Grid
+    grid: MapExtent
     regions: bool
 
 
-def hear(members: Iterable[torch.Tensor], manager: Any, grid: Grid, order: list[int], keep: bool) -> Prediction:
+def predict_mean(
+    members: Iterable[torch.Tensor], manager: Any, grid: MapExtent, order: list[int], keep: bool
+) -> Prediction:
     """Return the prediction of ``members``, each (c, *spatial), heard one after the other and dropped.
 
     ``manager`` is the host's label manager, ``order`` the scan's axes among those of the members' grid; ``keep`` keeps
     the members' label images.
     """
-    heard = scores.Members(bool(manager.has_regions))
+    heard = scores.MeanOfMembers(bool(manager.has_regions))
     labels = []
 
     def to_label(p: torch.Tensor) -> np.ndarray:
@@ -54,8 +56,8 @@ def hear(members: Iterable[torch.Tensor], manager: Any, grid: Grid, order: list[
     )
 
 
-def summarise(
-    prediction: Prediction, windows: Windows, values: list[int], plane_axis: int, seconds: float, signature: bool
+def summarize(
+    prediction: Prediction, windows: WindowGrid, values: list[int], plane_axis: int, seconds: float, signature: bool
 ) -> dict[str, np.ndarray]:
     """Return what is known of each window (n, …): scores and the like by the names that a pool has for them.
 
@@ -82,23 +84,23 @@ def summarise(
     made["class_scores"] = np.stack([total(mean[c] * entropy) / volume for c in shown], axis=1)
     if prediction.labels:
         made["score_disagreement"] = scores.disagreement(prediction.labels, values, total)
-    made |= middles(prediction.label, values, grid, windows)
+    made |= class_counts(prediction.label, values, grid, windows)
     masks = [prediction.label == value for value in values]
-    made["minutes"] = outlines_in(masks, grid, windows, plane_axis) * seconds / 60
+    made["minutes"] = outline_counts(masks, grid, windows, plane_axis) * seconds / 60
     if signature:
         made[f"features_{SIGNATURE}"] = _signature(mean, total, regions)
     return made
 
 
-def middles(label: np.ndarray, values: list[int], grid: Grid, windows: Windows) -> dict[str, np.ndarray]:
+def class_counts(label: np.ndarray, values: list[int], grid: MapExtent, windows: WindowGrid) -> dict[str, np.ndarray]:
     """Return how many voxels of each class, and of its border, are nearest to the middle of each window (n, c)."""
     masks = [label == value for value in values]
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in masks]
-    counted = [[grid.sums(mask, windows.middles).reshape(-1) for mask in which] for which in (masks, borders)]
+    counted = [[grid.sums(mask, windows.cells).reshape(-1) for mask in which] for which in (masks, borders)]
     return {name: np.stack(one, axis=1) for name, one in zip(("foreground", "border"), counted, strict=True)}
 
 
-def outlines_in(masks: list[np.ndarray], grid: Grid, windows: Windows, axis: int) -> np.ndarray:
+def outline_counts(masks: list[np.ndarray], grid: MapExtent, windows: WindowGrid, axis: int) -> np.ndarray:
     """Return how many outlines there are to draw in each window (n,): of each class in each plane.
 
     A plane without any counts for one, as do planes outside of the map.
@@ -107,7 +109,7 @@ def outlines_in(masks: list[np.ndarray], grid: Grid, windows: Windows, axis: int
     edges = np.linspace(grid.lower[axis], grid.upper[axis], planes + 1)
     bounds = windows.bounds
     along, bounds[axis] = bounds[axis], (edges[:-1], edges[1:])
-    line = Grid((grid.lower[axis],), (grid.upper[axis],))
+    line = MapExtent((grid.lower[axis],), (grid.upper[axis],))
     drawn = np.maximum(np.sum([grid.sums(mask, bounds) >= 0.5 for mask in masks], axis=0), 1)
     missing = windows.size[axis] - line.sums(np.ones(planes), [along])
     inside = line.sums(np.moveaxis(drawn, axis, -1), [along])
@@ -125,7 +127,7 @@ def _signature(mean: torch.Tensor, total: Any, regions: bool) -> np.ndarray:
 
 
 def window_features(
-    made: FeatureMap, grid: Grid, order: list[int], windows: Windows, net: tuple[int, ...]
+    made: FeatureMap, grid: MapExtent, order: list[int], windows: WindowGrid, net: tuple[int, ...]
 ) -> np.ndarray:
     """Return the mean features of each window (n, f); ``net`` is the shape of the image on the network's grid.
 
@@ -135,13 +137,13 @@ def window_features(
     for axis, (low, high) in enumerate(zip(grid.lower, grid.upper, strict=True)):
         scale = (high - low) / net[order[axis]]
         upper.append(low + scale * made.extent[order[axis]])
-    sums = Grid(grid.lower, tuple(upper)).sums(
+    sums = MapExtent(grid.lower, tuple(upper)).sums(
         made.values.transpose([0, *(axis + 1 for axis in order)]), windows.bounds
     )
     return (sums / np.prod(windows.size)).reshape(len(made.values), len(windows)).T
 
 
-def scan_grid(properties: dict[str, Any], backward: list[int]) -> Grid:
+def map_extent(properties: dict[str, Any], backward: list[int]) -> MapExtent:
     """Return how a preprocessed case lies on its scan; ``backward`` is the scan's order among the host's axes."""
     box = properties["bbox_used_for_cropping"]
-    return Grid(tuple(float(box[axis][0]) for axis in backward), tuple(float(box[axis][1]) for axis in backward))
+    return MapExtent(tuple(float(box[axis][0]) for axis in backward), tuple(float(box[axis][1]) for axis in backward))

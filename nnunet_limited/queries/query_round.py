@@ -17,15 +17,15 @@ from nnunet_limited.engine.run import load_run_split, planned_configuration
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.pseudo_labels.model import trained
 from nnunet_limited.queries import cold_start
-from nnunet_limited.queries.diverse import ENCODER
+from nnunet_limited.queries.aggregation import class_counts
 from nnunet_limited.queries.hand_over import View, begin_label, copy_images, write_pictures
-from nnunet_limited.queries.pool import Pool
-from nnunet_limited.queries.regions import Grid, Region, Windows
-from nnunet_limited.queries.request import Field, QueryRequest, dice_so_far
-from nnunet_limited.queries.rounds import LABELS, Query, Round, begin_round, within
-from nnunet_limited.queries.scorer import Known, Scorer
-from nnunet_limited.queries.scoring import middles
-from nnunet_limited.queries.strategy import Strategy, find_strategy
+from nnunet_limited.queries.model_scores import CaseScores, ModelScorer
+from nnunet_limited.queries.pool import ENCODER, Pool
+from nnunet_limited.queries.record import LABELS, Query, Round, begin_round, within
+from nnunet_limited.queries.request import CasePool, QueryRequest, dice_so_far
+from nnunet_limited.queries.strategies.base import Strategy
+from nnunet_limited.queries.strategies.registry import find_strategy
+from nnunet_limited.queries.windows import MapExtent, Window, WindowGrid
 from nnunet_limited.splits import Split, load_split
 from nnunet_limited.util.files import file_hash, replacing
 from nnunet_limited.util.parallel import default_processes
@@ -34,7 +34,7 @@ SCORES = ".scores"
 Track = Callable[[list[str]], Iterable[str]]
 
 
-class Asker:
+class QueryRound:
     """One round of queries, from the check of what is asked for to the choice."""
 
     def __init__(self, request: QueryRequest) -> None:
@@ -47,13 +47,13 @@ class Asker:
         self.split = self._split()
         folds = [self.split.fold(k) for k in request.folds or range(len(self.split.folds))] if self.split else []
         group_by = self.split.info.get("group_by") if self.split else None
-        self.field = Field.of(self.raw, folds, self.label, group_by)
+        self.field = CasePool.of(self.raw, folds, self.label, group_by)
         if request.model is None:
             _refuse_cold(self.strategy, request)
         self.origin = self._origin()
         first = self.raw.cases[self.field.pool[0]]
         shape, spacing, _ = cold_start.describe(first, self.raw.reader())
-        request.granularity.windows(shape, spacing, first.identifier)
+        request.granularity.window_grid(shape, spacing, first.identifier)
         if request.features is not None:
             cold_start.given_features(request.features, sorted({*self.field.pool, *self.field.known}))
         begin_round(request.out, self.origin)
@@ -130,40 +130,40 @@ class Asker:
             for last in waiting:
                 last.result()
 
-    def _scorer(self, device: str) -> Callable[[str], Callable[[], Known]]:
+    def _scorer(self, device: str) -> Callable[[str], Callable[[], CaseScores]]:
         """Return what does the first part of the work on a case and returns the rest."""
         strategy, simulated = self.strategy, self.request.oracle is not None
         if self.request.model is None or (simulated and not strategy.needs_model and strategy.features is None):
             return lambda case: partial(self._describe, case)
         values = sorted(self.raw.foreground_values)
-        return Scorer(self.request, self.strategy, self.field, values, self.origin["folds"], device)
+        return ModelScorer(self.request, self.strategy, self.field, values, self.origin["folds"], device)
 
-    def _finish(self, case: str, work: Callable[[], Known]) -> None:
+    def _finish(self, case: str, work: Callable[[], CaseScores]) -> None:
         self.save(case, *work())
 
     def _file(self, case: str) -> Path:
         return self.request.out / SCORES / f"{case}.npz"
 
-    def save(self, case: str, windows: Windows, known: dict[str, np.ndarray]) -> None:
+    def save(self, case: str, windows: WindowGrid, known: dict[str, np.ndarray]) -> None:
         """Write what is known of the windows of a case, with the share of each that is annotated."""
         if case in self.field.known:
             annotated = self.label(case) != ignore_of(self.raw)
-            whole = Grid((0.0,) * annotated.ndim, tuple(map(float, annotated.shape)))
+            whole = MapExtent((0.0,) * annotated.ndim, tuple(map(float, annotated.shape)))
             share = whole.sums(annotated, windows.bounds).reshape(len(windows)) / np.prod(windows.size)
         else:
             share = np.zeros(len(windows))
         if self.request.oracle is not None and self.strategy.needs_foreground:
             label = self._read(self.request.oracle / f"{case}{self.raw.dataset_json['file_ending']}")
-            whole = Grid((0.0,) * label.ndim, tuple(map(float, label.shape)))
-            known |= middles(label, sorted(self.raw.foreground_values), whole, windows)
+            whole = MapExtent((0.0,) * label.ndim, tuple(map(float, label.shape)))
+            known |= class_counts(label, sorted(self.raw.foreground_values), whole, windows)
         content: dict[str, Any] = {f"start_{axis}": start for axis, start in enumerate(windows.starts)}
         content |= {"size": np.array(windows.size), "annotated": share, **known}
         with replacing(self._file(case)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **content)
 
-    def _describe(self, case: str) -> Known:
+    def _describe(self, case: str) -> CaseScores:
         shape, spacing, about = cold_start.describe(self.raw.cases[case], self.raw.reader())
-        windows = self.request.granularity.windows(shape, spacing, case)
+        windows = self.request.granularity.window_grid(shape, spacing, case)
         looks = windows.size[self.request.granularity.plane_axis(spacing)] * self.request.seconds / 60
         return windows, {"about": about, "minutes": np.full(len(windows), looks)}
 
@@ -186,7 +186,7 @@ class Asker:
         queries = []
         for index, score in ranked:
             why = _why(pool, index, self.strategy, self.class_names())
-            queries.append(Query(pool.regions[index], score, round(float(minutes[index]), 2), why))
+            queries.append(Query(pool.windows[index], score, round(float(minutes[index]), 2), why))
         return queries if request.minutes is None else within(queries, request.minutes)
 
     # ---- handing over ------------------------------------------------------------------------------------------------
@@ -200,23 +200,23 @@ class Asker:
         scorer = None if self.request.model is None or simulated else self._scorer(device)
         asked = Round(self.request.out, self.origin, tuple(queries), {})
         ending, reader = self.raw.dataset_json["file_ending"], self.raw.reader()()
-        views: dict[Region, View] = {}
+        views: dict[Window, View] = {}
         hashes = {}
         for case in track(asked.cases):
             image, properties = reader.read_images([str(file) for file in self.raw.cases[case].images])
-            label, entropy = scorer.on_scan(case) if isinstance(scorer, Scorer) else (None, None)
+            label, entropy = scorer.on_scan(case) if isinstance(scorer, ModelScorer) else (None, None)
             before = self.label(case) if case in self.field.known else None
-            file, regions = asked.folder / LABELS / f"{case}{ending}", asked.of(case)
-            hashes[case] = begin_label(file, self.raw, image.shape[1:], properties, regions, label, before)
+            file, windows = asked.folder / LABELS / f"{case}{ending}", asked.of(case)
+            hashes[case] = begin_label(file, self.raw, image.shape[1:], properties, windows, label, before)
             if not simulated:
                 copy_images(asked.folder, self.raw, case)
                 spacing = properties["spacing"]
                 axis = self.request.granularity.plane_axis(spacing)
-                views |= {region: View.of(region, image[0], label, entropy, spacing, axis) for region in regions}
+                views |= {window: View.of(window, image[0], label, entropy, spacing, axis) for window in windows}
         if not simulated:
             title = f"Round {self.request.number} of {self.raw.name}: what to annotate next"
             classes = {name: [value] for value, name in self.class_names().items()}
-            write_pictures(asked.folder, title, [(query, views[query.region]) for query in queries], classes)
+            write_pictures(asked.folder, title, [(query, views[query.window]) for query in queries], classes)
         done = replace(asked, prefilled=hashes)
         done.write()
         return done
@@ -231,7 +231,7 @@ class Asker:
         """Return the candidates, and the minutes that each is thought to take."""
         parts: dict[str, list[np.ndarray]] = {}
         known: dict[str, list[np.ndarray]] = {}
-        regions = []
+        windows = []
         askable = set(self.field.pool)
         described = self._descriptions()
         for file in sorted((self.request.out / SCORES).glob("*.npz")):
@@ -248,16 +248,16 @@ class Asker:
             if case not in askable:
                 continue
             free = share <= self.request.most_annotated
-            found = Windows(starts, size).regions(case)
-            regions += [region for region, one in zip(found, free, strict=True) if one]
+            found = WindowGrid(starts, size).windows(case)
+            windows += [window for window, one in zip(found, free, strict=True) if one]
             for key, values in content.items():
                 parts.setdefault(key, []).append(values[free])
-        if not regions:
-            raise LimitedError("no region is left to ask for: all of the pool is annotated; stop here")
+        if not windows:
+            raise LimitedError("no window is left to ask for: all of the pool is annotated; stop here")
         joined = {key: np.concatenate(values) for key, values in parts.items()}
         progress = (self.request.number - 1) / max(1, self.request.rounds - 1)
         pool = Pool(
-            regions,
+            windows,
             {key.removeprefix("score_"): joined[key] for key in joined if key.startswith("score_")},
             joined.get("class_scores"),
             joined.get("foreground"),
@@ -294,7 +294,7 @@ def _refuse_cold(strategy: Strategy, request: QueryRequest) -> None:
 
 
 def _why(pool: Pool, index: int, strategy: Strategy, names: dict[int, str]) -> str:
-    """Return in words what is known of a region that was chosen."""
+    """Return in words what is known of a window that was chosen."""
     told = []
     for key, name in (("entropy", "entropy"), ("bald", "disagreement of the members")):
         if key in pool.scores:

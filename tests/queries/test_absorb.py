@@ -18,8 +18,9 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.absorb import AbsorbRequest, Answer, absorb, read_answer, write_answer
-from nnunet_limited.queries.request import Field, QueryRequest, dice_so_far, round_of
-from nnunet_limited.queries.rounds import Region, load_round
+from nnunet_limited.queries.record import load_round
+from nnunet_limited.queries.request import CasePool, QueryRequest, dice_so_far, round_of
+from nnunet_limited.queries.windows import Window
 from nnunet_limited.runs.launch import TrainRequest
 from nnunet_limited.splits import Fold, load_split
 
@@ -42,8 +43,8 @@ def annotate(made, workspace: Workspace, cases: list[str]) -> None:
     for case in cases:
         file = made.folder / "labels" / f"{case}.nii.gz"
         label, truth = read(file), read(workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz")
-        for region in made.of(case):
-            label[region.inside] = truth[region.inside]
+        for window in made.of(case):
+            label[window.inside] = truth[window.inside]
         write(label, file, file)
 
 
@@ -69,7 +70,7 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     for case in made.cases:
         label, truth = read(raw.cases[case].label), read(truths / f"{case}.nii.gz")
         known = label != 3
-        assert known.sum() == sum(np.prod(region.size) for region in made.of(case))
+        assert known.sum() == sum(np.prod(window.size) for window in made.of(case))
         assert (label[known] == truth[known]).all()
         assert raw.cases[case].truth is None
     record = json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))
@@ -85,8 +86,8 @@ def test_partial_answers(asked, capsys) -> None:
     annotate(made, workspace, cases[:2])
     half = made.folder / "labels" / f"{cases[1]}.nii.gz"
     label = read(half)
-    region = made.of(cases[1])[0]
-    label[region.inside][:2] = 3  # two of four slices are not done
+    window = made.of(cases[1])[0]
+    label[window.inside][:2] = 3  # two of four slices are not done
     write(label, half, half)
     (made.folder / "labels" / f"{cases[2]}.nii.gz").unlink()
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next", "--name", "some") == 0
@@ -101,7 +102,7 @@ def test_partial_answers(asked, capsys) -> None:
 
 
 def test_what_was_not_changed_is_no_answer(models, tmp_path: Path) -> None:
-    """Of two regions of one case one is corrected; the other is what the model predicts, and nobody said so."""
+    """Of two windows of one case one is corrected; the other is what the model predicts, and nobody said so."""
     workspace, plans = models("one_labeled")
     _, made = ask(request(workspace, plans, tmp_path / "round_1", items=40, strategy="random"))
     case = next(case for case in made.cases if len(made.of(case)) > 1)
@@ -129,9 +130,9 @@ def test_a_file_that_covers_a_part_of_the_scan_says_nothing_of_the_rest(workspac
     part = sitk.GetImageFromArray(np.ones((4, 32, 32), np.uint8))
     part.CopyInformation(sitk.ReadImage(str(case.images[0]))[:, :, 2:6])
     sitk.WriteImage(part, str(tmp_path / "case_00.nii.gz"))
-    regions = (Region("case_00", (0, 0, 0), (4, 32, 32)),)
+    windows = (Window("case_00", (0, 0, 0), (4, 32, 32)),)
     known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
-    label, shares, _ = read_answer(Answer(case, tmp_path / "case_00.nii.gz", regions, ("0",), None, *known))
+    label, shares, _ = read_answer(Answer(case, tmp_path / "case_00.nii.gz", windows, ("0",), None, *known))
     assert shares == [(0.5, False)]
     assert (label[:2] == 3).all()
     assert (label[2:6] == 1).all()
@@ -154,9 +155,9 @@ def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path)
         segment.SetMetaData(f"Segment0_{key}", value)
     file = tmp_path / "case_00.seg.nrrd"
     sitk.WriteImage(segment, str(file))
-    regions = (Region("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
+    windows = (Window("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
     known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
-    answer = Answer(case, file, regions, ("0",), tmp_path / "previous.nii.gz", *known)
+    answer = Answer(case, file, windows, ("0",), tmp_path / "previous.nii.gz", *known)
     about = write_answer(case, tmp_path / "made.nii.gz", raw.reader(), 3, answer, PATCH, 60.0)
     expected = previous.copy()
     expected[1:5] = drawn[1:5]
@@ -183,9 +184,9 @@ def test_2d_images(folders: Path, ending: str) -> None:
     for case in made.cases:
         file = out / "labels" / f"{case}{ending}"
         label = read(file)
-        region = made.of(case)[0]
-        assert region.size == (1, 8, 8)
-        label[region.inside[1:]] = 1
+        window = made.of(case)[0]
+        assert window.size == (1, 8, 8)
+        label[window.inside[1:]] = 1
         sitk.WriteImage(sitk.GetImageFromArray(label), str(file))
     assert command("absorb", str(out), "--out", "Dataset706_Flat") == 0
     dataset = RawDataset.load("706")
@@ -201,12 +202,12 @@ def test_patients_who_are_validated_on_are_not_asked_for(workspaces) -> None:
     workspaces("2d")
     raw = RawDataset.load(DATASET)
     folds = [Fold(("case_00",), ("case_01",), ("case_02", "case_03", "case_04"))]
-    assert Field.of(raw, folds, lambda case: np.zeros(1)).open == ("case_02", "case_03", "case_04")
+    assert CasePool.of(raw, folds, lambda case: np.zeros(1)).open == ("case_02", "case_03", "case_04")
     raw = replace(raw, cases={name: raw.cases[case] for name, case in (
         ("a1", "case_00"), ("a2", "case_01"), ("b1", "case_02"), ("b2", "case_03"), ("c1", "case_04")
     )})  # fmt: skip
     folds = [Fold(("b1",), ("a1",), ("a2", "b2", "c1"))]
-    assert Field.of(raw, folds, lambda case: np.zeros(1), "[abc]").open == ("b2", "c1")
+    assert CasePool.of(raw, folds, lambda case: np.zeros(1), "[abc]").open == ("b2", "c1")
 
 
 def test_a_round_without_answer_is_refused(asked, capsys) -> None:
@@ -260,8 +261,8 @@ def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_
     case = made.cases[0]
     handed = made.folder / "labels" / f"{case}.nii.gz"
     label = read(handed)
-    for region in made.of(case):
-        label[region.inside] = 1
+    for window in made.of(case):
+        label[window.inside] = 1
     write(label, handed, handed.with_name(f"{case}.nrrd"))
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 0
     assert set(load_split(workspace.root / "preprocessed" / "Dataset700_Next", "r1").info["queried"]) == {case}
@@ -285,22 +286,22 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     model = TrainRequest("700", "2d", "0", TRAINER, plans)
     second = QueryRequest("700", tmp_path / "round_2", "random", 60, None, PATCH, model=model, number=2)
     asker, more = ask(second)
-    annotated = [query.region for query in made.queries]
+    annotated = [query.window for query in made.queries]
     for query in more.queries:
         whole = np.zeros((8, 32, 32), bool)
-        whole[query.region.inside] = True
-        assert not any(whole[r.inside].any() for r in annotated if r.case == query.region.case)
+        whole[query.window.inside] = True
+        assert not any(whole[r.inside].any() for r in annotated if r.case == query.window.case)
     sparse = set(made.cases) & set(more.cases)
     assert sparse
     case = min(sparse)
     begun = read(more.folder / "labels" / f"{case}.nii.gz")
-    for region in made.of(case):  # what was annotated before is there
-        assert np.array_equal(begun[region.inside], read(truths / f"{case}.nii.gz")[region.inside])
+    for window in made.of(case):  # what was annotated before is there
+        assert np.array_equal(begun[window.inside], read(truths / f"{case}.nii.gz")[window.inside])
     absorb(AbsorbRequest(more.folder, "Dataset701_Next", oracle=truths), 1)
     raw = RawDataset.load("701")
     label = read(raw.cases[case].label)
-    for region in [*made.of(case), *more.of(case)]:
-        assert np.array_equal(label[region.inside], read(truths / f"{case}.nii.gz")[region.inside])
+    for window in [*made.of(case), *more.of(case)]:
+        assert np.array_equal(label[window.inside], read(truths / f"{case}.nii.gz")[window.inside])
     assert asker.pool()[0].progress == 0.25
     results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
     summary = json.loads((results / "validation" / "summary.json").read_text(encoding="utf-8"))

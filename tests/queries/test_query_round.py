@@ -18,12 +18,12 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.pseudo_labels.model import Predictor
 from nnunet_limited.queries.absorb import AbsorbRequest, absorb
-from nnunet_limited.queries.ask import SCORES, Asker
 from nnunet_limited.queries.pool import Pool
-from nnunet_limited.queries.regions import Granularity, Grid
-from nnunet_limited.queries.request import Field
-from nnunet_limited.queries.rounds import Query, Region, load_round, within
-from nnunet_limited.queries.strategy import find_strategy, strategies
+from nnunet_limited.queries.query_round import SCORES, QueryRound
+from nnunet_limited.queries.record import Query, load_round, within
+from nnunet_limited.queries.request import CasePool
+from nnunet_limited.queries.strategies.registry import find_strategy, strategies
+from nnunet_limited.queries.windows import Granularity, MapExtent, Window
 from nnunet_limited.splits import Fold, load_split
 from nnunet_limited.trainers.two_stage.active import sampling
 
@@ -51,9 +51,9 @@ def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, varia
     shape = read(workspace.root / "raw" / DATASET / "imagesTr" / f"{case}_0000.nii.gz").shape
     assert entropy.shape == shape
     stored = np.load(tmp_path / "round" / SCORES / f"{case}.npz")
-    windows = PATCH.windows(shape, (1, 1, 1), case)
-    for n, region in enumerate(windows.regions(case)):
-        assert np.isclose(stored["score_entropy"][n], entropy[region.inside].mean(), rtol=1e-4)
+    windows = PATCH.window_grid(shape, (1, 1, 1), case)
+    for n, window in enumerate(windows.windows(case)):
+        assert np.isclose(stored["score_entropy"][n], entropy[window.inside].mean(), rtol=1e-4)
     label = scorer.on_scan(case)[0]
     values = sorted(asker.raw.foreground_values)
     counted = stored["foreground"].sum(0)  # middles tile the image
@@ -73,8 +73,8 @@ def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
     label, entropy = scorer.on_scan(case)
     assert label.shape == entropy.shape == (8, 32, 32)
     stored = np.load(tmp_path / "round" / SCORES / f"{case}.npz")
-    windows = PATCH.windows((8, 32, 32), (1, 1, 1), case)
-    expected = [entropy[region.inside].mean() for region in windows.regions(case)]
+    windows = PATCH.window_grid((8, 32, 32), (1, 1, 1), case)
+    expected = [entropy[window.inside].mean() for window in windows.windows(case)]
     assert np.allclose(stored["score_entropy"], expected, rtol=0.07)
     assert np.corrcoef(stored["score_entropy"], expected)[0, 1] > 0.985  # one voxel aside it is 0.974 at most
     shown = (scorer.predict(image, properties).label > 0).sum()
@@ -178,15 +178,17 @@ def test_what_may_be_asked_for(workspaces) -> None:
     raw = RawDataset.load(DATASET)
     a, b, c, d, e, f = (f"case_{number:02d}" for number in range(6))
     folds = [Fold((a, b), (c,), (d, e, f)), Fold((a, c), (b,), (d, e)), Fold((a, b, c), (f,), (d, e))]
-    field = Field.of(raw, folds, lambda case: np.zeros(1))
+    field = CasePool.of(raw, folds, lambda case: np.zeros(1))
     assert field.open == (d, e)
     assert field.sparse == ()  # there is no ignore label
     assert field.known == (a, b, c)
     with_ignore = replace(raw, dataset_json={**raw.dataset_json, "labels": {"background": 0, "x": 1, "ignore": 2}})
-    sparse = Field.of(with_ignore, folds, lambda case: np.array([0, 2]))
+    sparse = CasePool.of(with_ignore, folds, lambda case: np.array([0, 2]))
     assert sparse.sparse == (a,)  # b and c are validated on
     assert sparse.pool == [a, d, e]
-    assert Field.of(raw, [Fold((a,), (b,), (c,)), Fold((a, c), (b,), (d, c))], None).known == (a,)  # c is hidden once
+    assert CasePool.of(raw, [Fold((a,), (b,), (c,)), Fold((a, c), (b,), (d, c))], None).known == (
+        a,
+    )  # c is hidden once
 
 
 # ---- handing over ----------------------------------------------------------------------------------------------------
@@ -205,8 +207,8 @@ def test_what_annotators_get(models, tmp_path: Path) -> None:
         image, _ = asker._scorer("cpu").load(case)
         expected = torch.stack(list(predictor.probabilities(image))).mean(0).argmax(0).numpy()
         inside = np.zeros(label.shape, bool)
-        for region in made.of(case):
-            inside[region.inside] = True
+        for window in made.of(case):
+            inside[window.inside] = True
         assert (label[~inside] == 3).all()
         assert np.array_equal(label[inside], expected[inside])
     assert load_round(made.folder) == made
@@ -241,7 +243,7 @@ def test_an_interrupted_query_goes_on(models, tmp_path: Path, monkeypatch) -> No
     workspace, plans = models("2d")
     whole = ask(request(workspace, plans, tmp_path / "whole"))[1]
     asked = request(workspace, plans, tmp_path / "round")
-    asker = Asker(asked)
+    asker = QueryRound(asked)
 
     def stop(cases: list[str]):
         yield from cases[:2]
@@ -254,12 +256,12 @@ def test_an_interrupted_query_goes_on(models, tmp_path: Path, monkeypatch) -> No
     with pytest.raises(LimitedError, match="interrupted"):
         load_round(tmp_path / "round")
     with pytest.raises(LimitedError, match="begun with seed=0, not 1"):
-        Asker(replace(asked, seed=1))
+        QueryRound(replace(asked, seed=1))
     _, made = ask(asked)
     assert {file: file.stat().st_mtime_ns for file in done} == done
     assert made.queries == whole.queries
     with pytest.raises(LimitedError, match="holds queries already"):
-        Asker(asked)
+        QueryRound(asked)
 
 
 def test_a_budget_of_minutes(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,13 +269,13 @@ def test_a_budget_of_minutes(models, tmp_path: Path, monkeypatch: pytest.MonkeyP
     _, made = ask(request(workspace, plans, tmp_path / "round", items=None, minutes=25.0))
     spent = sum(query.minutes for query in made.queries)
     assert 10 < spent <= 25
-    queries = [Query(Region("c", (n,), (1,)), None, minutes, "") for n, minutes in enumerate((5.0, 9.0, 2.0))]
+    queries = [Query(Window("c", (n,), (1,)), None, minutes, "") for n, minutes in enumerate((5.0, 9.0, 2.0))]
     assert within(queries, 14.0) == queries[:2]
-    asker = Asker(request(workspace, plans, tmp_path / "short", items=None, minutes=60.0))
-    regions = tuple(Region(f"case_{n}", (0, 0, 0), (8, 32, 32)) for n in range(40))
+    asker = QueryRound(request(workspace, plans, tmp_path / "short", items=None, minutes=60.0))
+    windows = tuple(Window(f"case_{n}", (0, 0, 0), (8, 32, 32)) for n in range(40))
     liked = {"entropy": -np.arange(40.0)}  # the short ones, of 2 minutes beside 20
     minutes = np.where(np.arange(40) < 18, 2.0, 20.0)
-    monkeypatch.setattr(asker, "pool", lambda: (Pool(regions, liked), minutes))
+    monkeypatch.setattr(asker, "pool", lambda: (Pool(windows, liked), minutes))
     asker.strategy = find_strategy("entropy")
     assert sum(query.minutes for query in asker.choose()) == 18 * 2 + 20
     assert within(queries, 13.9) == queries[:1]
@@ -293,8 +295,8 @@ def test_the_page_of_a_round_works_in_a_browser(models, tmp_path: Path, browser)
     for section, query in zip(sections, made.queries, strict=True):
         picture = section.find_element("tag name", "img")
         assert int(picture.get_property("naturalWidth")) > 300
-        assert query.region.case in picture.get_attribute("alt")
-        x, y, z = query.region.start[::-1]
+        assert query.window.case in picture.get_attribute("alt")
+        x, y, z = query.window.start[::-1]
         assert f"voxels {x}, {y}, {z} to" in section.text
         browser.switch_to.active_element.send_keys(Keys.TAB)
         assert browser.switch_to.active_element == section
@@ -309,7 +311,7 @@ def test_the_page_of_a_round_works_in_a_browser(models, tmp_path: Path, browser)
 
 
 def test_a_map_spread_on_its_scan() -> None:
-    spread = Grid((1, 0), (5, 6)).spread(np.array([[1, 2, 3], [4, 5, 6]]), (7, 6))
+    spread = MapExtent((1, 0), (5, 6)).spread(np.array([[1, 2, 3], [4, 5, 6]]), (7, 6))
     expected = np.zeros((7, 6))
     expected[1:5] = np.kron([[1, 2, 3], [4, 5, 6]], np.ones((2, 2)))
     assert np.array_equal(spread, expected)

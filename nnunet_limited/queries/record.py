@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.regions import Region
+from nnunet_limited.queries.windows import Window
 from nnunet_limited.util.files import read_object, replacing, write_json
 
 RECORD, REQUEST = "queries.json", "request.json"
@@ -29,16 +29,16 @@ MAKE = "make a round with 'nnunet-limited query'"
 
 @dataclass(frozen=True)
 class Query:
-    """A region to annotate: what the strategy went by, the minutes it is thought to take, and why in words."""
+    """A window to annotate: what the strategy went by, the minutes it is thought to take, and why in words."""
 
-    region: Region
+    window: Window
     score: float | None
     minutes: float | None
     why: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        case, start, size = self.region
+        case, start, size = self.window
         about = {"score": self.score, "minutes": self.minutes, "why": self.why}
         return {"case": case, "start": list(start), "size": list(size), **about}
 
@@ -47,7 +47,7 @@ class Query:
 class Round:
     """The queries in ``folder``; ``origin`` tells of dataset, split, model and strategy.
 
-    ``prefilled`` are, by case, the hashes of the label ``file`` that annotators start from and of its ``regions``.
+    ``prefilled`` are, by case, the hashes of the label ``file`` that annotators start from and of its ``windows``.
     """
 
     folder: Path
@@ -58,11 +58,11 @@ class Round:
     @property
     def cases(self) -> list[str]:
         """Return the cases that are asked for, in the order of their first query."""
-        return list(dict.fromkeys(query.region.case for query in self.queries))
+        return list(dict.fromkeys(query.window.case for query in self.queries))
 
-    def of(self, case: str) -> list[Region]:
-        """Return the regions asked for in a case."""
-        return [query.region for query in self.queries if query.region.case == case]
+    def of(self, case: str) -> list[Window]:
+        """Return the windows asked for in a case."""
+        return [query.window for query in self.queries if query.window.case == case]
 
     def write(self) -> None:
         """Write the table and then the record."""
@@ -88,7 +88,7 @@ def load_round(folder: Path) -> Round:
     content = read_object(folder / RECORD, "queries", MAKE)
     try:
         queries = tuple(
-            Query(Region(q["case"], tuple(q["start"]), tuple(q["size"])), q["score"], q["minutes"], q["why"])
+            Query(Window(q["case"], tuple(q["start"]), tuple(q["size"])), q["score"], q["minutes"], q["why"])
             for q in content.pop("queries")
         )
         prefilled = content.pop("prefilled")
@@ -115,9 +115,9 @@ def begin_round(folder: Path, origin: dict[str, Any]) -> None:
             )
 
 
-def region_hash(label: np.ndarray, region: Region) -> str:
-    """Identify the values of a label image in a region."""
-    return hashlib.sha256(np.ascontiguousarray(label[region.inside], np.int16).tobytes()).hexdigest()[:16]
+def window_hash(label: np.ndarray, window: Window) -> str:
+    """Identify the values of a label image in a window."""
+    return hashlib.sha256(np.ascontiguousarray(label[window.inside], np.int16).tobytes()).hexdigest()[:16]
 
 
 def within(queries: Sequence[Query], minutes: float) -> list[Query]:

@@ -63,7 +63,7 @@ def disagreement(
     """Return 1 - Dice between members, the mean over pairs and over the ``values`` that one of the two has.
 
     Query by committee (Seung et al., COLT 1992) on label images. ``count`` gives the voxels of a mask in each of n
-    regions (n,), in which members are compared; the result has its shape and is 0 where no member has any value.
+    windows (n,), in which members are compared; the result has its shape and is 0 where no member has any value.
     """
     lost: Any = 0.0
     compared: Any = 0
@@ -77,7 +77,7 @@ def disagreement(
     return np.asarray(lost / np.maximum(compared, 1))
 
 
-class Members:
+class MeanOfMembers:
     """An ensemble that is heard one member after the other; memory does not grow with their number."""
 
     def __init__(self, regions: bool) -> None:

@@ -1,4 +1,4 @@
-"""Parts of scans that can be asked for, and sums over them."""
+"""Windows, the parts of scans that can be asked for, and sums over them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_limited.errors import LimitedError
 
 
-class Region(NamedTuple):
+class Window(NamedTuple):
     """A part of a case: voxels from ``start`` on, ``size`` of them along each axis, as arrays have them (z, y, x)."""
 
     case: str
@@ -39,19 +39,19 @@ class Granularity:
         """Return the axis across which people draw: that of the slices asked for, or the one of largest spacing."""
         return int(np.argmax(spacing)) if self.axis is None else self.axis
 
-    def windows(self, shape: Sequence[int], spacing: Sequence[float], case: str) -> Windows:
+    def window_grid(self, shape: Sequence[int], spacing: Sequence[float], case: str) -> WindowGrid:
         """Return the candidates of a case: all slices, or patches at every half of their size and at the border.
 
         Raises LimitedError for an axis or size that does not fit the image.
         """
         if self.kind == "case":
-            return Windows(tuple(np.zeros(1, int) for _ in shape), tuple(shape))
+            return WindowGrid(tuple(np.zeros(1, int) for _ in shape), tuple(shape))
         if self.kind == "slice":
             axis = self.plane_axis(spacing)
             if axis >= len(shape):
                 raise LimitedError(f"--axis {axis}: case {case} has the axes 0 to {len(shape) - 1}; choose one of them")
             size = tuple(1 if a == axis else n for a, n in enumerate(shape))
-            return Windows(tuple(np.arange(n - s + 1) for n, s in zip(shape, size, strict=True)), size)
+            return WindowGrid(tuple(np.arange(n - s + 1) for n, s in zip(shape, size, strict=True)), size)
         size = (1, *self.size) if shape[0] == 1 and len(self.size) == len(shape) - 1 else self.size  # a 2D image
         if len(size) != len(shape):
             raise LimitedError(
@@ -60,12 +60,12 @@ class Granularity:
             )
         size = tuple(min(s, n) for s, n in zip(size, shape, strict=True))
         places = [np.unique([*range(0, n - s + 1, max(1, s // 2)), n - s]) for n, s in zip(shape, size, strict=True)]
-        return Windows(tuple(places), size)
+        return WindowGrid(tuple(places), size)
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Boxes of one ``size`` in a case, at every combination of the ``starts`` along each axis, the last one fastest."""
+class WindowGrid:
+    """Windows of one ``size`` in a case: every combination of the ``starts`` along each axis, the last one fastest."""
 
     starts: tuple[np.ndarray, ...]
     size: tuple[int, ...]
@@ -73,10 +73,10 @@ class Windows:
     def __len__(self) -> int:
         return int(np.prod([len(one) for one in self.starts]))
 
-    def regions(self, case: str) -> list[Region]:
+    def windows(self, case: str) -> list[Window]:
         """Return them one by one."""
         grid = np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, len(self.starts))
-        return [Region(case, tuple(start), self.size) for start in grid.tolist()]
+        return [Window(case, tuple(start), self.size) for start in grid.tolist()]
 
     @property
     def bounds(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -84,7 +84,7 @@ class Windows:
         return [(start, start + size) for start, size in zip(self.starts, self.size, strict=True)]
 
     @property
-    def middles(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def cells(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return, along each axis, the bounds of the voxels that are nearest to the middle of each window.
 
         Every voxel is nearest to one of them: these cells tile the image.
@@ -97,7 +97,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Grid:
+class MapExtent:
     """How a map lies on its scan: its voxels, however many, cover those of the scan from ``lower`` to ``upper``."""
 
     lower: tuple[float, ...]
@@ -131,26 +131,26 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Boxes:
-    """Regions as arrays, for quick comparison."""
+class WindowOverlap:
+    """Windows as arrays, to find quickly which of them overlap another one."""
 
     members: dict[str, np.ndarray]
     starts: np.ndarray
     stops: np.ndarray
 
     @classmethod
-    def of(cls, regions: Sequence[Region]) -> Boxes:
-        """Take regions, of which those of different cases may differ in their number of axes."""
-        axes = max((len(region.start) for region in regions), default=1)
-        starts, stops = np.zeros((2, len(regions), axes), int)
+    def of(cls, windows: Sequence[Window]) -> WindowOverlap:
+        """Take windows, of which those of different cases may differ in their number of axes."""
+        axes = max((len(window.start) for window in windows), default=1)
+        starts, stops = np.zeros((2, len(windows), axes), int)
         members: dict[str, list[int]] = {}
-        for n, region in enumerate(regions):
-            starts[n, : len(region.start)] = region.start
-            stops[n, : len(region.start)] = np.add(region.start, region.size)
-            members.setdefault(region.case, []).append(n)
+        for n, window in enumerate(windows):
+            starts[n, : len(window.start)] = window.start
+            stops[n, : len(window.start)] = np.add(window.start, window.size)
+            members.setdefault(window.case, []).append(n)
         return cls({case: np.array(found) for case, found in members.items()}, starts, stops)
 
-    def overlap(self, other: Region) -> np.ndarray:
+    def find(self, other: Window) -> np.ndarray:
         """Return the numbers of those that share a voxel with ``other``."""
         mine = self.members.get(other.case, np.zeros(0, int))
         start, stop = np.array(other.start), np.add(other.start, other.size)

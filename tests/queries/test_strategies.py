@@ -1,4 +1,4 @@
-"""Scores, regions and strategies: a template that every strategy passes, and each checked against what it should do."""
+"""Scores, windows and strategies: a template that every strategy passes, and each checked against what it should do."""
 
 import itertools
 from collections import Counter
@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries import strategy
-from nnunet_limited.queries.diverse import signature_distance
 from nnunet_limited.queries.pool import Pool
-from nnunet_limited.queries.regions import Granularity, Region
-from nnunet_limited.queries.strategy import find_strategy, strategies
+from nnunet_limited.queries.strategies import base, registry
+from nnunet_limited.queries.strategies.diversity import signature_distance
+from nnunet_limited.queries.strategies.registry import find_strategy, strategies
+from nnunet_limited.queries.windows import Granularity, Window
 
 NAMES = list(strategies())
 FEATURES = {"encoder": 5, "gradient": 6, "signature": 9}
 
 
-def make_pool(regions, seed=0, known=2, **changes):
+def make_pool(windows, seed=0, known=2, **changes):
     """Make a pool of 3 classes with random scores."""
-    rng, n = np.random.default_rng(seed), len(regions)
+    rng, n = np.random.default_rng(seed), len(windows)
     names = ("entropy", "expected_entropy", "bald", "margin", "least_confidence", "disagreement")
     made = {
-        "regions": regions,
+        "windows": windows,
         "scores": {name: rng.random(n) for name in names},
         "class_scores": rng.random((n, 3)),
         "foreground": rng.integers(0, 4, (n, 3)).astype(float),
@@ -37,14 +37,14 @@ def make_pool(regions, seed=0, known=2, **changes):
 
 def patches(cases=4, shape=(6, 24, 24), size=(3, 8, 8)):
     return [
-        region
+        window
         for number in range(cases)
-        for region in Granularity("patch", size=size).windows(shape, (1, 1, 1), "").regions(f"case_{number}")
+        for window in Granularity("patch", size=size).window_grid(shape, (1, 1, 1), "").windows(f"case_{number}")
     ]
 
 
 def whole_cases(count):
-    return [Region(f"case_{number:03d}", (0, 0, 0), (6, 24, 24)) for number in range(count)]
+    return [Window(f"case_{number:03d}", (0, 0, 0), (6, 24, 24)) for number in range(count)]
 
 
 def share_a_voxel(a, b):
@@ -64,16 +64,16 @@ def flat(values):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_strategy(name):
     pool = make_pool(
-        patches(), blocked=[Region("case_0", (0, 0, 0), (6, 24, 12)), Region("case_2", (1, 2, 3), (1,) * 3)]
+        patches(), blocked=[Window("case_0", (0, 0, 0), (6, 24, 12)), Window("case_2", (1, 2, 3), (1,) * 3)]
     )
     strategy, before = find_strategy(name), flat(pool)
     chosen, utilities = strategy.query(pool, 7, 1, return_utilities=True)
     assert len(chosen) == 7  # the budget, exactly
     assert strategy.query(pool, 7, 1) == chosen  # seeded
     assert flat(pool) == before  # inputs unchanged
-    regions = [pool.regions[index] for index in chosen]
-    assert not any(share_a_voxel(a, b) for a, b in itertools.combinations(regions, 2))
-    assert not any(share_a_voxel(a, b) for a in regions for b in pool.blocked)
+    windows = [pool.windows[index] for index in chosen]
+    assert not any(share_a_voxel(a, b) for a, b in itertools.combinations(windows, 2))
+    assert not any(share_a_voxel(a, b) for a in windows for b in pool.blocked)
     assert utilities.shape == (7, len(pool))
     for turn, index in enumerate(chosen):
         assert np.isfinite(utilities[turn, index])
@@ -136,7 +136,7 @@ def test_refused(name):
     with pytest.raises(LimitedError, match="budget 0"):
         find_strategy(name).query(pool, 0, 0)
     blocked = make_pool(whole_cases(3), blocked=whole_cases(3))
-    with pytest.raises(LimitedError, match="no region is left"):
+    with pytest.raises(LimitedError, match="no window is left"):
         find_strategy(name).query(blocked, 1, 0)
     strategy = find_strategy(name)
     if strategy.needs_model or strategy.needs_foreground or strategy.features:
@@ -156,7 +156,7 @@ def test_a_pool_refuses_what_is_no_number(what, value):
 
 
 def test_a_pool_refuses_arrays_of_another_length():
-    with pytest.raises(LimitedError, match="2 rows for 3 regions"):
+    with pytest.raises(LimitedError, match="2 rows for 3 windows"):
         make_pool(whole_cases(3), scores={"entropy": np.ones(2)})
 
 
@@ -174,7 +174,7 @@ def test_top_scores_against_brute_force(name):
     pool = make_pool(patches(2))
     expected, utilities = [], pool.scores[name]
     for index in np.argsort(-utilities):
-        if len(expected) < 6 and not any(share_a_voxel(pool.regions[index], pool.regions[i]) for i in expected):
+        if len(expected) < 6 and not any(share_a_voxel(pool.windows[index], pool.windows[i]) for i in expected):
             expected.append(int(index))
     assert find_strategy(name).query(pool, 6, 0) == expected
     cases = make_pool(whole_cases(8))
@@ -222,29 +222,29 @@ def test_clasp_pe_noise_fades():
 
 
 def test_random_is_fair_to_cases_and_to_regions():
-    regions = [*patches(1), *whole_cases(2)[1:]]  # many regions of one case, one of another
-    chosen = Counter(find_strategy("random").query(make_pool(regions), 1, seed)[0] for seed in range(3000))
-    assert np.isclose(chosen[len(regions) - 1] / 3000, 0.5, atol=0.03)
-    within = np.array([chosen[n] for n in range(len(regions) - 1)]) / 1500
-    assert np.abs(within - 1 / (len(regions) - 1)).max() < 0.03
+    windows = [*patches(1), *whole_cases(2)[1:]]  # many windows of one case, one of another
+    chosen = Counter(find_strategy("random").query(make_pool(windows), 1, seed)[0] for seed in range(3000))
+    assert np.isclose(chosen[len(windows) - 1] / 3000, 0.5, atol=0.03)
+    within = np.array([chosen[n] for n in range(len(windows) - 1)]) / 1500
+    assert np.abs(within - 1 / (len(windows) - 1)).max() < 0.03
 
 
 def test_stratified_random_takes_from_all_cases():
     pool = make_pool(patches(5))
     for budget in (5, 12):
         chosen = find_strategy("random_stratified").query(pool, budget, 4)
-        counts = Counter(pool.regions[index].case for index in chosen)
+        counts = Counter(pool.windows[index].case for index in chosen)
         assert len(counts) == 5
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
 @pytest.mark.parametrize(("name", "share"), [("random_fg66", 2 / 3), ("random_fg33", 1 / 3)])
 def test_foreground_aware_random(name, share):
-    """One region of ten shows class 0, another the border of class 2; half of the turns on foreground go to each."""
+    """One window of ten shows class 0, another the border of class 2; half of the turns on foreground go to each."""
     foreground, border = np.zeros((10, 3)), np.zeros((10, 3))
     foreground[2, 0], border[7, 2] = 30, 5
-    regions = [Region("one", (n, 0, 0), (1, 4, 4)) for n in range(10)]
-    pool = make_pool(regions, foreground=foreground, border=border)
+    windows = [Window("one", (n, 0, 0), (1, 4, 4)) for n in range(10)]
+    pool = make_pool(windows, foreground=foreground, border=border)
     chosen = Counter(find_strategy(name).query(pool, 1, seed)[0] for seed in range(3000))
     for index in (2, 7):
         assert np.isclose(chosen[index] / 3000, share / 2 + (1 - share) / 10, atol=0.03)
@@ -253,8 +253,8 @@ def test_foreground_aware_random(name, share):
 def test_foreground_aware_random_is_fair_to_classes():
     foreground = np.zeros((3, 3))
     foreground[0, 0], foreground[1, 1], foreground[2, 1] = 1000, 1, 3
-    regions = [Region("one", (n, 0, 0), (1, 4, 4)) for n in range(3)]
-    pool = make_pool(regions, foreground=foreground, border=foreground)
+    windows = [Window("one", (n, 0, 0), (1, 4, 4)) for n in range(3)]
+    pool = make_pool(windows, foreground=foreground, border=foreground)
     chosen = Counter(find_strategy("random_fg66").query(pool, 1, seed)[0] for seed in range(3000))
     expected = [2 / 3 * part + 1 / 9 for part in (1 / 2, 1 / 8, 3 / 8)]
     assert np.allclose([chosen[n] / 3000 for n in range(3)], expected, atol=0.03)
@@ -318,12 +318,13 @@ def test_a_strategy_of_another_package(monkeypatch):
             name = "mine"
 
     found = {"nnunet_limited.query_strategies": [SimpleNamespace(load=load)]}
-    monkeypatch.setattr(strategy, "entry_points", lambda group: found[group])
-    monkeypatch.setattr(strategy, "STRATEGIES", dict(strategy.STRATEGIES))
-    strategy._load_own.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", lambda group: found[group])
+    monkeypatch.setattr(base, "STRATEGIES", dict(base.STRATEGIES))
+    monkeypatch.setattr(registry, "STRATEGIES", base.STRATEGIES)
+    registry._load_own.cache_clear()
     assert find_strategy("mine").name == "mine"
     assert "mine" not in NAMES
-    strategy._load_own.cache_clear()
+    registry._load_own.cache_clear()
 
 
 def test_distance_of_signatures():
@@ -341,6 +342,6 @@ def test_one_of_each_group(name: str, count: int) -> None:
         rng = np.random.default_rng(seed)
         group = np.arange(count) % 4
         features = rng.normal(0, 10, (4, 140))[group] + rng.normal(0, 1, (count, 140))
-        regions = [Region(f"case_{n:03d}", (0, 0, 0), (4, 4, 4)) for n in range(count)]
-        pool = Pool(regions, features={"encoder": features}, known={"encoder": features[:0]})
+        windows = [Window(f"case_{n:03d}", (0, 0, 0), (4, 4, 4)) for n in range(count)]
+        pool = Pool(windows, features={"encoder": features}, known={"encoder": features[:0]})
         assert len(set(group[find_strategy(name).query(pool, 4, seed)])) == 4

@@ -1,0 +1,1 @@
+"""Query strategies: how to choose the windows to annotate."""
