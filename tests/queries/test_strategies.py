@@ -321,10 +321,10 @@ def test_a_strategy_of_another_package(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: found[group])
     monkeypatch.setattr(base, "STRATEGIES", dict(base.STRATEGIES))
     monkeypatch.setattr(registry, "STRATEGIES", base.STRATEGIES)
-    registry._load_own.cache_clear()
+    registry._load.cache_clear()
     assert find_strategy("mine").name == "mine"
     assert "mine" not in NAMES
-    registry._load_own.cache_clear()
+    registry._load.cache_clear()
 
 
 def test_distance_of_signatures():
