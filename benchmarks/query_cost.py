@@ -45,7 +45,8 @@ def main() -> int:
     from nnunet_limited.queries.query_round import QueryRound
     from nnunet_limited.queries.request import QueryRequest
     from nnunet_limited.queries.windows import Granularity
-    from nnunet_limited.runs.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.launch import choose_device
+    from nnunet_limited.runs.request import TrainRequest
 
     torch.set_num_threads(1)
     size = tuple(map(int, arguments.size.split("x")))

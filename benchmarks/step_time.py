@@ -73,8 +73,9 @@ def write_boxes(folder: Path) -> None:
 
 def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
     """Write what the self-training trainer learns, the predictions of a network that has not learnt anything."""
-    from nnunet_limited.pseudo_labels.model import CHECKPOINT, ModelSource
-    from nnunet_limited.runs.launch import TrainRequest
+    from nnunet_limited.pseudo_labels.model import ModelSource
+    from nnunet_limited.runs.predict import CHECKPOINT
+    from nnunet_limited.runs.request import TrainRequest
 
     trainer = Bench(SUPERVISED, dataset, configuration, plans, "cpu").trainer
     trainer.save_checkpoint(str(Path(trainer.output_folder) / CHECKPOINT))

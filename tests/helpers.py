@@ -24,9 +24,9 @@ from nnunet_limited.annotations.annotation import box_codes
 from nnunet_limited.annotations.objects import boxes
 from nnunet_limited.cli.main import main
 from nnunet_limited.data.pseudo_label_store import begin, set_folder
-from nnunet_limited.data.views import without_benchmark
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.split_trainer import HOST_SETTINGS
+from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.planners.plan import PlanRequest, make_plans
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import Split, SplitRequest, load_split, make_split, write_split

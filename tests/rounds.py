@@ -14,7 +14,7 @@ from nnunet_limited.planners.preprocessing import preprocess
 from nnunet_limited.queries.query_round import QueryRound
 from nnunet_limited.queries.request import QueryRequest
 from nnunet_limited.queries.windows import Granularity
-from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import load_split
 
 TRAINER = "LimitedSupervisedTrainer"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from nnunet_limited.trainers.aliases import ALIASES
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from typer.testing import CliRunner
 
 from nnunet_limited import trainers
 from nnunet_limited.cli.main import app
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.runs.launch import find_trainer
-from nnunet_limited.trainers.aliases import ALIASES
+from nnunet_limited.runs.request import find_trainer
 from nnunet_limited.trainers.catalogue import describe, learns_without_label, trainer_names
 
 

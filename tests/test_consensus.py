@@ -23,7 +23,7 @@ from nnunet_limited.prompters.prompts import tight_box
 from nnunet_limited.pseudo_labels import atlas, consensus
 from nnunet_limited.pseudo_labels.consensus import Student
 from nnunet_limited.pseudo_labels.sources import AtlasSource, Given, Labeled, Opinion, Scan, SourceSettings
-from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold, Split, load_split
 
 SOURCES = f"student,atlas,sam:{TINY_SAM}"

@@ -11,7 +11,6 @@ from helpers import segmentation_reference
 from torch import nn
 from torch.nn import functional
 
-from nnunet_limited.losses.components import largest_components
 from nnunet_limited.losses.consistency import (
     class_shares,
     divergence,
@@ -24,6 +23,7 @@ from nnunet_limited.losses.consistency import (
 from nnunet_limited.losses.pseudo_label import confidence, harden, label_probabilities, segmentation_loss
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
 from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
+from nnunet_limited.util.components import largest_components
 
 
 @pytest.mark.parametrize("regions", [False, True])

@@ -13,7 +13,7 @@ from helpers import FROM_START, segmentation_reference
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
-from nnunet_limited.engine.step import Crops
+from nnunet_limited.engine.crops import Crops
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.pseudo_label import dice_loss, harden
 from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer, pyramid_consistency

@@ -17,16 +17,16 @@ import torch
 from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, read, segmentation_reference
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_limited.data.label_grid import to_network
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, begin, find, set_folder
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.grid import to_network
 from nnunet_limited.losses.pseudo_label import region_channels
 from nnunet_limited.planners.preprocessing import preprocess_case
 from nnunet_limited.pseudo_labels.consensus import Consensus
 from nnunet_limited.pseudo_labels.model import dice
-from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold, Split, load_split
 
 

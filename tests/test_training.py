@@ -17,7 +17,8 @@ from nnunet_limited.engine.run import RECORD
 from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.runs.crossval import missing_step, train_folds
-from nnunet_limited.runs.launch import TrainRequest, prepare
+from nnunet_limited.runs.launch import prepare
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.trainers.two_stage.self_training import SelfTrainingConfig
 from nnunet_limited.util.files import one_at_a_time

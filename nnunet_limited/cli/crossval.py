@@ -52,7 +52,7 @@ def crossval(
     nnunet-limited crossval 4 3d_fullres -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8
     """
     from nnunet_limited.runs.crossval import crossvalidate, default_folds
-    from nnunet_limited.runs.launch import TrainRequest
+    from nnunet_limited.runs.request import TrainRequest
 
     chosen = chosen_folds(context, folds)
     flags = host_flags(context, device, num_gpus, pretrained_weights)

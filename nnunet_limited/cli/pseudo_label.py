@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnunet_limited.data.pseudo_label_store import PseudoLabels
     from nnunet_limited.engine.settings import Config
     from nnunet_limited.pseudo_labels.model import ModelSource
-    from nnunet_limited.runs.launch import TrainRequest
+    from nnunet_limited.runs.request import TrainRequest
 
 SourcesOption = Annotated[
     str | None,
@@ -118,7 +118,8 @@ def pseudo_label(
     nnunet-limited pseudo-label 500 3d_fullres -p nnUNetPlans_l1 --sources student,atlas,sam:medsam-vit-base
     """
     from nnunet_limited.runs.crossval import default_folds
-    from nnunet_limited.runs.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.launch import choose_device
+    from nnunet_limited.runs.request import TrainRequest
 
     model = TrainRequest(dataset, configuration, "0", trainer, plans)
     chosen = [int(fold) if fold.isdecimal() else fold for fold in folds] if folds else default_folds(model)

@@ -77,7 +77,8 @@ def query(
     from nnunet_limited.queries.query_round import QueryRound
     from nnunet_limited.queries.request import QueryRequest, round_of
     from nnunet_limited.queries.windows import Granularity
-    from nnunet_limited.runs.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.launch import choose_device
+    from nnunet_limited.runs.request import TrainRequest
     from nnunet_limited.util.extras import need
 
     need("al", "query", "jinja2")
@@ -150,7 +151,7 @@ def _show_progress(dice: list[float]) -> None:
 
 def _next_number() -> str:
     """Return the next free number of a dataset above 600."""
-    from nnunet_limited.datasets.raw import nnunet_folder
+    from nnunet_limited.host.folders import nnunet_folder
 
     taken = {
         folder.name[7:10]
@@ -185,7 +186,7 @@ def absorb(
     Answers may be partial; what is missing can be asked again. Nothing that was there is changed. Example:
     nnunet-limited absorb round_1 --out Dataset601_Heart
     """
-    from nnunet_limited.datasets.raw import nnunet_folder
+    from nnunet_limited.host.folders import nnunet_folder
     from nnunet_limited.queries.absorb import AbsorbRequest
     from nnunet_limited.queries.absorb import absorb as make
     from nnunet_limited.util.parallel import default_processes
@@ -213,7 +214,7 @@ def absorb(
 
 def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
     """Return how to plan, train and ask again, with the configuration and size of the model that asked."""
-    from nnunet_limited.datasets.raw import nnunet_folder
+    from nnunet_limited.host.folders import nnunet_folder
     from nnunet_limited.planners.plan import load_plans
     from nnunet_limited.splits import load_split
 

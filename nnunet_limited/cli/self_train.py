@@ -25,7 +25,7 @@ from nnunet_limited.util.files import content_hash
 
 if TYPE_CHECKING:
     from nnunet_limited.pseudo_labels.model import ModelSource
-    from nnunet_limited.runs.launch import TrainRequest
+    from nnunet_limited.runs.request import TrainRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +65,8 @@ def self_train(
     student,atlas --rounds 2
     """
     from nnunet_limited.runs.crossval import default_folds
-    from nnunet_limited.runs.launch import TrainRequest, choose_device
+    from nnunet_limited.runs.launch import choose_device
+    from nnunet_limited.runs.request import TrainRequest
     from nnunet_limited.runs.self_train import self_train as run
 
     settings = list(assignments or [])

@@ -86,7 +86,7 @@ def sparsify(
 
 def show_view(record: dict[str, Any], name: str) -> None:
     """Print what a new dataset of sparse labels is like, and what to run next."""
-    from nnunet_limited.datasets.raw import nnunet_folder
+    from nnunet_limited.host.folders import nnunet_folder
 
     cases = list(record["cases"].values())
     rows = []

@@ -53,7 +53,8 @@ def train(
 
     Example: nnunet-limited train 4 3d_fullres 0 -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8 --epochs 200
     """
-    from nnunet_limited.runs.launch import TrainRequest, run_host_training
+    from nnunet_limited.runs.launch import run_host_training
+    from nnunet_limited.runs.request import TrainRequest
 
     request = TrainRequest(
         dataset, configuration, fold, trainer, plans, host_flags(context, device, num_gpus, pretrained_weights)

@@ -45,7 +45,8 @@ def zero_shot(
     Tells whether the model is worth being a source of pseudo-labels; nothing is trained. What is done already is not
     done again. Example: nnunet-limited zero-shot 500 sam:medsam-vit-base --out zero_shot
     """
-    from nnunet_limited.datasets.raw import RawDataset, nnunet_folder
+    from nnunet_limited.datasets.raw import RawDataset
+    from nnunet_limited.host.folders import nnunet_folder
     from nnunet_limited.prompters.prompter import find_prompter
     from nnunet_limited.prompters.prompts import PromptSettings
     from nnunet_limited.pseudo_labels.zero_shot import ZeroShot, summarise

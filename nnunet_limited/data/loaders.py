@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
+from nnunet_limited.host.cases import PreprocessedCases
+from nnunet_limited.host.loaders import nnUNetDataLoader
 from nnunet_limited.util.random_state import RandomStream
 
 
-class UnlabeledDataset(nnUNetDatasetBlosc2):
+class UnlabeledDataset(PreprocessedCases):
     """Cases preprocessed without a label: their stored segmentation is only the mask of the image.
 
     ``further_channels`` of the data, after those of the image, are moved like it and are no part of the views.

@@ -11,9 +11,11 @@ import blosc2
 import numpy as np
 
 from nnunet_limited.annotations.propagate import annotated_slices, distances, propagate
-from nnunet_limited.data.label_grid import network_spacing, save_label
 from nnunet_limited.data.sparse import BEYOND, AnnotatedCases, UnannotatedDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.cases import save_label
+from nnunet_limited.host.grid import network_spacing
+from nnunet_limited.host.plans import managers
 from nnunet_limited.util.files import is_current, one_at_a_time, read_object, write_json
 from nnunet_limited.util.parallel import default_processes, run_all
 
@@ -104,13 +106,11 @@ def _propagate_case(
     case: str, folder: Path, target: Path, ignore: int, plans: dict[str, Any], configuration: str
 ) -> None:
     """Write the label that the slices across each axis propagate, and how far every slice is from them."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    manager = PlansManager(plans)
+    manager, chosen = managers(plans, configuration)
     data, stored, _, properties = AnnotatedCases(str(folder), [case], ignore).load_case(case)
     image, label = data[0], stored[0]
     known = np.where(label == ignore, BEYOND, label)
-    spacing = network_spacing(properties, manager, manager.get_configuration(configuration))
+    spacing = network_spacing(properties, manager, chosen)
     labels, apart = np.full((len(AXES), *label.shape), BEYOND, label.dtype), []
     for axis in AXES:
         found = annotated_slices(label, ignore, axis)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.datasets.raw import write_label
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.images import write_label
 from nnunet_limited.splits import Split, split_name
 from nnunet_limited.util.files import content_hash, file_hash, read_object, write_json
 

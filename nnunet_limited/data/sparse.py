@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.cases import PreprocessedCases
+from nnunet_limited.host.transforms import SegOnlyTransform
 
 BEYOND, OUTSIDE = -1, -2  # what padding and rotation add; what the host left out of an image as being empty
 
@@ -48,7 +48,7 @@ class BordersUnknown(SegOnlyTransform):
         return segmentation
 
 
-class AnnotatedCases(nnUNetDatasetBlosc2):
+class AnnotatedCases(PreprocessedCases):
     """Preprocessed cases that know which of them are annotated in part only."""
 
     def __init__(self, folder: str, cases: Iterable[str], ignore: int) -> None:

@@ -5,22 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
 from nnunet_limited.errors import LimitedError
-
-# Transforms of the host's training pipeline that move voxels, change intensities, need a label, and blank the outside.
-_GEOMETRIC = {"SpatialTransform", "MirrorTransform", "Convert3DTo2DTransform", "Convert2DTo3DTransform"}
-_INTENSITY = {
-    "GaussianNoiseTransform",
-    "GaussianBlurTransform",
-    "MultiplicativeBrightnessTransform",
-    "ContrastTransform",
-    "SimulateLowResolutionTransform",
-    "GammaTransform",
-}
-_LABEL_ONLY = {"RemoveLabelTransform", "ConvertSegmentationToRegionsTransform", "DownsampleSegForDSTransform"}
-_MASKING = {"MaskImageTransform"}
+from nnunet_limited.host.transforms import GEOMETRIC, INTENSITY, LABEL_ONLY, MASKING, BasicTransform
 
 
 class Views(BasicTransform):
@@ -40,14 +27,14 @@ class Views(BasicTransform):
         self.strong, self.further = strong, further
         named = [(type(getattr(t, "transform", t)).__name__, t) for t in host_pipeline.transforms]
         for name, _ in named:
-            if name not in _GEOMETRIC | _INTENSITY | _LABEL_ONLY | _MASKING:
+            if name not in GEOMETRIC | INTENSITY | LABEL_ONLY | MASKING:
                 raise LimitedError(
                     f"augmentation {name} is not known to move voxels or to change intensities only, which the views "
                     "of unlabelled crops depend on; train with nnU-Net's default augmentation"
                 )
-        self.geometric = [t for name, t in named if name in _GEOMETRIC]
-        self.intensity = [t for name, t in named if name in _INTENSITY]
-        self.masking = [t for name, t in named if name in _MASKING]
+        self.geometric = [t for name, t in named if name in GEOMETRIC]
+        self.intensity = [t for name, t in named if name in INTENSITY]
+        self.masking = [t for name, t in named if name in MASKING]
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Return the views of ``data_dict`` stacked along the channels."""
@@ -65,14 +52,3 @@ class Views(BasicTransform):
         for transform in self.intensity:
             view = transform(**view)
         return view["image"]
-
-
-def without_benchmark(pipeline: Any) -> None:
-    """Switch off the timing of blur implementations in a host pipeline.
-
-    It picks the faster of two that differ in the last bit, so a run with it is not repeatable.
-    """
-    for transform in getattr(pipeline, "transforms", []):
-        inner = getattr(transform, "transform", transform)
-        if hasattr(inner, "benchmark"):
-            inner.benchmark = False

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.datasets.raw import BOX_FOLDER, TRUTH_FOLDER, RawDataset, nnunet_folder
+from nnunet_limited.datasets.raw import BOX_FOLDER, TRUTH_FOLDER, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import nnunet_folder
 from nnunet_limited.util.files import unwritable, write_json
 from nnunet_limited.util.parallel import run_all
 

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.datasets.description import DATASET_FORMAT, check_description, values_of
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.files import read_object, replacing
+from nnunet_limited.host.folders import dataset_name, nnunet_folder
+from nnunet_limited.host.images import listed_files, reader_for
+from nnunet_limited.util.files import read_object
 
 UNLABELED_FOLDER = "imagesUn"
 TRUTH_FOLDER = "labelsVal"
 BOX_FOLDER = "labelsBoxes"
-FORMAT = "write it as nnU-Net's dataset format asks"
-
-
-def nnunet_folder(variable: str) -> Path:
-    """Return the folder that the environment ``variable`` (``nnUNet_raw`` etc.) names, which must be set."""
-    value = os.environ.get(variable)
-    if not value:
-        raise LimitedError(f"{variable} is not set; export {variable}=/path/to/{variable} (see nnU-Net's set-up)")
-    return Path(value)
-
-
-def dataset_name(dataset: str) -> str:
-    """Return the full name (``Dataset004_Hippocampus``) of a dataset given by name or number."""
-    if not dataset.startswith("Dataset") and not dataset.isdecimal():
-        raise LimitedError(f"dataset {dataset!r} is neither a number nor a name like Dataset004_Hippocampus; give one")
-    found = set()
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        folder = Path(os.environ.get(variable) or "/nonexistent")
-        if folder.is_dir():
-            found |= {f.name for f in folder.iterdir() if f.is_dir() and f.name.startswith("Dataset")}
-    prefix = dataset if dataset.startswith("Dataset") else f"Dataset{int(dataset):03d}_"
-    matches = sorted(name for name in found if name == prefix or (prefix.endswith("_") and name.startswith(prefix)))
-    if len(matches) != 1:
-        raise LimitedError(
-            f"dataset {dataset} is {'ambiguous: ' + ', '.join(matches) if matches else 'unknown'} in "
-            f"nnUNet_raw={os.environ.get('nnUNet_raw')} and nnUNet_preprocessed="
-            f"{os.environ.get('nnUNet_preprocessed')}; check the name and the two variables"
-        )
-    return matches[0]
 
 
 @dataclass(frozen=True)
@@ -89,13 +61,13 @@ class RawDataset:
     @property
     def label_values(self) -> list[int]:
         """Every value that a label file may hold, ignore included."""
-        return sorted({v for value in self.dataset_json["labels"].values() for v in _values(value)})
+        return sorted({v for value in self.dataset_json["labels"].values() for v in values_of(value)})
 
     @property
     def foreground_values(self) -> set[int]:
         """All label values that dataset.json declares, but background and ignore."""
         labels = self.dataset_json["labels"]
-        return {v for name, value in labels.items() if name != "ignore" for v in _values(value)} - {0}
+        return {v for name, value in labels.items() if name != "ignore" for v in values_of(value)} - {0}
 
     def reader(self) -> Any:
         """Return the host's reader class for the dataset's images."""
@@ -108,15 +80,13 @@ class RawDataset:
         Images without label are in ``imagesUn/`` or under the key ``unlabeled`` of dataset.json; ``labelsVal/`` holds
         labels to validate on in place of those to learn from.
         """
-        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
         raw = nnunet_folder("nnUNet_raw")
         if not raw.is_dir():
             raise LimitedError(f"nnUNet_raw={raw} is not a folder; set nnUNet_raw to the folder with your datasets")
         folder = raw / dataset_name(dataset)
         if not folder.is_dir():
             raise LimitedError(f"{folder} does not exist; put the raw dataset there or correct nnUNet_raw")
-        dataset_json = read_object(folder / "dataset.json", "dataset description", FORMAT)
+        dataset_json = read_object(folder / "dataset.json", "dataset description", DATASET_FORMAT)
         check_description(dataset_json, folder / "dataset.json")
         unlabeled, training = folder / UNLABELED_FOLDER, folder / "imagesTr"
         if "dataset" not in dataset_json and not training.is_dir() and not unlabeled.is_dir():
@@ -126,7 +96,7 @@ class RawDataset:
         ending = dataset_json["file_ending"]
         if "dataset" in dataset_json:  # the host completes the entries in place; ours stay as they are on disk
             copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
-            listed = get_filenames_of_train_images_and_targets(str(folder), copy)
+            listed = listed_files(folder, copy)
         else:
             nothing_yet = unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir()))
             images = {} if nothing_yet else images_by_case(training, ending)
@@ -156,72 +126,6 @@ class RawDataset:
                     f"{dataset_object.num_channels} channels; add the missing files or correct channel_names"
                 )
         return dataset_object
-
-
-def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
-    """Return the host's reader class for images like ``example``."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    try:
-        # The host prints a traceback for each reader that fails, and a line for the one that does not.
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
-    except RuntimeError as error:
-        raise LimitedError(
-            f"{example} cannot be read by nnU-Net as {dataset_json['file_ending']!r}; check the file and "
-            "file_ending in dataset.json"
-        ) from error
-
-
-def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: str) -> None:
-    """Write a label (*spatial) with a reader of the host at once; its writers go by the ``ending`` of a name."""
-    with replacing(file) as temporary:
-        made = temporary.with_name(f"{temporary.name}{ending}")
-        reader.write_seg(label, str(made), properties)
-        made.replace(temporary)
-
-
-def check_description(content: dict[str, Any], file: Path) -> None:
-    """Refuse a dataset.json that nnU-Net would stumble over later."""
-    for key in ("labels", "file_ending"):
-        if key not in content:
-            raise LimitedError(f"{file} has no key {key!r}; {FORMAT}")
-    if not content.get("channel_names") and not content.get("modality"):
-        raise LimitedError(f"{file} has no key 'channel_names', or names no channel there; {FORMAT}")
-    for key, kind in (
-        ("labels", dict),
-        ("file_ending", str),
-        ("channel_names", dict),
-        ("dataset", dict),
-        ("unlabeled", dict),
-    ):
-        if not isinstance(content.get(key, kind()), kind):
-            raise LimitedError(f"{file}: {key!r} cannot be {content[key]!r:.60}; {FORMAT}")
-    for case, entry in content.get("dataset", {}).items():
-        if not isinstance(entry, dict) or not {"images", "label"} <= set(entry):
-            raise LimitedError(f"{file}: case {case!r} of 'dataset' needs 'images' and 'label'; {FORMAT}")
-    for case, entry in content.get("unlabeled", {}).items():
-        if not isinstance(entry, dict) or "images" not in entry:
-            raise LimitedError(f"{file}: case {case!r} of 'unlabeled' needs 'images'; list its files there")
-
-    labels, example = content["labels"], "write labels like {'background': 0, 'tumour': 1}"
-    for name, value in labels.items():
-        if not all(str(v).isdecimal() for v in (value if isinstance(value, list) else [value])):
-            raise LimitedError(f"{file}: label {name!r} cannot be {value!r}; {example}")
-    values = sorted({v for value in labels.values() for v in _values(value)})
-    if labels.get("background") not in (0, "0") or values != list(range(len(values))):
-        raise LimitedError(
-            f"{file}: the labels {labels} must start with background 0 and leave out no number; {example}"
-        )
-    if _values(labels.get("ignore", values[-1])) != values[-1:]:
-        raise LimitedError(f"{file}: label 'ignore' is {labels['ignore']}; give it the highest value, {values[-1]}")
-    regions = [name for name, value in labels.items() if len(_values(value)) > 1]
-    if regions and "regions_class_order" not in content:
-        raise LimitedError(f"{file}: {regions[0]!r} is a region, which asks for a key 'regions_class_order'; {FORMAT}")
-
-
-def _values(value: Any) -> list[int]:
-    return [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:

@@ -14,6 +14,7 @@ import torch
 
 from nnunet_limited.engine.run import with_defaults
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.plans import managers
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.random_state import get_random_state, set_random_state
 
@@ -65,10 +66,8 @@ def check_weights(
     """Refuse pretrained weights that do not fit, by the host's own rule and on a network that is thrown away."""
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    manager = PlansManager(plans)
-    chosen = manager.get_configuration(configuration)
+    manager, chosen = managers(plans, configuration)
     network = trainer.build_network_architecture(
         manager,
         chosen,

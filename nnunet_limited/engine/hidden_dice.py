@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
+from nnunet_limited.host.loaders import nnUNetDataLoader
 from nnunet_limited.util.random_state import RandomStream
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed
 
-from nnunet_limited.datasets.raw import RawDataset, nnunet_folder
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.plans import with_inherited
 from nnunet_limited.planners.preprocessing import data_folders, is_bound, is_current, preprocess, require
 from nnunet_limited.splits import Fold, Split, load_host_split, load_split
 from nnunet_limited.util.files import content_hash, read_object, unwritable, write_json
@@ -93,8 +94,7 @@ def planned_configuration(plans: dict[str, Any], configuration: str) -> dict[str
             f"configuration {configuration!r} is not in plans {plans['plans_name']}; use one of "
             f"{', '.join(plans['configurations'])}"
         )
-    resolved: dict[str, Any] = PlansManager(plans).get_configuration(configuration).configuration
-    return resolved
+    return with_inherited(plans, configuration)
 
 
 def load_run_split(plans: dict[str, Any]) -> Split:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed, nn
 
 from nnunet_limited.data.sparse import BordersUnknown, SparseDataset
-from nnunet_limited.data.views import without_benchmark
 from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.log import LimitedLogger
 from nnunet_limited.engine.run import Run, planned_configuration, resolve_run
 from nnunet_limited.engine.settings import TrainerConfig, resolve
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.loaders import loader_attribute
+from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.planners.preprocessing import fingerprint_folder, require
@@ -175,7 +175,7 @@ class SplitTrainer(nnUNetTrainer):
         """Return the host's loaders, repeatable if there is a seed."""
         train, val = super().get_dataloaders()
         if self.config.seed is not None:
-            without_benchmark(getattr(train, loader_slot(train)).transforms)
+            without_benchmark(getattr(train, loader_attribute(train)).transforms)
         return train, val
 
     def on_train_start(self) -> None:
@@ -243,11 +243,6 @@ class SplitTrainer(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
         checkpoint.load(self, Path(filename_or_checkpoint), super().load_checkpoint)
-
-
-def loader_slot(augmenter: Any) -> str:
-    """Return the attribute under which the host's augmenter keeps its loader."""
-    return "data_loader" if isinstance(augmenter, SingleThreadedAugmenter) else "generator"
 
 
 def trainer_classes() -> list[type[SplitTrainer]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,56 +15,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_limited.data.loaders import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
 from nnunet_limited.data.sparse import UnannotatedDataset
-from nnunet_limited.data.views import Views, without_benchmark
+from nnunet_limited.data.views import Views
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.hidden_dice import HiddenLabelDice
 from nnunet_limited.engine.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.split_trainer import SplitTrainer, loader_slot
+from nnunet_limited.engine.split_trainer import SplitTrainer
+from nnunet_limited.host.loaders import loader_attribute
+from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.losses.consistency import class_shares, masked_mean, probabilities, rampup
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream
-
-
-class Crops(NamedTuple):
-    """What one step trains on.
-
-    ``image`` (b, c, *spatial): labelled crops, with ``label`` as the host makes it (a list over the heads with deep
-    supervision). ``weak`` and each of ``views`` (u, c, *spatial): the same unlabelled crops under different intensity
-    augmentation. ``inside`` (u, 1, *spatial): True inside the image; ``mask``, which is what counts: there and without
-    annotation. ``stored`` and ``further`` (u, n, *spatial): labels (-1 outside) and channels of the unlabelled dataset.
-    """
-
-    image: torch.Tensor
-    label: Any
-    weak: torch.Tensor
-    views: tuple[torch.Tensor, ...]
-    inside: torch.Tensor
-    mask: torch.Tensor
-    stored: torch.Tensor
-    further: torch.Tensor
-
-    @property
-    def strong(self) -> torch.Tensor:
-        """The first strong view."""
-        return self.views[0]
-
-    @property
-    def full_label(self) -> torch.Tensor:
-        """The label at full resolution."""
-        return self.label[0] if isinstance(self.label, list) else self.label
-
-
-class Unsupervised(NamedTuple):
-    """The unsupervised loss of a batch, and the probabilities (u, c, *spatial) of the pseudo-labels behind it.
-
-    ``partner_loss`` is what partners learn by, and is not weighted. ``counted`` (u, 1 or c, *spatial) is True where the
-    pseudo-labels count, everywhere inside the image if it is None.
-    """
-
-    loss: torch.Tensor
-    target: torch.Tensor
-    partner_loss: torch.Tensor | None = None
-    counted: torch.Tensor | None = None
 
 
 class LimitedTrainer(SplitTrainer):
@@ -182,13 +143,13 @@ class LimitedTrainer(SplitTrainer):
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Return the host's loaders, the training one with the unlabelled stream attached."""
         train, val = super().get_dataloaders()
-        slot = loader_slot(train)
+        slot = loader_attribute(train)
         self.unlabeled_loader = TwoStreamLoader(getattr(train, slot), self._unlabeled_stream(), self._seed(0))
         if slot == "generator":
             train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
         setattr(train, slot, self.unlabeled_loader)
         if self.config.log_pseudo_label_dice:
-            self.hidden_labels = HiddenLabelDice.of(self, getattr(val, loader_slot(val)))
+            self.hidden_labels = HiddenLabelDice.of(self, getattr(val, loader_attribute(val)))
         return train, val
 
     def _unlabeled_stream(self) -> UnlabeledLoader:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +13,7 @@ import numpy as np
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor
 from nnunet_limited.planners.ignored import ignore_value, without_ignored
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
@@ -39,8 +38,6 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
     The label is opened only if ``use_label``; why it cannot be used is told in ``problem``. Any fault of the image is
     an error.
     """
-    from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
-
     reader = reader_class()
     files = ", ".join(map(str, case.images))
     printed = io.StringIO()
@@ -66,7 +63,7 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
         files_with_label = [case.label] if case.truth is None else [case.label, case.truth]
         found = [check_label(case, file, reader, image, properties["spacing"], values) for file in files_with_label]
         problem = next((reason for reason in found if reason), None)
-    cropped, _, _ = crop_to_nonzero(image)
+    cropped = cropped_to_nonzero(image)
     return Inspection(
         [float(s) for s in properties["spacing"]],
         [int(s) for s in cropped.shape[1:]],
@@ -143,22 +140,6 @@ def inspection_key(case: Case, use_label: bool, values: Sequence[int]) -> str:
     return content_hash([case.identifier, stats, use_label, list(values)])
 
 
-@contextmanager
-def scratch_preprocessed() -> Iterator[Path]:
-    """Let the host write its fixed file names into a temporary ``nnUNet_preprocessed`` for a while.
-
-    ``nnUNet_n_proc_DA`` is unset meanwhile: the host's planner takes it for a number of threads and fails at 0.
-    """
-    before = {name: os.environ.pop(name, None) for name in ("nnUNet_preprocessed", "nnUNet_n_proc_DA")}
-    with tempfile.TemporaryDirectory(prefix="nnunet_limited_") as folder:
-        os.environ["nnUNet_preprocessed"] = folder
-        try:
-            yield Path(folder)
-        finally:
-            del os.environ["nnUNet_preprocessed"]
-            os.environ.update({name: value for name, value in before.items() if value is not None})
-
-
 def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) -> dict[str, Path]:
     """Return the label files to measure foreground intensities by; call it inside :func:`scratch_preprocessed`.
 
@@ -186,13 +167,8 @@ def extract_fingerprint(
     Intensities come from the labels that no fold hides (if there are none, from all that some fold may see), geometry
     from all images or, on request, from those labelled cases alone.
     """
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor,
-    )
-
     visible = split.never_hidden or split.labeled
-    extractor = DatasetFingerprintExtractor(dataset.name, processes)
-    extractor.show_progress_bar = False
+    extractor = fingerprint_extractor(dataset.name, processes)
     # The host draws 10e7 voxels in all. From few cases it would draw the same ones again and again, for a minute.
     extractor.num_foreground_voxels_for_intensitystats = min(
         extractor.num_foreground_voxels_for_intensitystats, VOXELS_PER_CASE * len(visible)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.datasets.raw import Case
+from nnunet_limited.host.planning import nonzero_mask
 
 
 def ignore_value(dataset_json: dict[str, Any]) -> int | None:
@@ -37,12 +38,10 @@ def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) ->
 
 def background_outside(case: Case, reader_class: Any, ignore: int, target: Path) -> Path:
     """Return a label file of ``case`` with background where it is ignored outside the nonzero mask of its image."""
-    from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
-
     reader = reader_class()
     label, properties = reader.read_seg(str(case.label))
     image, _ = reader.read_images([str(file) for file in case.images])
-    outside = (label[0] == ignore) & ~create_nonzero_mask(image)
+    outside = (label[0] == ignore) & ~nonzero_mask(image)
     if not outside.any():
         return Path(str(case.label))
     reader.write_seg(np.where(outside, 0, label[0]).astype(np.int16), str(target), properties)

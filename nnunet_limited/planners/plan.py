@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nnunet_limited
-from nnunet_limited.data.label_grid import bring_boxes
-from nnunet_limited.datasets.raw import RawDataset, nnunet_folder
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset, scratch_preprocessed
+from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
+from nnunet_limited.planners.boxes import bring_boxes
+from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset
 from nnunet_limited.planners.ignored import ignore_value
 from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
@@ -105,35 +107,6 @@ def make_plans(request: PlanRequest) -> PlanResult:
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
     trainer = alone if ignore_value(dataset.dataset_json) is None else "LimitedSparseTrainer"
     return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)
-
-
-def host_planner(name: str) -> type:
-    """Return the host's planner class ``name``."""
-    import nnunetv2
-    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
-    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
-    found = recursive_find_python_class(folder, name, current_module="nnunetv2.experiment_planning")
-    if found is None or not issubclass(found, ExperimentPlanner):
-        raise LimitedError(f"-pl {name}: nnU-Net has no such planner; use e.g. nnUNetPlannerResEncM")
-    return found
-
-
-def limited_planner(base: type, num_cases: int) -> type:
-    """Return ``base`` with a data set size of ``num_cases``.
-
-    The batch size is capped at 5 % of the data set, which has unlabelled images too. Preprocessor and planner keep
-    their host names in the plans because the host resolves them inside its own package.
-    """
-
-    parent: Any = base
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        parent.__init__(self, *args, **kwargs)
-        self.dataset_json = {**self.dataset_json, "numTraining": num_cases}
-
-    return type(base.__name__, (base,), {"__init__": __init__})
 
 
 def chosen_configurations(plans: dict[str, Any], wanted: tuple[str, ...]) -> tuple[str, ...]:

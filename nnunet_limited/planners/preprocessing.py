@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.datasets.raw import Case, RawDataset, nnunet_folder
+from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.plans import managers, with_inherited
 from nnunet_limited.planners.ignored import background_outside, ignore_value
 from nnunet_limited.util import files
 from nnunet_limited.util.files import content_hash, replacing
@@ -28,9 +30,7 @@ def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]
     Cases without label lie in a folder of their own because the host takes every case of a folder for a labelled one.
     For plans of the host it is named after what shapes the data too: stock planning reuses the name of its folder.
     """
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    chosen = PlansManager(plans).get_configuration(configuration).configuration
+    chosen = with_inherited(plans, configuration)
     folder = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / chosen["data_identifier"]
     suffix = UNLABELED_SUFFIX if is_bound(plans) else f"{UNLABELED_SUFFIX}_{preprocessing_hash(plans, chosen, {})}"
     return folder, folder.with_name(folder.name + suffix)
@@ -137,10 +137,7 @@ def preprocess_case(
 
     Without label the host computes the mask of the image itself (0 inside, -1 outside), as it does for prediction.
     """
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    manager = PlansManager(plans)
-    chosen = manager.get_configuration(configuration)
+    manager, chosen = managers(plans, configuration)
     label = case.label if use_label else None
     images = [str(image) for image in case.images]
     scratch = scratch_folder(folder)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.planning import network_topology
 
 # Per dimension: features of each stage, longest patch edge, longest edge of the median image, batch size.
 _FEATURES = {2: (16, 32, 64, 128), 3: (8, 16, 32, 64)}
@@ -34,8 +35,6 @@ SETTINGS = {
 
 def shrink(configuration: dict[str, Any]) -> None:
     """Make the planned ``configuration`` tiny in place: coarser spacing if large, small patch, few features."""
-    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-
     dimension = len(configuration["patch_size"])
     spacing = [float(s) for s in configuration["spacing"]]
     shape = [float(s) for s in configuration["median_image_size_in_voxels"]][-dimension:]
@@ -49,7 +48,7 @@ def shrink(configuration: dict[str, Any]) -> None:
     edge = _PATCH_EDGE[dimension]
     patch = [min(edge, max(8, 8 * math.ceil(n / 8))) for n in shape]
     stages = len(_FEATURES[dimension])
-    _, strides, kernels, patch, _ = get_pool_and_conv_props(spacing, patch, _MIN_FEATURE_MAP, stages - 1)
+    strides, kernels, patch = network_topology(spacing, patch, _MIN_FEATURE_MAP, stages - 1)
     stages = len(strides)
 
     kwargs = configuration["architecture"]["arch_kwargs"]
@@ -57,8 +56,8 @@ def shrink(configuration: dict[str, Any]) -> None:
     kwargs.update(
         n_stages=stages,
         features_per_stage=list(_FEATURES[dimension][:stages]),
-        kernel_sizes=[list(map(int, k)) for k in kernels],
-        strides=[list(map(int, s)) for s in strides],
+        kernel_sizes=kernels,
+        strides=strides,
         n_conv_per_stage_decoder=[2] * (stages - 1),
         **{encoder: [2] * stages},
     )
@@ -73,11 +72,9 @@ def shrink(configuration: dict[str, Any]) -> None:
 
 def fit_patch(configuration: dict[str, Any], patch: Sequence[int]) -> None:
     """Give the planned ``configuration`` another patch in place, and fit the depth of its network to it."""
-    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-
     kwargs = configuration["architecture"]["arch_kwargs"]
     spacing = configuration["spacing"]
-    _, strides, kernels, fitted, _ = get_pool_and_conv_props(spacing, patch, _MIN_FEATURE_MAP, kwargs["n_stages"] - 1)
+    strides, kernels, fitted = network_topology(spacing, patch, _MIN_FEATURE_MAP, kwargs["n_stages"] - 1)
     if list(fitted) != list(patch):
         raise LimitedError(
             f"--patch {'x'.join(map(str, patch))}: the network halves its input several times, so take e.g. "
@@ -89,7 +86,7 @@ def fit_patch(configuration: dict[str, Any], patch: Sequence[int]) -> None:
             kwargs[key] = value[: stages - 1 if key.endswith("decoder") else stages]
     kwargs.update(
         n_stages=stages,
-        kernel_sizes=[list(map(int, k)) for k in kernels],
-        strides=[list(map(int, s)) for s in strides],
+        kernel_sizes=kernels,
+        strides=strides,
     )
     configuration["patch_size"] = [int(p) for p in patch]

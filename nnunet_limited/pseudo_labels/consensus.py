@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_limited.data.label_grid import from_network, network_spacing, to_network
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
 from nnunet_limited.engine.run import load_run_split
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.grid import from_network, network_spacing, to_network
+from nnunet_limited.host.plans import plans_manager
+from nnunet_limited.host.predict import to_scan
 from nnunet_limited.planners.preprocessing import data_folders, require
 from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
-from nnunet_limited.pseudo_labels.model import ModelSource, Predictor, Said, dice, to_logits, to_scan, trained
+from nnunet_limited.pseudo_labels.model import ModelSource, Said, dice
 from nnunet_limited.pseudo_labels.sources import (
     BoxSource,
     Given,
@@ -42,7 +43,8 @@ from nnunet_limited.pseudo_labels.sources import (
     votes,
 )
 from nnunet_limited.report.overlays import show_image, show_labels
-from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.runs.predict import Predictor, to_logits, trained
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, file_hash, read_object, replacing, write_json
 
@@ -105,6 +107,7 @@ class Consensus(ModelSource):
     settings: SourceSettings = field(default_factory=SourceSettings)
     accepted: str | None = None
     device: str = "cpu"
+    asks_sources = True
 
     def check_sources(self, folds: Sequence[int | str]) -> None:
         """Refuse sources that cannot work; promptable models are loaded to see whether they can be."""
@@ -177,7 +180,7 @@ class Consensus(ModelSource):
         self, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str
     ) -> Callable[[str, np.ndarray, dict[str, Any]], Said]:
         """Return the function that asks the sources; they are calibrated first."""
-        manager = PlansManager(plans)
+        manager = plans_manager(plans)
         panel = _Panel(self, manager, labels, split, plans, device)
         trust = panel.trust(labels.folder / CALIBRATION, labels.hash)
 

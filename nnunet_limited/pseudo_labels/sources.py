@@ -15,6 +15,7 @@ from pydantic import Field
 from nnunet_limited.annotations.files import read_table
 from nnunet_limited.datasets.import_labels import BOX_COLUMNS
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.planners.preprocessing import require
 from nnunet_limited.prompters.outlining import outline, with_background
 from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, About, Prompter, find_prompter, load_factory
@@ -297,9 +298,7 @@ def load_labeled(folder: Path, cases: Sequence[str], manager: Any, scan_of: Call
 
     ``scan_of`` makes a scan of a case, its image and its properties.
     """
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-    dataset, made = nnUNetDatasetBlosc2(str(folder), list(cases)), []
+    dataset, made = PreprocessedCases(str(folder), list(cases)), []
     for case in cases:
         data, label, _, properties = dataset.load_case(case)
         scan = scan_of(case, np.asarray(data[:]), properties)
@@ -309,10 +308,8 @@ def load_labeled(folder: Path, cases: Sequence[str], manager: Any, scan_of: Call
 
 def refuse_partial(cases: Sequence[str], folder: Path, dataset_json: dict[str, Any]) -> None:
     """Refuse labelled ``cases``, preprocessed in ``folder``, of which a part is not annotated, for atlases."""
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
     require(folder, cases, "labelled", "run 'nnunet-limited plan'")
-    dataset = nnUNetDatasetBlosc2(str(folder), list(cases))
+    dataset = PreprocessedCases(str(folder), list(cases))
     for case in cases:
         if (np.asarray(dataset.load_case(case)[1][:]) == dataset_json["labels"]["ignore"]).any():
             raise partial(case)

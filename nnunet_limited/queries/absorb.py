@@ -12,8 +12,10 @@ import numpy as np
 from nnunet_limited.annotations.annotation import classes, outlines
 from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_labels
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
-from nnunet_limited.datasets.raw import Case, RawDataset, nnunet_folder, write_label
+from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.images import write_label
 from nnunet_limited.queries.record import LABELS, ORIGIN, Round, load_round, window_hash
 from nnunet_limited.queries.windows import Granularity, Window
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split, make_split, write_split

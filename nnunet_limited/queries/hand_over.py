@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nnunet_limited.datasets.derived import ignore_of
-from nnunet_limited.datasets.raw import RawDataset, write_label
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.host.images import write_label
 from nnunet_limited.queries.record import IMAGES, Query, window_hash
 from nnunet_limited.queries.windows import Window
 from nnunet_limited.report.figures import inline, png

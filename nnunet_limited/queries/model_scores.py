@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.engine.run import find_run, preprocess_unlabeled
+from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.planners.preprocessing import data_folders, require
-from nnunet_limited.pseudo_labels.model import Predictor
 from nnunet_limited.queries.aggregation import Prediction, map_extent, predict_mean, summarize, window_features
 from nnunet_limited.queries.features import feature_map
 from nnunet_limited.queries.pool import SIGNATURE
@@ -20,6 +19,7 @@ from nnunet_limited.queries.request import CasePool, QueryRequest
 from nnunet_limited.queries.strategies.base import Strategy
 from nnunet_limited.queries.uncertainty import entropy
 from nnunet_limited.queries.windows import WindowGrid
+from nnunet_limited.runs.predict import Predictor
 
 CaseScores = tuple[WindowGrid, dict[str, np.ndarray]]
 
@@ -53,7 +53,7 @@ class ModelScorer:
     def load(self, case: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the preprocessed image of a case, and what the host knows of it."""
         is_open = case in self.field.open
-        kind = UnlabeledDataset if is_open else nnUNetDatasetBlosc2
+        kind = UnlabeledDataset if is_open else PreprocessedCases
         data, _, _, properties = kind(str(self.unlabeled if is_open else self.labeled), [case]).load_case(case)
         return np.asarray(data[:]), properties
 

@@ -15,7 +15,6 @@ from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.run import load_run_split, planned_configuration
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.pseudo_labels.model import trained
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.aggregation import class_counts
 from nnunet_limited.queries.hand_over import View, begin_label, copy_images, write_pictures
@@ -26,6 +25,7 @@ from nnunet_limited.queries.request import CasePool, QueryRequest, dice_so_far
 from nnunet_limited.queries.strategies.base import Strategy
 from nnunet_limited.queries.strategies.registry import find_strategy
 from nnunet_limited.queries.windows import MapExtent, Window, WindowGrid
+from nnunet_limited.runs.predict import trained
 from nnunet_limited.splits import Split, load_split
 from nnunet_limited.util.files import file_hash, replacing
 from nnunet_limited.util.parallel import default_processes

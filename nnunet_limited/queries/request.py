@@ -13,7 +13,7 @@ from nnunet_limited.datasets.derived import RECORD, ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.windows import Granularity
-from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold
 from nnunet_limited.splits.make import grouped
 from nnunet_limited.util.files import read_object

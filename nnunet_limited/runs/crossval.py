@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +13,9 @@ import numpy as np
 
 from nnunet_limited.engine.run import RECORD, load_run_split
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.runs.launch import TrainRequest, prepare
+from nnunet_limited.host.evaluation import folds_name, merge_folds
+from nnunet_limited.runs.launch import prepare
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import one_at_a_time, read_object, write_json
 
 BASELINE = "LimitedSupervisedTrainer"
@@ -155,16 +155,9 @@ def find_baseline(request: TrainRequest, folds: Sequence[int]) -> Scores | None:
 
 def accumulate(base: Path, folds: Sequence[int]) -> Path | None:
     """Merge the folds' predictions with the host's own code; None where folds share validation cases."""
-    from nnunetv2.evaluation.accumulate_cv_results import accumulate_cv_results
-    from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
-
-    merged = base / f"crossval_results_folds_{folds_tuple_to_string(tuple(folds))}"
-    try:
-        with one_at_a_time(merged), contextlib.redirect_stdout(io.StringIO()):
-            accumulate_cv_results(str(base), str(merged), list(folds))
-    except RuntimeError:  # the host's word for a case that two folds predicted
-        return None
-    return merged
+    merged = base / f"crossval_results_folds_{folds_name(folds)}"
+    with one_at_a_time(merged):
+        return merged if merge_folds(base, merged, folds) else None
 
 
 def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[str], None]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from nnunet_limited.datasets.raw import check_description, reader_for
+from nnunet_limited.datasets.description import check_description
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.util.extras import need
 from nnunet_limited.util.files import read_object, replacing

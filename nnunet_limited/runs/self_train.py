@@ -6,19 +6,45 @@ import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 
+from nnunet_limited.data.pseudo_label_store import PseudoLabels
 from nnunet_limited.engine.run import check_unlabeled, resolve_run
 from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.pseudo_labels.consensus import Consensus
-from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.runs.crossval import crossvalidate
-from nnunet_limited.runs.launch import TrainRequest, choose_device, find_trainer, refuse_unsuitable
+from nnunet_limited.runs.launch import choose_device, refuse_unsuitable
+from nnunet_limited.runs.request import TrainRequest, find_trainer
 
 Track = Callable[..., Iterable[str]]
+
+
+class PseudoLabelMaker(Protocol):
+    """The job that labels the unlabelled cases of a round; see ``pseudo_labels``."""
+
+    asks_sources: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """Return what the sets are called."""
+        ...
+
+    def check_sources(self, folds: Sequence[int | str]) -> None:
+        """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
+
+    def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
+        """Return the sets to make, which may be begun."""
+        ...
+
+    def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
+        """Label the cases of one set that are missing."""
+        ...
+
+    def told(self, labels: PseudoLabels) -> list[str]:
+        """Return what there is to say of a set that has been made."""
+        ...
 
 
 def self_train(
@@ -27,7 +53,7 @@ def self_train(
     settings: Sequence[str],
     folds: Sequence[int],
     rounds: int,
-    sources: Callable[[TrainRequest, str, str | None], ModelSource],
+    sources: Callable[[TrainRequest, str, str | None], PseudoLabelMaker],
     log: Callable[[str], None],
     track: Track,
 ) -> list[dict[str, Any]]:
@@ -56,7 +82,7 @@ def self_train(
     model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
     _check_student(replace(model, trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
-    if trainer.learns_consensus and not isinstance(source, Consensus):
+    if trainer.learns_consensus and not source.asks_sources:
         raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
     source.check_sources(folds)
     results = [crossvalidate(model, folds, log)]

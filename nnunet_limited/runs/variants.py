@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.datasets.raw import dataset_name, nnunet_folder
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.planners.plan import load_plans
 from nnunet_limited.splits import split_name
 from nnunet_limited.util.files import content_hash, write_json

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
 from nnunet_limited.util.files import read_json, write_json
 
@@ -183,8 +184,6 @@ def group_of(case: str, expression: re.Pattern[str]) -> str | None:
 
 def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list[str]]:
     """Return the validation cases of each fold: those of ``splits_final.json`` if it exists, else a new partition."""
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
     if folds is not None and folds < 2:
         raise LimitedError(f"--folds {folds} is too few; use at least 2")
     count = min(folds or 5, len(groups))
@@ -192,8 +191,8 @@ def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list
     if not final.is_file():
         if count == 1:
             return [sorted(case for cases in groups.values() for case in cases)]
-        made = generate_crossval_split(sorted(groups), seed=PARTITION_SEED, n_splits=count)
-        return [sorted(case for group in fold["val"] for case in groups[str(group)]) for fold in made]
+        made = crossval_folds(sorted(groups), PARTITION_SEED, count)
+        return [sorted(case for group in fold for case in groups[group]) for fold in made]
 
     remedy = "delete it if nothing was trained with it yet"
     existing = parse_folds(read_json(final, "split", "delete it"), final, ())

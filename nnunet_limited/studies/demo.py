@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.datasets.phantom import LABELS, write_phantom_dataset
-from nnunet_limited.datasets.raw import RawDataset, nnunet_folder
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.host.evaluation import dice_of_files
+from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.predict import load_predictor, predict_folder
 from nnunet_limited.planners.plan import PlanRequest, make_plans
 from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.report.comparison_picture import comparison_picture
-from nnunet_limited.runs.launch import TrainRequest, find_trainer
+from nnunet_limited.runs.launch import train_here
+from nnunet_limited.runs.predict import CHECKPOINT
+from nnunet_limited.runs.request import TrainRequest, find_trainer
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import SplitRequest, make_split, write_split
 from nnunet_limited.splits.classes import class_reader
@@ -69,7 +74,8 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
         say(f"{number}/5 training {trainer} on {len(fold.train)} labelled{extra} cases, predicting the held-out ones")
         predictions[label] = out / "predictions" / trainer
         with contextlib.redirect_stdout(io.StringIO()):
-            predict(train(trainer, plans), raw / DATASET / "imagesTs", predictions[label])
+            model = load_predictor(train(trainer, plans), [FOLD], "cpu", CHECKPOINT)
+            predict_folder(model, raw / DATASET / "imagesTs", predictions[label])
         scores[label] = evaluate(raw / DATASET / "labelsTs", predictions[label])
 
     cases = sorted(scores["supervised"])
@@ -100,16 +106,9 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
 
 def train(trainer_name: str, plans: str) -> Path:
     """Train one fold to its end, going on from a checkpoint if there is one; return the folder of the folds."""
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
-
-    torch.set_num_threads(os.cpu_count() or 1)
     results = nnunet_folder("nnUNet_results") / DATASET / f"{trainer_name}__{plans}__{CONFIGURATION}"
-    if not (results / f"fold_{FOLD}" / "checkpoint_final.pth").is_file():
-        started = (results / f"fold_{FOLD}" / "checkpoint_latest.pth").is_file()
-        trainer = get_trainer_from_args(DATASET, CONFIGURATION, FOLD, trainer_name, plans, started, torch.device("cpu"))
-        maybe_load_checkpoint(trainer, started, False)
-        trainer.run_training()
+    if not (results / f"fold_{FOLD}" / CHECKPOINT).is_file():
+        train_here(DATASET, CONFIGURATION, FOLD, trainer_name, plans)
     return results
 
 
@@ -122,25 +121,8 @@ def pseudo_label(teacher: str, plans: str) -> None:
             source.make(labels, "cpu", iter)
 
 
-def predict(model: Path, images: Path, out: Path) -> None:
-    """Predict all images of a folder with the host's predictor, in this process."""
-    import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    out.mkdir(parents=True, exist_ok=True)
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), (FOLD,))
-    predictor.predict_from_files_sequential(str(images), str(out), overwrite=True)
-
-
 def evaluate(truth: Path, predicted: Path) -> dict[str, list[float]]:
     """Return the Dice of each class for each case, with the host's own metric."""
-    from nnunetv2.evaluation.evaluate_predictions import compute_metrics
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
     values = [value for value in LABELS.values() if value]
-    scores = {}
-    for file in sorted(truth.glob("*.nii.gz")):
-        metrics = compute_metrics(str(file), str(predicted / file.name), SimpleITKIO(), values)["metrics"]
-        scores[file.name.removesuffix(".nii.gz")] = [float(metrics[value]["Dice"]) for value in values]
-    return scores
+    files = sorted(truth.glob("*.nii.gz"))
+    return {f.name.removesuffix(".nii.gz"): dice_of_files(f, predicted / f.name, values) for f in files}

@@ -21,7 +21,7 @@ from nnunet_limited.queries.absorb import AbsorbRequest, Answer, absorb, read_an
 from nnunet_limited.queries.record import load_round
 from nnunet_limited.queries.request import CasePool, QueryRequest, dice_so_far, round_of
 from nnunet_limited.queries.windows import Window
-from nnunet_limited.runs.launch import TrainRequest
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold, load_split
 
 # ---- answers ---------------------------------------------------------------------------------------------------------

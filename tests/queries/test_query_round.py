@@ -16,7 +16,6 @@ from rounds import MODELS, PATCH, ROUND_FILES, TRAINER, ask, request
 from nnunet_limited.cli.query import _next_commands
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.pseudo_labels.model import Predictor
 from nnunet_limited.queries.absorb import AbsorbRequest, absorb
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.query_round import SCORES, QueryRound
@@ -24,6 +23,7 @@ from nnunet_limited.queries.record import Query, load_round, within
 from nnunet_limited.queries.request import CasePool
 from nnunet_limited.queries.strategies.registry import find_strategy, strategies
 from nnunet_limited.queries.windows import Granularity, MapExtent, Window
+from nnunet_limited.runs.predict import Predictor
 from nnunet_limited.splits import Fold, load_split
 from nnunet_limited.trainers.two_stage.active import sampling
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from nnunet_limited.datasets.raw import dataset_name, nnunet_folder
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.studies.comparison.study import PHANTOM, Method, Run, Study, check_data, load_study, read_study
 from nnunet_limited.util.files import read_object, replacing, write_json
 

@@ -135,7 +135,7 @@ def train(
     call: Call, method: Method, dataset: str, configuration: str, plans: str, fold: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Train a method's fold, self-training from end to end, and return what is to be recorded of it."""
-    from nnunet_limited.runs.launch import find_trainer
+    from nnunet_limited.runs.request import find_trainer
 
     rounds = "pseudo_labels" in find_trainer(method.trainer).Config.model_fields
     words = ["self-train" if rounds else "crossval", dataset, configuration, "-tr", method.trainer]

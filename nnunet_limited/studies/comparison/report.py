@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from nnunet_limited.datasets.raw import RawDataset, images_by_case, reader_for
+from nnunet_limited.datasets.raw import RawDataset, images_by_case
+from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.metrics.statistics import mean_and_sd
 from nnunet_limited.report.page import Section, embed, render

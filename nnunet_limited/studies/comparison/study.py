@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nnunet_limited.datasets.raw import RawDataset, images_by_case, nnunet_folder
+from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import nnunet_folder
 from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
 from nnunet_limited.splits.classes import class_reader
@@ -238,7 +239,7 @@ def method_problems(method: Method) -> Iterator[str]:
     # Steps of studies and their workflow read study files too; they are spared seconds of imports.
     from nnunet_limited.engine.settings import resolve
     from nnunet_limited.pseudo_labels.sources import check_sources
-    from nnunet_limited.runs.launch import find_trainer
+    from nnunet_limited.runs.request import find_trainer
 
     try:
         trainer = find_trainer(method.trainer)
@@ -310,7 +311,7 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
 
 
 def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
-    from nnunet_limited.runs.launch import find_trainer
+    from nnunet_limited.runs.request import find_trainer
 
     for number in study.folds:
         if number >= len(split.folds):

@@ -117,7 +117,7 @@ def counted(found: Sequence[tuple[Any, str, Path | None]]) -> str:
 
 def estimate(folder: StudyFolder) -> list[tuple[str, int, float]]:
     """Return, for each method, its runs that are not done and their cost in supervised runs."""
-    from nnunet_limited.runs.launch import find_trainer
+    from nnunet_limited.runs.request import find_trainer
 
     waiting = [run for run, state, _ in states(folder) if state != "done"]
     rows = []

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.mixing import fixed_box
-from nnunet_limited.engine.step import Crops, Unsupervised
-from nnunet_limited.losses.components import largest_components
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import harden, label_probabilities, segmentation_loss
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.util.components import largest_components
 
 
 class BidirectionalCopyPasteConfig(MeanTeacherConfig):
@@ -50,3 +50,7 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
             logits = self.full_resolution(self.network(mixed))
             loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.mask, self.regions)
         return Unsupervised(loss / 2, probability)
+
+
+class LimitedBCPTrainer(LimitedBidirectionalCopyPasteTrainer):
+    """Short name of :class:`LimitedBidirectionalCopyPasteTrainer`."""

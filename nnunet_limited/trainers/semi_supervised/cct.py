@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
 from nnunet_limited.networks.perturb import channel_dropout, decode, encode, feature_drop, feature_noise
@@ -37,3 +38,7 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
         outputs = self.partners["auxiliary"]([perturb(features) for perturb in PERTURBATIONS])
         losses = [mean_squared_difference(probabilities(o, self.regions), target, crops.mask) for o in outputs]
         return Unsupervised(torch.stack(losses).mean(), target)
+
+
+class LimitedCCTTrainer(LimitedCrossConsistencyTrainer):
+    """Short name of :class:`LimitedCrossConsistencyTrainer`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import probabilities
 from nnunet_limited.losses.pseudo_label import harden, segmentation_loss
 
@@ -39,3 +40,7 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
         loss = self.compare(first, harden(theirs, self.regions), crops.mask)
         loss = loss + self.compare(second, harden(mine, self.regions), crops.mask)
         return Unsupervised(loss, theirs)
+
+
+class LimitedCPSTrainer(LimitedCrossPseudoSupervisionTrainer):
+    """Short name of :class:`LimitedCrossPseudoSupervisionTrainer`."""

@@ -10,8 +10,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import background
 from nnunet_limited.networks.discriminator import Discriminator
 from nnunet_limited.networks.ema import unwrap
@@ -59,3 +60,7 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         bce = functional.binary_cross_entropy_with_logits
         learning = (bce(fake, torch.zeros_like(fake)) + bce(real, torch.ones_like(real))) / 2
         return Unsupervised(bce(told, torch.ones_like(told)), unlabeled.detach(), learning)
+
+
+class LimitedDANTrainer(LimitedAdversarialTrainer):
+    """Short name of :class:`LimitedAdversarialTrainer`."""

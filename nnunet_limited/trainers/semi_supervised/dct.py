@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
-from nnunet_limited.engine.step import Crops, Unsupervised
 from nnunet_limited.losses.consistency import divergence, masked_mean, probabilities
 from nnunet_limited.losses.pseudo_label import cross_entropy, harden
 from nnunet_limited.networks.ema import unwrap
@@ -56,3 +56,7 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
         ]
         loss = masked_mean(between, mask) + self.config.difference_weight * torch.stack(resisted).sum()
         return Unsupervised(loss, mean.detach())
+
+
+class LimitedDCTTrainer(LimitedDeepCoTrainingTrainer):
+    """Short name of :class:`LimitedDeepCoTrainingTrainer`."""

@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.mixing import cutmix
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import confidence, harden, segmentation_loss
 
 

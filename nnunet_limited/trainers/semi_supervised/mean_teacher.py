@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
 

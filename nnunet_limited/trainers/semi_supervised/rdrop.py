@@ -6,8 +6,9 @@ from functools import partial
 
 from pydantic import Field
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import divergence, masked_mean
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import TrainerConfig
-from nnunet_limited.engine.step import Crops, Unsupervised
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.consistency import mean_squared_difference, rampup
 from nnunet_limited.prompters.outlining import iou, outline, with_background

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from pydantic import Field
 
-from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.losses.consistency import entropy, mean_squared_difference, rampup
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
@@ -49,3 +49,7 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
         certain = crops.mask & (self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress))
         prediction = self.probabilities(self.network(crops.strong))
         return Unsupervised(mean_squared_difference(prediction, target, certain), target, counted=certain)
+
+
+class LimitedUAMTTrainer(LimitedUncertaintyAwareMeanTeacherTrainer):
+    """Short name of :class:`LimitedUncertaintyAwareMeanTeacherTrainer`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrainer

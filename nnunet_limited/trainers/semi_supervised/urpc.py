@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import divergence, masked_mean, probabilities
 
 
@@ -62,3 +63,7 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
         resized = [heads[0], *(functional.interpolate(head.float(), size=size, mode=mode) for head in heads[1:])]
         scales = [probabilities(head, self.regions) for head in resized]
         return Unsupervised(pyramid_consistency(scales, crops.mask, self.regions), scales[0].detach())
+
+
+class LimitedURPCTrainer(LimitedUncertaintyRectifiedPyramidTrainer):
+    """Short name of :class:`LimitedUncertaintyRectifiedPyramidTrainer`."""

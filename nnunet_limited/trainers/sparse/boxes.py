@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from nnunet_limited.data.label_grid import box_folder
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.sparse import BoxDataset
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
+from nnunet_limited.planners.boxes import box_folder
 from nnunet_limited.planners.preprocessing import require
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
 

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import probabilities
 from nnunet_limited.losses.pseudo_label import dice_loss, harden
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders

@@ -10,8 +10,9 @@ from torch import nn
 
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.propagated import PropagatedDataset
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import entropy, probabilities, rampup
 from nnunet_limited.losses.pseudo_label import (
     cross_entropy,

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from nnunet_limited.engine.run import Run, check_unlabeled
-from nnunet_limited.engine.split_trainer import loader_slot
+from nnunet_limited.host.loaders import loader_attribute
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
 from nnunet_limited.trainers.two_stage.recipe import LimitedRecipeTrainer
 from nnunet_limited.trainers.two_stage.self_training import SelfTrainingConfig
@@ -41,7 +41,7 @@ class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Return the loaders; the labelled one draws more of what was queried last."""
         train, val = super().get_dataloaders()
-        labeled = getattr(train, loader_slot(train)).labeled  # its workers start with the first batch
+        labeled = getattr(train, loader_attribute(train)).labeled  # its workers start with the first batch
         labeled.sampling_probabilities = sampling(
             labeled.indices, self.run.split.info.get("queried", ()), self.config.queried_share
         )

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import TrainerConfig
-from nnunet_limited.engine.step import Crops, Unsupervised
 from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnunet_limited.data.mixing import cutmix
-from nnunet_limited.engine.step import Crops, Unsupervised
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer
 

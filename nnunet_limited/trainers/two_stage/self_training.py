@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from nnunet_limited.data.label_grid import bring_to_network
 from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.pseudo_label_grid import bring_to_network
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, find
-from nnunet_limited.datasets.raw import nnunet_folder
+from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.step import Crops, LimitedTrainer, Unsupervised
+from nnunet_limited.engine.step import LimitedTrainer
+from nnunet_limited.host.folders import nnunet_folder
 from nnunet_limited.losses.pseudo_label import label_probabilities, region_channels, segmentation_loss
 
 

@@ -1,0 +1,56 @@
+"""The description of a dataset, dataset.json: checked before nnU-Net stumbles over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_limited.errors import LimitedError
+
+DATASET_FORMAT = "write it as nnU-Net's dataset format asks"
+
+
+def check_description(content: dict[str, Any], file: Path) -> None:
+    """Refuse a dataset.json that nnU-Net would stumble over later."""
+    for key in ("labels", "file_ending"):
+        if key not in content:
+            raise LimitedError(f"{file} has no key {key!r}; {DATASET_FORMAT}")
+    if not content.get("channel_names") and not content.get("modality"):
+        raise LimitedError(f"{file} has no key 'channel_names', or names no channel there; {DATASET_FORMAT}")
+    for key, kind in (
+        ("labels", dict),
+        ("file_ending", str),
+        ("channel_names", dict),
+        ("dataset", dict),
+        ("unlabeled", dict),
+    ):
+        if not isinstance(content.get(key, kind()), kind):
+            raise LimitedError(f"{file}: {key!r} cannot be {content[key]!r:.60}; {DATASET_FORMAT}")
+    for case, entry in content.get("dataset", {}).items():
+        if not isinstance(entry, dict) or not {"images", "label"} <= set(entry):
+            raise LimitedError(f"{file}: case {case!r} of 'dataset' needs 'images' and 'label'; {DATASET_FORMAT}")
+    for case, entry in content.get("unlabeled", {}).items():
+        if not isinstance(entry, dict) or "images" not in entry:
+            raise LimitedError(f"{file}: case {case!r} of 'unlabeled' needs 'images'; list its files there")
+
+    labels, example = content["labels"], "write labels like {'background': 0, 'tumour': 1}"
+    for name, value in labels.items():
+        if not all(str(v).isdecimal() for v in (value if isinstance(value, list) else [value])):
+            raise LimitedError(f"{file}: label {name!r} cannot be {value!r}; {example}")
+    values = sorted({v for value in labels.values() for v in values_of(value)})
+    if labels.get("background") not in (0, "0") or values != list(range(len(values))):
+        raise LimitedError(
+            f"{file}: the labels {labels} must start with background 0 and leave out no number; {example}"
+        )
+    if values_of(labels.get("ignore", values[-1])) != values[-1:]:
+        raise LimitedError(f"{file}: label 'ignore' is {labels['ignore']}; give it the highest value, {values[-1]}")
+    regions = [name for name, value in labels.items() if len(values_of(value)) > 1]
+    if regions and "regions_class_order" not in content:
+        raise LimitedError(
+            f"{file}: {regions[0]!r} is a region, which asks for a key 'regions_class_order'; {DATASET_FORMAT}"
+        )
+
+
+def values_of(value: Any) -> list[int]:
+    """Return the values of a label or of a region, as dataset.json has them."""
+    return [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]

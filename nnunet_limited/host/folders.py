@@ -1,0 +1,36 @@
+"""nnU-Net's three folders, and the names of datasets in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nnunet_limited.errors import LimitedError
+
+
+def nnunet_folder(variable: str) -> Path:
+    """Return the folder that the environment ``variable`` (``nnUNet_raw`` etc.) names, which must be set."""
+    value = os.environ.get(variable)
+    if not value:
+        raise LimitedError(f"{variable} is not set; export {variable}=/path/to/{variable} (see nnU-Net's set-up)")
+    return Path(value)
+
+
+def dataset_name(dataset: str) -> str:
+    """Return the full name (``Dataset004_Hippocampus``) of a dataset given by name or number."""
+    if not dataset.startswith("Dataset") and not dataset.isdecimal():
+        raise LimitedError(f"dataset {dataset!r} is neither a number nor a name like Dataset004_Hippocampus; give one")
+    found = set()
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        folder = Path(os.environ.get(variable) or "/nonexistent")
+        if folder.is_dir():
+            found |= {f.name for f in folder.iterdir() if f.is_dir() and f.name.startswith("Dataset")}
+    prefix = dataset if dataset.startswith("Dataset") else f"Dataset{int(dataset):03d}_"
+    matches = sorted(name for name in found if name == prefix or (prefix.endswith("_") and name.startswith(prefix)))
+    if len(matches) != 1:
+        raise LimitedError(
+            f"dataset {dataset} is {'ambiguous: ' + ', '.join(matches) if matches else 'unknown'} in "
+            f"nnUNet_raw={os.environ.get('nnUNet_raw')} and nnUNet_preprocessed="
+            f"{os.environ.get('nnUNet_preprocessed')}; check the name and the two variables"
+        )
+    return matches[0]

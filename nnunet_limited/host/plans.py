@@ -1,0 +1,32 @@
+"""nnU-Net's managers of plans, configurations and labels.
+
+They are imported where they are used, because they import torch, which commands that only look at files do without.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def plans_manager(plans: dict[str, Any]) -> Any:
+    """Return nnU-Net's ``PlansManager`` of ``plans``."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    return PlansManager(plans)
+
+
+def managers(plans: dict[str, Any], configuration: str) -> tuple[Any, Any]:
+    """Return nnU-Net's managers of ``plans`` and of one of their configurations."""
+    manager = plans_manager(plans)
+    return manager, manager.get_configuration(configuration)
+
+
+def with_inherited(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """Return a configuration of ``plans`` with all that it inherits from others."""
+    resolved: dict[str, Any] = managers(plans, configuration)[1].configuration
+    return resolved
+
+
+def label_manager(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Any:
+    """Return nnU-Net's ``LabelManager`` of a dataset."""
+    return plans_manager(plans).get_label_manager(dataset_json)

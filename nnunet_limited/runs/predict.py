@@ -1,0 +1,126 @@
+"""Predict preprocessed cases with trained folds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunet_limited.engine.run import RECORD, plans_hash
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.predict import load_predictor, to_scan
+from nnunet_limited.runs.request import TrainRequest
+from nnunet_limited.splits import Split
+from nnunet_limited.util.files import file_hash, read_object
+
+CHECKPOINT = "checkpoint_final.pth"
+NOISE = 0.1  # standard deviations of a normalised image
+
+
+def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
+    """Return the hash of the final checkpoint of each fold, by its name.
+
+    Raises LimitedError for a fold that is not trained, or on another split or other plans than there are now.
+    """
+    checkpoints, plans = {}, plans_hash(model.load_plans())
+    for fold in folds:
+        base = model.results / f"fold_{fold}"
+        if not (base / CHECKPOINT).is_file():
+            raise LimitedError(f"{base / CHECKPOINT} does not exist; train fold {fold} of {model.trainer} first")
+        if not (base / RECORD).is_file():
+            raise LimitedError(
+                f"{base} has no {RECORD}, so it cannot be told which labels the model has seen; use a trainer of "
+                "this package, e.g. LimitedSupervisedTrainer"
+            )
+        record = read_object(base / RECORD, "run record", "train the fold again")
+        for key, now in (("split_hash", split.hash), ("plans_hash", plans)):
+            if record.get(key) != now:
+                what = key.removesuffix("_hash")
+                raise LimitedError(
+                    f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
+                )
+        checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
+    return checkpoints
+
+
+class Predictor:
+    """The host's predictor, which tells label, confidence and what each member of the ensemble says."""
+
+    def __init__(self, results: Path, folds: Sequence[int | str], device: str) -> None:
+        """Load the final checkpoints of ``folds``."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.host = load_predictor(results, folds, device, CHECKPOINT)
+        self.members = self.host.list_of_parameters
+        self.reader = self.host.plans_manager.image_reader_writer_class()
+
+    def predict(self, image: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Return label, confidence in [0, 1] and the members' labels (none for a single one), on the scan's grid.
+
+        ``image`` (c, *spatial) is a preprocessed case.
+        """
+        logits = []
+        for parameters in self.members:
+            self.host.list_of_parameters = [parameters]
+            logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu())
+        label, probability = self._to_scan(torch.stack(logits).mean(0), properties)
+        if self.host.label_manager.has_regions:
+            confidence = np.maximum(probability, 1 - probability).min(0)
+        else:
+            confidence = probability.max(0)
+        members = [self._to_scan(each, properties)[0] for each in logits] if len(logits) > 1 else []
+        return label, confidence, members
+
+    def probabilities(self, image: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield what each member predicts for a preprocessed ``image``, as probabilities (c, *spatial) on its grid.
+
+        A single fold becomes an ensemble by mirroring the image, or by noise where mirroring is not allowed.
+        """
+        flat = len(self.host.configuration_manager.patch_size) == 2
+        axes = [int(axis) + (2 if flat else 1) for axis in self.host.allowed_mirroring_axes or ()]
+        flips: list[tuple[int, ...]] = [()]
+        noise = np.zeros(1)
+        if len(self.members) == 1 and axes:
+            flips = [some for n in range(len(axes) + 1) for some in combinations(axes, n)]
+        elif len(self.members) == 1:
+            noise = np.array([0.0] + 3 * [NOISE])
+        random = torch.Generator().manual_seed(0)
+        self.host.use_mirroring = False
+        try:
+            for parameters in self.members:
+                self.host.list_of_parameters = [parameters]
+                for flip, level in product(flips, noise):
+                    shown = torch.from_numpy(image)
+                    shown = shown + level * torch.randn(shown.shape, generator=random) if level else shown
+                    logits = self.host.predict_logits_from_preprocessed_data(shown.flip(flip)).flip(flip)
+                    yield self.host.label_manager.apply_inference_nonlin(logits.float())
+        finally:
+            self.host.use_mirroring = True
+
+    def to_scan(self, probabilities: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
+        """Return the label (*spatial), on the scan's grid, of what :meth:`probabilities` yields or its mean."""
+        return self._to_scan(to_logits(probabilities, self.host.label_manager.has_regions), properties)[0]
+
+    def mean(self, image: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return probabilities (c, *spatial) on the image's own grid, and those of the members if there are several."""
+        logits = []
+        for parameters in self.members:
+            self.host.list_of_parameters = [parameters]
+            logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu().float())
+        nonlinear = self.host.label_manager.apply_inference_nonlin
+        members = [nonlinear(each).numpy() for each in logits] if len(logits) > 1 else []
+        return nonlinear(torch.stack(logits).mean(0)).numpy(), members
+
+    def _to_scan(self, logits: torch.Tensor, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        host = self.host
+        return to_scan(logits, properties, host.plans_manager, host.configuration_manager, host.label_manager)
+
+
+def to_logits(probabilities: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return logits that the host makes these ``probabilities`` of."""
+    return torch.logit(probabilities, 1e-6) if regions else probabilities.clamp_min(1e-6).log()
