@@ -50,6 +50,8 @@ class SplitTrainer(nnUNetTrainer):
     relative_time: ClassVar[float] = 1.0  # of a step, against supervised training (benchmarks/step_time.py)
     relative_memory: ClassVar[float] = 1.0
     predictor_name: ClassVar[str] = "student"
+    # Set by a short name, which is a subclass because nnU-Net names results after the class and after -tr.
+    alias_of: ClassVar[str | None] = None
 
     def __init__(
         self,

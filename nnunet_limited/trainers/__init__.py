@@ -1,78 +1,30 @@
-"""The trainers. nnU-Net finds them by name; each is a short module on :class:`LimitedTrainer`."""
+"""The trainers. nnU-Net finds them by name; each is a short module on :class:`LimitedTrainer`.
+
+Every class called ``Limited…Trainer`` of a module in ``semi_supervised/``, ``sparse/`` or ``two_stage/`` is exported.
+"""
+
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import Any
 
 from nnunet_limited.engine.split_trainer import trainer_classes
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.trainers.aliases import (
-    ALIASES,
-    LimitedBCPTrainer,
-    LimitedCCTTrainer,
-    LimitedCPSTrainer,
-    LimitedDANTrainer,
-    LimitedDCTTrainer,
-    LimitedICTTrainer,
-    LimitedUAMTTrainer,
-    LimitedURPCTrainer,
-)
-from nnunet_limited.trainers.semi_supervised.bcp import LimitedBidirectionalCopyPasteTrainer
-from nnunet_limited.trainers.semi_supervised.cct import LimitedCrossConsistencyTrainer
-from nnunet_limited.trainers.semi_supervised.cps import LimitedCrossPseudoSupervisionTrainer
-from nnunet_limited.trainers.semi_supervised.cross_teaching import LimitedCrossTeachingTrainer
-from nnunet_limited.trainers.semi_supervised.dan import LimitedAdversarialTrainer
-from nnunet_limited.trainers.semi_supervised.dct import LimitedDeepCoTrainingTrainer
-from nnunet_limited.trainers.semi_supervised.entropy_minimization import LimitedEntropyMinimizationTrainer
-from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrainer
-from nnunet_limited.trainers.semi_supervised.ict import LimitedInterpolationConsistencyTrainer
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer
-from nnunet_limited.trainers.semi_supervised.rdrop import LimitedRDropTrainer
-from nnunet_limited.trainers.semi_supervised.semi_sam import LimitedSemiSAMTrainer
-from nnunet_limited.trainers.semi_supervised.uamt import LimitedUncertaintyAwareMeanTeacherTrainer
-from nnunet_limited.trainers.semi_supervised.unimatch import LimitedUniMatchTrainer
-from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer
-from nnunet_limited.trainers.sparse.boxes import LimitedBoxTrainer
-from nnunet_limited.trainers.sparse.dual_branch import LimitedDualBranchTrainer
-from nnunet_limited.trainers.sparse.scribbles import LimitedSparseMeanTeacherTrainer, LimitedSparseTrainer
-from nnunet_limited.trainers.sparse.slices import LimitedSlicePropagationTrainer
-from nnunet_limited.trainers.supervised import LimitedSupervisedTrainer
-from nnunet_limited.trainers.two_stage.active import LimitedActiveTrainer
-from nnunet_limited.trainers.two_stage.prompted import LimitedPromptedPseudoLabelTrainer
-from nnunet_limited.trainers.two_stage.recipe import LimitedRecipeTrainer
-from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer
 
-__all__ = [
-    "ALIASES",
-    "LimitedActiveTrainer",
-    "LimitedAdversarialTrainer",
-    "LimitedBCPTrainer",
-    "LimitedBidirectionalCopyPasteTrainer",
-    "LimitedBoxTrainer",
-    "LimitedCCTTrainer",
-    "LimitedCPSTrainer",
-    "LimitedCrossConsistencyTrainer",
-    "LimitedCrossPseudoSupervisionTrainer",
-    "LimitedCrossTeachingTrainer",
-    "LimitedDANTrainer",
-    "LimitedDCTTrainer",
-    "LimitedDeepCoTrainingTrainer",
-    "LimitedDualBranchTrainer",
-    "LimitedEntropyMinimizationTrainer",
-    "LimitedFixMatchTrainer",
-    "LimitedICTTrainer",
-    "LimitedInterpolationConsistencyTrainer",
-    "LimitedMeanTeacherTrainer",
-    "LimitedPromptedPseudoLabelTrainer",
-    "LimitedRDropTrainer",
-    "LimitedRecipeTrainer",
-    "LimitedSelfTrainingTrainer",
-    "LimitedSemiSAMTrainer",
-    "LimitedSlicePropagationTrainer",
-    "LimitedSparseMeanTeacherTrainer",
-    "LimitedSparseTrainer",
-    "LimitedSupervisedTrainer",
-    "LimitedTrainer",
-    "LimitedUAMTTrainer",
-    "LimitedURPCTrainer",
-    "LimitedUncertaintyAwareMeanTeacherTrainer",
-    "LimitedUncertaintyRectifiedPyramidTrainer",
-    "LimitedUniMatchTrainer",
-    "trainer_classes",
-]
+METHODS = ("supervised", "semi_supervised", "sparse", "two_stage")
+
+for found in walk_packages(__path__, f"{__name__}."):
+    if found.name.split(".")[2] in METHODS:
+        import_module(found.name)
+_classes = {cls.__name__: cls for cls in trainer_classes() if cls.__module__.startswith(f"{__name__}.")}
+globals().update(_classes)
+
+ALIASES: dict[str, str] = {n: c.alias_of for n, c in sorted(_classes.items()) if "alias_of" in vars(c) and c.alias_of}
+"""The field's short names, each with the trainer that it stands for."""
+
+__all__ = ["ALIASES", "LimitedTrainer", "trainer_classes"]
+__all__ += sorted(_classes)
+
+
+def __getattr__(name: str) -> Any:
+    """Fail as for any other module; type checkers learn from it that there are more names than they see."""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

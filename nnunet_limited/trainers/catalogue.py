@@ -8,13 +8,12 @@ from typing import Any
 
 import nnunet_limited.trainers as trainers
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.trainers.aliases import ALIASES
 
 
 def trainer_names() -> list[str]:
     """Return the names of the trainers of this package, without short names and without the base, which is none."""
     base = trainers.LimitedTrainer.__name__
-    return [n for n in trainers.__all__ if n.endswith("Trainer") and n != base and n not in ALIASES]
+    return [n for n in trainers.__all__ if n.endswith("Trainer") and n != base and n not in trainers.ALIASES]
 
 
 def learns_without_label(name: str) -> bool:
@@ -29,15 +28,15 @@ def is_for_sparse_labels(name: str) -> bool:
 
 def describe(name: str) -> dict[str, Any]:
     """Return what there is to say of a trainer; raise LimitedError if there is none of that name."""
-    full = ALIASES.get(name, name)
+    full = trainers.ALIASES.get(name, name)
     if full not in trainer_names():
-        raise LimitedError(f"{name}: no such trainer; there are {', '.join([*trainer_names(), *ALIASES])}")
+        raise LimitedError(f"{name}: no such trainer; there are {', '.join([*trainer_names(), *trainers.ALIASES])}")
     cls = getattr(trainers, full)
     summary, _, details = inspect.getdoc(cls).partition("\n\n")  # type: ignore[union-attr]
     paper = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0]
     return {
         "name": full,
-        "short_name": next((alias for alias, of in ALIASES.items() if of == full), None),
+        "short_name": next((alias for alias, of in trainers.ALIASES.items() if of == full), None),
         "summary": " ".join(summary.split()),
         "details": " ".join(details.split()),
         "paper": paper if "(" in paper else None,

@@ -54,3 +54,5 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
 
 class LimitedBCPTrainer(LimitedBidirectionalCopyPasteTrainer):
     """Short name of :class:`LimitedBidirectionalCopyPasteTrainer`."""
+
+    alias_of = "LimitedBidirectionalCopyPasteTrainer"

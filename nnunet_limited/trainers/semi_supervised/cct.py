@@ -42,3 +42,5 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
 
 class LimitedCCTTrainer(LimitedCrossConsistencyTrainer):
     """Short name of :class:`LimitedCrossConsistencyTrainer`."""
+
+    alias_of = "LimitedCrossConsistencyTrainer"

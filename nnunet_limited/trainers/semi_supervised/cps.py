@@ -44,3 +44,5 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
 
 class LimitedCPSTrainer(LimitedCrossPseudoSupervisionTrainer):
     """Short name of :class:`LimitedCrossPseudoSupervisionTrainer`."""
+
+    alias_of = "LimitedCrossPseudoSupervisionTrainer"

@@ -64,3 +64,5 @@ class LimitedAdversarialTrainer(LimitedTrainer):
 
 class LimitedDANTrainer(LimitedAdversarialTrainer):
     """Short name of :class:`LimitedAdversarialTrainer`."""
+
+    alias_of = "LimitedAdversarialTrainer"

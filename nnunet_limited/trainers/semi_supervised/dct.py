@@ -60,3 +60,5 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
 
 class LimitedDCTTrainer(LimitedDeepCoTrainingTrainer):
     """Short name of :class:`LimitedDeepCoTrainingTrainer`."""
+
+    alias_of = "LimitedDeepCoTrainingTrainer"

@@ -40,3 +40,5 @@ class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
 
 class LimitedICTTrainer(LimitedInterpolationConsistencyTrainer):
     """Short name of :class:`LimitedInterpolationConsistencyTrainer`."""
+
+    alias_of = "LimitedInterpolationConsistencyTrainer"

@@ -53,3 +53,5 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
 
 class LimitedUAMTTrainer(LimitedUncertaintyAwareMeanTeacherTrainer):
     """Short name of :class:`LimitedUncertaintyAwareMeanTeacherTrainer`."""
+
+    alias_of = "LimitedUncertaintyAwareMeanTeacherTrainer"

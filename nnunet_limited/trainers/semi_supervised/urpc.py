@@ -67,3 +67,5 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
 
 class LimitedURPCTrainer(LimitedUncertaintyRectifiedPyramidTrainer):
     """Short name of :class:`LimitedUncertaintyRectifiedPyramidTrainer`."""
+
+    alias_of = "LimitedUncertaintyRectifiedPyramidTrainer"
