@@ -40,11 +40,11 @@ def import_labels(
     Other cases keep the label they have, if any; annotated ones that have a dense label are validated on it.
     Example: nnunet-limited import-labels 501 --labels scribbles/ --unlabeled 4 --out Dataset601_HeartScribbles
     """
-    from nnunet_limited.datasets.import_labels import BringInRequest, bring_in
+    from nnunet_limited.datasets.import_labels import ImportRequest, import_labels
     from nnunet_limited.util.parallel import default_processes
 
-    request = BringInRequest(dataset, out, labels, unlabeled, background, boxes, points, coordinates, radius)
-    record = bring_in(request, default_processes())
+    request = ImportRequest(dataset, out, labels, unlabeled, background, boxes, points, coordinates, radius)
+    record = import_labels(request, default_processes())
     if as_json:
         show_json(record)
         return

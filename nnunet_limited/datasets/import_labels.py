@@ -23,7 +23,7 @@ BOX_COLUMNS = ("case", "class", "x0", "y0", "z0", "x1", "y1", "z1")
 
 
 @dataclass(frozen=True)
-class BringInRequest:
+class ImportRequest:
     """What ``nnunet-limited import-labels`` is asked for: one of ``labels``, ``boxes`` and ``points``."""
 
     dataset: str
@@ -37,7 +37,7 @@ class BringInRequest:
     radius: float = 2.0
 
 
-def bring_in(request: BringInRequest, processes: int) -> dict[str, Any]:
+def import_labels(request: ImportRequest, processes: int) -> dict[str, Any]:
     """Make the view ``request.name`` and return its record."""
     given = [source for source in (request.labels, request.boxes, request.points) if source is not None]
     if len(given) != 1:
@@ -76,7 +76,7 @@ def bring_in(request: BringInRequest, processes: int) -> dict[str, Any]:
 
 
 def _write(
-    request: BringInRequest,
+    request: ImportRequest,
     dataset: RawDataset,
     tasks: dict[str, Any],
     annotate: Any,
@@ -118,7 +118,7 @@ def label_files(folder: Path, dataset: RawDataset) -> dict[str, Path]:
     return found
 
 
-def _numbers(request: BringInRequest, dataset: RawDataset) -> dict[int, int]:
+def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
     """Return what each number in the label files stands for in the view."""
     if request.unlabeled is None:
         raise LimitedError("--labels needs --unlabeled, the value of voxels that nobody annotated; give e.g. 255")

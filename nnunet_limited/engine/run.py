@@ -15,7 +15,7 @@ from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import nnunet_folder
 from nnunet_limited.host.plans import with_inherited
-from nnunet_limited.planners.preprocessing import data_folders, is_bound, is_current, preprocess, require
+from nnunet_limited.planners.preprocessing import data_folders, is_bound, is_current, preprocess, require_preprocessed
 from nnunet_limited.splits import Fold, Split, load_host_split, load_split
 from nnunet_limited.util.files import content_hash, read_object, unwritable, write_json
 from nnunet_limited.util.parallel import default_processes
@@ -192,7 +192,7 @@ def check_unlabeled(run: Run, trainer: str, dataset_name: str) -> None:
             "'nnunet-limited split --labeled'"
         )
     if run.is_bound:
-        require(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
+        require_preprocessed(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
     else:
         unlabeled_to_preprocess(run, dataset_name)
 

@@ -21,7 +21,7 @@ from nnunet_limited.host.loaders import loader_attribute
 from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
-from nnunet_limited.planners.preprocessing import fingerprint_folder, require
+from nnunet_limited.planners.preprocessing import fingerprint_folder, require_preprocessed
 from nnunet_limited.util.random_state import RandomStream, seed_everything
 
 # Settings that are attributes of the host's trainer under the same name.
@@ -108,7 +108,7 @@ class SplitTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         """Build the network as the host does, from the seed if there is one."""
         remedy = "run 'nnunet-limited plan'" if self.run.is_bound else "run 'nnUNetv2_plan_and_preprocess'"
-        require(self.run.labeled_folder, {*self.run.fold.train, *self.run.fold.val}, "labelled", remedy)
+        require_preprocessed(self.run.labeled_folder, {*self.run.fold.train, *self.run.fold.val}, "labelled", remedy)
         if self.config.seed is not None:
             seed_everything(self.config.seed + self.local_rank)
         threads = os.environ.get("OMP_NUM_THREADS", "")

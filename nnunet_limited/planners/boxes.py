@@ -11,7 +11,7 @@ from nnunet_limited.util.files import is_current
 from nnunet_limited.util.parallel import run_all
 
 
-def bring_boxes(
+def resample_boxes(
     files: dict[str, Path], folder: Path, plans: dict[str, Any], configuration: str, processes: int
 ) -> None:
     """Bring the images of boxes of cases preprocessed in ``folder`` onto its grid, beside it, unless that is done."""
@@ -21,7 +21,7 @@ def bring_boxes(
         for case, file in files.items()
         if not is_current(made / f"{case}.b2nd", [file])
     ]
-    run_all(_bring_boxes, tasks, processes, "Preparing boxes")
+    run_all(_resample_boxes, tasks, processes, "Preparing boxes")
 
 
 def box_folder(folder: Path) -> Path:
@@ -29,7 +29,7 @@ def box_folder(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}_boxes")
 
 
-def _bring_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str) -> None:
+def _resample_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str) -> None:
     manager, chosen = managers(plans, configuration)
     codes, _ = manager.image_reader_writer_class().read_seg(str(file))
     save_on_grid(codes, case, folder, box_folder(folder), manager, chosen)

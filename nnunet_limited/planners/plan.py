@@ -14,7 +14,7 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import nnunet_folder
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
-from nnunet_limited.planners.boxes import bring_boxes
+from nnunet_limited.planners.boxes import resample_boxes
 from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset
 from nnunet_limited.planners.ignored import ignore_value
 from nnunet_limited.planners.preprocessing import (
@@ -103,7 +103,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
     for configuration in configurations:
         preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
         boxes = {case: file for case in split.labeled if (file := dataset.cases[case].boxes) is not None}
-        bring_boxes(boxes, data_folders(plans, configuration)[0], plans, configuration, request.processes)
+        resample_boxes(boxes, data_folders(plans, configuration)[0], plans, configuration, request.processes)
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
     trainer = alone if ignore_value(dataset.dataset_json) is None else "LimitedSparseTrainer"
     return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)

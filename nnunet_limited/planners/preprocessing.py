@@ -77,7 +77,7 @@ def preprocess(
                 case = dataset.cases[identifier]
                 if is_current(folder / f"{identifier}.pkl", case, use_label):
                     continue
-                if origin is None or not take_over(case, origin, folder, use_label):
+                if origin is None or not link_preprocessed(case, origin, folder, use_label):
                     tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
         if tasks:
             run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
@@ -101,7 +101,7 @@ def origin_of(dataset: RawDataset) -> RawDataset | None:
         return None
 
 
-def take_over(case: Case, origin: RawDataset, folder: Path, use_label: bool) -> bool:
+def link_preprocessed(case: Case, origin: RawDataset, folder: Path, use_label: bool) -> bool:
     """Link a case that ``origin`` has preprocessed from the same files in a folder of the same name; tell if it could.
 
     Such folders are named after all that preprocessing depends on, and cases in them are replaced, never changed.
@@ -175,7 +175,7 @@ def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: st
                 shutil.copy2(truth, temporary)
 
 
-def require(folder: Path, cases: Iterable[str], what: str, remedy: str) -> None:
+def require_preprocessed(folder: Path, cases: Iterable[str], what: str, remedy: str) -> None:
     """Refuse to go on when a case is not preprocessed in ``folder``."""
     for case in cases:
         if not (folder / f"{case}.pkl").is_file():

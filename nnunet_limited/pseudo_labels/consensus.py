@@ -18,7 +18,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.grid import from_network, network_spacing, to_network
 from nnunet_limited.host.plans import plans_manager
 from nnunet_limited.host.predict import to_scan
-from nnunet_limited.planners.preprocessing import data_folders, require
+from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
 from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import About, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
@@ -151,7 +151,7 @@ class Consensus(ModelSource):
         settings = self.settings.model_dump(mode="json")
         boxes = {spec: file_hash(Path(spec.partition(":")[2])) for spec in self.sources if spec.startswith("boxes:")}
         folder = data_folders(self.model.load_plans(), self.model.configuration)[0]
-        require(folder, cases, "labelled", "run 'nnunet-limited plan'")
+        require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
         labels = content_hash({case: file_hash(folder / f"{case}_seg.b2nd") for case in cases})
         told = {"sources": list(self.sources), "settings": settings, "prompters": about, "boxes": boxes}
         return {"source": "consensus", **told, "labels": labels}
@@ -224,7 +224,7 @@ class _Panel:
         folds = labels.origin["folds"]
         cases = sorted({case for fold in folds for case in split.fold(fold).train})
         folder = data_folders(plans, wanted.model.configuration)[0]
-        require(folder, cases, "labelled", "run 'nnunet-limited plan'")
+        require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
         self.labeled = load_labeled(folder, cases, self.manager, self.scan)
         given = Given(self.labeled, self.regions, device, wanted.settings, folder.parent / "registrations")
         self.sources: dict[str, LabelSource] = {}

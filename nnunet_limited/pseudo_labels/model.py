@@ -13,7 +13,7 @@ from nnunet_limited.data.pseudo_label_store import PseudoLabels, begin, find, se
 from nnunet_limited.engine.run import find_run, load_run_split, planned_configuration, preprocess_unlabeled
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import plans_manager
-from nnunet_limited.planners.preprocessing import data_folders, require
+from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
 from nnunet_limited.runs.predict import Predictor, trained
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split
@@ -117,7 +117,7 @@ class ModelSource:
         for fold in folds:  # plans of the host leave it to the first run to preprocess them
             run = find_run(self.model.trainer, plans, self.model.configuration, fold, {})
             preprocess_unlabeled(run, plans, self.model.configuration, lambda line: None)
-        require(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
+        require_preprocessed(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
         label_case = self.labeller(labels, split, plans, device)
         reader = plans_manager(plans).image_reader_writer_class()
         previous = None

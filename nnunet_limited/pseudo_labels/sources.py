@@ -16,7 +16,7 @@ from nnunet_limited.annotations.files import read_table
 from nnunet_limited.datasets.import_labels import BOX_COLUMNS
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import PreprocessedCases
-from nnunet_limited.planners.preprocessing import require
+from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.prompters.outlining import outline, with_background
 from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, About, Prompter, find_prompter, load_factory
 from nnunet_limited.prompters.prompts import PromptSettings, keep_components
@@ -308,7 +308,7 @@ def load_labeled(folder: Path, cases: Sequence[str], manager: Any, scan_of: Call
 
 def refuse_partial(cases: Sequence[str], folder: Path, dataset_json: dict[str, Any]) -> None:
     """Refuse labelled ``cases``, preprocessed in ``folder``, of which a part is not annotated, for atlases."""
-    require(folder, cases, "labelled", "run 'nnunet-limited plan'")
+    require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
     dataset = PreprocessedCases(str(folder), list(cases))
     for case in cases:
         if (np.asarray(dataset.load_case(case)[1][:]) == dataset_json["labels"]["ignore"]).any():

@@ -11,7 +11,7 @@ import torch
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.engine.run import find_run, preprocess_unlabeled
 from nnunet_limited.host.cases import PreprocessedCases
-from nnunet_limited.planners.preprocessing import data_folders, require
+from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
 from nnunet_limited.queries.aggregation import Prediction, map_extent, predict_mean, summarize, window_features
 from nnunet_limited.queries.features import feature_map
 from nnunet_limited.queries.pool import SIGNATURE
@@ -45,7 +45,7 @@ class ModelScorer:
             run = find_run(model.trainer, plans, configuration, fold, {})
             preprocess_unlabeled(run, plans, configuration, lambda line: None)
         self.labeled, self.unlabeled = data_folders(plans, configuration)
-        require(self.unlabeled, field.open, "unlabelled", "run 'nnunet-limited plan'")
+        require_preprocessed(self.unlabeled, field.open, "unlabelled", "run 'nnunet-limited plan'")
         self.predictor = Predictor(model.results, folds, device)
         self.host = self.predictor.host
         self.backward = list(self.host.plans_manager.transpose_backward)

@@ -12,7 +12,7 @@ from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.run import planned_configuration, resolve_run
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import nnunet_folder
-from nnunet_limited.planners.preprocessing import data_folders, require
+from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
 from nnunet_limited.runs.request import TrainRequest, find_trainer
 
 
@@ -51,7 +51,7 @@ def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], check
     run = resolve_run(trainer.__name__, plans, request.configuration, fold, config.model_dump(mode="json"))
     refuse_unsuitable(request, trainer, plans, config)
     remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
-    require(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
+    require_preprocessed(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
     if "--val" not in request.flags:
         trainer.check_unlabeled(run, config, request.folder.name)
     if checkpoint_file is not None:

@@ -16,7 +16,7 @@ from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
 from nnunet_limited.planners.boxes import box_folder
-from nnunet_limited.planners.preprocessing import require
+from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
 
 
@@ -74,7 +74,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         for case in run.fold.train:
             if not (folder / f"{case}.b2nd").is_file():
                 raise LimitedError(f"{cls.__name__}: {folder} has no boxes of case {case!r}; {remedy}")
-        require(run.labeled_folder, run.fold.train, "labelled", "run 'nnunet-limited plan'")
+        require_preprocessed(run.labeled_folder, run.fold.train, "labelled", "run 'nnunet-limited plan'")
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
         """Let crops with boxes be scaled and mirrored only."""
