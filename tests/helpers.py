@@ -23,7 +23,7 @@ from torch.nn import functional
 from nnunet_limited.annotations.annotation import box_codes
 from nnunet_limited.annotations.objects import boxes
 from nnunet_limited.cli.main import main
-from nnunet_limited.data.pseudo_label_store import begin, set_folder
+from nnunet_limited.data.pseudo_label_store import open_set, set_folder
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.split_trainer import HOST_SETTINGS
 from nnunet_limited.host.transforms import without_benchmark
@@ -179,7 +179,7 @@ def write_pseudo_labels(split: Split, name: str) -> None:
     """Write pseudo-labels for all folds: the scan by two thresholds, with confidences that say nothing."""
     raw, rng = RawDataset.load(DATASET), np.random.RandomState(0)
     folder = set_folder(Path(os.environ["nnUNet_preprocessed"]) / DATASET, split, name) / "ensemble"
-    labels, reader = begin(folder, ".nii.gz", {"source": "test", "split_hash": split.hash}), raw.reader()()
+    labels, reader = open_set(folder, ".nii.gz", {"source": "test", "split_hash": split.hash}), raw.reader()()
     for case in split.unlabeled:
         image, properties = reader.read_images([str(file) for file in raw.cases[case].images])
         label = (image[0] > 140).astype(np.uint8) + (image[0] > 220)

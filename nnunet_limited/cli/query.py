@@ -79,9 +79,9 @@ def query(
     from nnunet_limited.queries.windows import Granularity
     from nnunet_limited.runs.launch import choose_device
     from nnunet_limited.runs.request import TrainRequest
-    from nnunet_limited.util.extras import need
+    from nnunet_limited.util.extras import require_extra
 
-    need("al", "query", "jinja2")
+    require_extra("al", "query", "jinja2")
     cold = (configuration, trainer, plans) == (None, None, None)
     if not cold and None in (configuration, trainer, plans):
         given = f"configuration={configuration}, -tr {trainer}, -p {plans}"

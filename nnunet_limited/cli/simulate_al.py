@@ -41,10 +41,10 @@ def simulate_al(
     options are passed on to Snakemake. Example:
     nnunet-limited simulate-al studies/active_smoke.yaml --out active --cores 2
     """
-    from nnunet_limited.util.extras import need
+    from nnunet_limited.util.extras import require_extra
 
-    need("study", "simulate-al", "snakemake", *REPORT_NEEDS)
-    need("al", "simulate-al", "skactiveml")
+    require_extra("study", "simulate-al", "snakemake", *REPORT_NEEDS)
+    require_extra("al", "simulate-al", "skactiveml")
     from nnunet_limited.studies.active.report import make_active_report
     from nnunet_limited.studies.active.study import SNAKEFILE, open_active
     from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, run_study

@@ -48,9 +48,9 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
 
     Example: nnunet-limited study plan studies/smoke.yaml --out smoke
     """
-    from nnunet_limited.util.extras import need
+    from nnunet_limited.util.extras import require_extra
 
-    need("study", "study plan", "yaml")
+    require_extra("study", "study plan", "yaml")
     from nnunet_limited.studies.comparison.folder import open_folder
     from nnunet_limited.studies.engine.workflow import counted, estimate, states
 
@@ -90,9 +90,9 @@ def run(
     A job that fails does not stop the others. Further options are passed on to Snakemake. Example:
     nnunet-limited study run studies/smoke.yaml --out smoke --cores 2
     """
-    from nnunet_limited.util.extras import need
+    from nnunet_limited.util.extras import require_extra
 
-    need("study", "study run", "snakemake", *REPORT_NEEDS)
+    require_extra("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.comparison.folder import open_folder
     from nnunet_limited.studies.comparison.report import make_report
     from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, run_study
@@ -138,9 +138,9 @@ def status(
 
     Example: nnunet-limited study status smoke
     """
-    from nnunet_limited.util.extras import need
+    from nnunet_limited.util.extras import require_extra
 
-    need("study", "study status", "yaml")
+    require_extra("study", "study status", "yaml")
     from nnunet_limited.studies.engine.workflow import counted, states
 
     folder = any_folder(out)
@@ -171,9 +171,9 @@ def report(
 
     Example: nnunet-limited report smoke
     """
-    from nnunet_limited.util.extras import need
+    from nnunet_limited.util.extras import require_extra
 
-    need("study", "report", *REPORT_NEEDS)
+    require_extra("study", "report", *REPORT_NEEDS)
     from nnunet_limited.studies.active.report import make_active_report
     from nnunet_limited.studies.active.study import ActiveFolder
     from nnunet_limited.studies.comparison.report import make_report

@@ -15,7 +15,7 @@ from nnunet_limited.util.files import is_current, one_at_a_time
 from nnunet_limited.util.parallel import default_processes, run_all
 
 
-def bring_to_network(
+def resample_to_network(
     labels: PseudoLabels,
     cases: list[str],
     unlabeled_folder: Path,
@@ -37,7 +37,7 @@ def bring_to_network(
             tasks = [
                 (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure) for case in missing()
             ]
-            run_all(_bring_case, tasks, default_processes(), "Preparing pseudo-labels")
+            run_all(_resample_case, tasks, default_processes(), "Preparing pseudo-labels")
     return folder
 
 
@@ -46,7 +46,7 @@ def _missing(labels: PseudoLabels, cases: list[str], folder: Path) -> list[str]:
     return [case for case in cases if not is_current(folder / f"{case}.b2nd", labels.files(case))]
 
 
-def _bring_case(
+def _resample_case(
     labels: PseudoLabels,
     case: str,
     unlabeled_folder: Path,

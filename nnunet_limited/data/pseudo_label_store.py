@@ -88,7 +88,7 @@ class PseudoLabels:
             )
 
 
-def begin(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
+def open_set(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
     """Return the pseudo-labels of ``origin`` in ``folder``, new or to go on with; refuse those of another origin."""
     file = folder / RECORD
     if not file.is_file():
@@ -104,7 +104,7 @@ def begin(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabel
     return replace(found, cases=present)
 
 
-def find(preprocessed: Path, split: Split, name: str, fold: int | str) -> PseudoLabels:
+def load_for_fold(preprocessed: Path, split: Split, name: str, fold: int | str) -> PseudoLabels:
     """Return the complete pseudo-labels ``name`` for a fold; its own or, if there are none, those of the ensemble.
 
     Raises LimitedError if there are none, some are missing, they were made for another split, or by models that have

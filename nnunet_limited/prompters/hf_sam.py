@@ -17,8 +17,8 @@ import torch
 from torch.nn import functional
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights, stated_licence
-from nnunet_limited.util.extras import need, need_transformers
+from nnunet_limited.prompters.prompter import ModelCard, check_prompts, read_folder, reading_weights, stated_licence
+from nnunet_limited.util.extras import require_extra, require_transformers
 from nnunet_limited.util.files import file_hash
 
 WEIGHTS = "model.safetensors"
@@ -45,7 +45,9 @@ class HFSam:
     prompts: frozenset[str] = frozenset({"box", "point", "mask"})
     stretch: ClassVar[bool] = False
 
-    def __init__(self, model: Any, size: int, mask_size: int, norm: tuple[Any, Any], device: str, about: About) -> None:
+    def __init__(
+        self, model: Any, size: int, mask_size: int, norm: tuple[Any, Any], device: str, about: ModelCard
+    ) -> None:
         """Take a model in float32; ``size`` and ``mask_size`` are the sides of its square images and mask prompts.
 
         ``norm`` are the mean and the standard deviation that images in [0, 1] are normalised with.
@@ -142,8 +144,8 @@ class StretchedSam(HFSam):
 
 def load_sam(weights: str, device: str) -> HFSam:
     """Return the model in a folder of transformers, or of a hub id that has been downloaded before."""
-    need_transformers(f"sam:{weights}")
-    need("sam", f"sam:{weights}", "safetensors")
+    require_transformers(f"sam:{weights}")
+    require_extra("sam", f"sam:{weights}", "safetensors")
     get = "give a folder that 'hf download ID --local-dir FOLDER' has made, with config.json and model.safetensors"
     folder = read_folder(str(_cached(weights, get)), ("config.json", WEIGHTS), get)
     with reading_weights(folder / "config.json", get):
@@ -162,7 +164,9 @@ def load_sam(weights: str, device: str) -> HFSam:
         if loading[what]:
             raise LimitedError(f"{folder / WEIGHTS}: {what.replace('_', ' ')} {sorted(loading[what])[:1]}; {get}")
     licence = stated_licence(folder)
-    about = About(f"{KINDS[kind]} of {folder.name}", str(weights), "Apache-2.0", licence, file_hash(folder / WEIGHTS))
+    about = ModelCard(
+        f"{KINDS[kind]} of {folder.name}", str(weights), "Apache-2.0", licence, file_hash(folder / WEIGHTS)
+    )
     vision = model.config.vision_config
     size = int(getattr(vision, "image_size", None) or model.config.prompt_encoder_config.image_size)
     prompts = model.config.prompt_encoder_config

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.prompters.prompter import About, check_prompts, read_folder, reading_weights
-from nnunet_limited.util.extras import need
+from nnunet_limited.prompters.prompter import ModelCard, check_prompts, read_folder, reading_weights
+from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import file_hash
 
 ASSUMED = "CC BY-NC-SA 4.0"  # of the official weights, where the folder does not say
@@ -30,7 +30,7 @@ class NNInteractive:
     ndim = 3
     prompts = frozenset({"box", "point", "mask"})
 
-    def __init__(self, session: Any, about: About) -> None:
+    def __init__(self, session: Any, about: ModelCard) -> None:
         """Take a session with its weights loaded."""
         self.session, self.about = session, about
         self.shown: np.ndarray | None = None
@@ -93,13 +93,13 @@ def load_nninteractive(weights: str, device: str, accepted: str | None = None) -
             f"--accept-licence {licence!r}"
         )
     _refuse_code(folder / CHECKPOINT, get)
-    need("nninteractive", f"nninteractive:{weights}", "nnInteractive")
+    require_extra("nninteractive", f"nninteractive:{weights}", "nnInteractive")
     from nnInteractive.inference.inference_session import nnInteractiveInferenceSession
 
     with reading_weights(folder / CHECKPOINT, get), contextlib.redirect_stdout(sys.stderr):
         session = nnInteractiveInferenceSession(device=torch.device(device), torch_n_threads=torch.get_num_threads())
         session.initialize_from_trained_model_folder(str(folder), 0, Path(CHECKPOINT).name)
-    about = About("nnInteractive", str(folder), "Apache-2.0", licence, file_hash(folder / CHECKPOINT))
+    about = ModelCard("nnInteractive", str(folder), "Apache-2.0", licence, file_hash(folder / CHECKPOINT))
     return NNInteractive(session, about)
 
 

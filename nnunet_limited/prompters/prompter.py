@@ -19,7 +19,7 @@ NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
-class About:
+class ModelCard:
     """Whose model it is: its name, its file or folder, what it may be used for, and a hash of its weights."""
 
     name: str
@@ -41,7 +41,7 @@ class Prompter(Protocol):
 
     ndim: int
     prompts: frozenset[str]
-    about: About
+    about: ModelCard
 
     def embed(self, image: np.ndarray) -> Any:
         """Return what :meth:`predict` wants of an ``image`` (*spatial) with values in [0, 1]; done once per image."""

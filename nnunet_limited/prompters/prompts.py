@@ -11,6 +11,7 @@ from scipy import ndimage
 from scipy.special import logit
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.components import components
 
 Kind = Literal["box", "box+mask", "two-pass", "point"]
 NEEDS: dict[str, frozenset[str]] = {
@@ -55,10 +56,9 @@ class PromptSettings(BaseModel):
 
 def objects(mask: np.ndarray, least: int, most: int) -> list[np.ndarray]:
     """Return the connected parts of a boolean ``mask``, the largest ones first."""
-    parts, _ = ndimage.label(mask)
-    sizes = np.bincount(parts.ravel())[1:]
-    chosen = [number for number in np.argsort(-sizes, kind="stable")[:most] if sizes[number] >= least]
-    return [parts == number + 1 for number in chosen]
+    numbers, sizes = components(mask)
+    chosen = [index for index in np.argsort(-sizes, kind="stable")[:most] if sizes[index] >= least]
+    return [numbers == index + 1 for index in chosen]
 
 
 def tight_box(mask: np.ndarray) -> np.ndarray:
@@ -96,11 +96,10 @@ def mask_logits(probability: np.ndarray) -> np.ndarray:
 
 def keep_components(label: np.ndarray, share: float = 0.1) -> np.ndarray:
     """Return a boolean ``label`` without its parts smaller than ``share`` of the largest one."""
-    parts, count = ndimage.label(label)
-    if count < 2:
+    numbers, sizes = components(label)
+    if len(sizes) < 2:
         return label
-    sizes = np.bincount(parts.ravel())[1:]
-    return np.isin(parts, 1 + np.flatnonzero(sizes >= share * sizes.max()))
+    return np.isin(numbers, 1 + np.flatnonzero(sizes >= share * sizes.max()))
 
 
 def to_unit(image: np.ndarray) -> np.ndarray:

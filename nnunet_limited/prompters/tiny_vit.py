@@ -15,8 +15,8 @@ from torch import nn
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.hf_sam import IMAGENET, HFSam
-from nnunet_limited.prompters.prompter import NOT_STATED, About, reading_weights
-from nnunet_limited.util.extras import need, need_transformers
+from nnunet_limited.prompters.prompter import NOT_STATED, ModelCard, reading_weights
+from nnunet_limited.util.extras import require_extra, require_transformers
 from nnunet_limited.util.files import file_hash
 
 # What is known of checkpoints, by the start of their SHA-256.
@@ -96,8 +96,8 @@ class TinyViTSam(HFSam):
 
 def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
     """Return the model of a checkpoint of MobileSAM or LiteMedSAM."""
-    need_transformers(f"tiny-vit:{weights}")
-    need("sam", f"tiny-vit:{weights}", "timm")
+    require_transformers(f"tiny-vit:{weights}")
+    require_extra("sam", f"tiny-vit:{weights}", "timm")
     from transformers import SamConfig, SamModel, SamPromptEncoderConfig
 
     file, get = Path(weights), "get mobile_sam.pt or lite_medsam.pth with scripts/fetch_sam_weights.py"
@@ -116,7 +116,7 @@ def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
         _load_decoder(decoder, stored)
     hashed = file_hash(file)
     name, licence = KNOWN.get(hashed, (file.name, NOT_STATED))
-    about = About(name, str(file), "Apache-2.0", licence, hashed)
+    about = ModelCard(name, str(file), "Apache-2.0", licence, hashed)
     norm = IMAGENET if halves else ((0.0,) * 3, (1.0,) * 3)
     made = TinyViTSam(encoder, decoder, size, 4 * GRID, norm, device, about)
     if not halves:  # LiteMedSAM has learnt boxes and nothing else

@@ -20,7 +20,7 @@ from nnunet_limited.host.plans import plans_manager
 from nnunet_limited.host.predict import to_scan
 from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
 from nnunet_limited.prompters.outlining import coarsest_axis
-from nnunet_limited.prompters.prompter import About, Prompter
+from nnunet_limited.prompters.prompter import ModelCard, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
 from nnunet_limited.pseudo_labels.model import ModelSource, Said, dice
 from nnunet_limited.pseudo_labels.sources import (
@@ -66,7 +66,7 @@ class Student:
     ) -> None:
         """Load the models of ``folds``; those of others when they are needed."""
         results = model.results
-        self.about, self.model = About(f"student {results.name}"), model
+        self.about, self.model = ModelCard(f"student {results.name}"), model
         self.results, self.split, self.regions, self.settings, self.device = results, split, regions, settings, device
         self.known = {case for fold in folds for case in split.fold(fold).train}
         self.predictors: dict[int | None, Predictor] = {None: Predictor(results, list(folds), device)}
@@ -174,7 +174,7 @@ class Consensus(ModelSource):
         for source, channels in found["left_out"].items():
             classes = ", ".join(names[channel - first] for channel in channels)
             lines.append(f"{where}: {source} is left out for {classes}, where it hurt")
-        return lines + [str(About(**about)) for about in labels.origin["prompters"].values()]
+        return lines + [str(ModelCard(**about)) for about in labels.origin["prompters"].values()]
 
     def labeller(
         self, labels: PseudoLabels, split: Split, plans: dict[str, Any], device: str

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, begin, find, set_folder
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
 from nnunet_limited.engine.run import find_run, load_run_split, planned_configuration, preprocess_unlabeled
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import plans_manager
@@ -71,7 +71,7 @@ class ModelSource:
         checkpoints = self.checkpoints(split, members)
         if self.previous is not None:
             for fold in members:
-                find(preprocessed, split, self.previous, "all" if self.ensemble else fold)
+                load_for_fold(preprocessed, split, self.previous, "all" if self.ensemble else fold)
         origin = {
             "source": "model",
             "split": split.name,
@@ -85,7 +85,7 @@ class ModelSource:
             **self.further_origin(sorted({case for fold in members for case in split.fold(fold).train})),
         }
         file_ending = self.model.dataset_json()["file_ending"]
-        return begin(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
+        return open_set(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
 
     def checkpoints(self, split: Split, members: Sequence[int | str]) -> dict[str, str]:
         """Return the hash of each member's checkpoint, which must be there."""
@@ -102,7 +102,7 @@ class ModelSource:
         """
         if self._missing(labels):
             with one_at_a_time(labels.folder):
-                labels = self._make(begin(labels.folder, labels.file_ending, labels.origin), device, track)
+                labels = self._make(open_set(labels.folder, labels.file_ending, labels.origin), device, track)
         labels.refuse_empty()
         return labels
 
@@ -122,7 +122,7 @@ class ModelSource:
         reader = plans_manager(plans).image_reader_writer_class()
         previous = None
         if self.previous is not None:
-            previous = find(self.model.folder, split, self.previous, "all" if self.ensemble else folds[0])
+            previous = load_for_fold(self.model.folder, split, self.previous, "all" if self.ensemble else folds[0])
         dataset = UnlabeledDataset(str(folder), cases)
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)

@@ -18,7 +18,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.prompters.outlining import outline, with_background
-from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, About, Prompter, find_prompter, load_factory
+from nnunet_limited.prompters.prompter import BUILT_IN, GROUP, ModelCard, Prompter, find_prompter, load_factory
 from nnunet_limited.prompters.prompts import PromptSettings, keep_components
 from nnunet_limited.pseudo_labels.atlas import Atlas, carry
 
@@ -66,7 +66,7 @@ class Opinion:
 class LabelSource(Protocol):
     """One that says where the classes of a scan are. ``guess`` is what the sources before it say, on average."""
 
-    about: About
+    about: ModelCard
 
     def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
         """Return its opinion of a scan; must not know the scan's label."""
@@ -150,7 +150,7 @@ class BoxSource:
         ``classes`` are the foreground classes or regions in the order of their channels, with their values;
         ``to_network`` brings a mask of the scan onto the network's grid.
         """
-        self.about, self.to_network, self.count = About(f"boxes of {file.name}"), to_network, len(classes)
+        self.about, self.to_network, self.count = ModelCard(f"boxes of {file.name}"), to_network, len(classes)
         self.rows: dict[str, list[dict[str, Any]]] = {}
         for line, row in enumerate(read_table(file, BOX_COLUMNS), 1):
             given = str(row["class"])
@@ -189,7 +189,7 @@ class AtlasSource:
 
     def __init__(self, given: Given) -> None:
         """Refuse labels that are not complete."""
-        self.about = About("atlas", code_licence="Apache-2.0 (SimpleITK)")
+        self.about = ModelCard("atlas", code_licence="Apache-2.0 (SimpleITK)")
         self.labeled, self.channel, self.known = given.labeled, given.settings.channel, given.registrations
         for one in given.labeled:
             if np.isnan(one.classes).any():

@@ -14,7 +14,7 @@ from nnunet_limited.datasets.description import check_description
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
-from nnunet_limited.util.extras import need
+from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import read_object, replacing
 from nnunet_limited.util.parallel import run_all
 
@@ -42,7 +42,7 @@ def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd
     Its columns are ``case``, ``class`` and one for each metric. Raises LimitedError for a case without prediction or
     label, and where the two have different shapes.
     """
-    need("study", "evaluate", "monai")
+    require_extra("study", "evaluate", "monai")
     for folder, what in ((request.predictions, "predictions"), (request.truth, "labels")):
         if not folder.is_dir():
             raise LimitedError(f"{folder} is not a folder of {what}; correct the path")

@@ -10,19 +10,19 @@ from packaging.version import Version
 from nnunet_limited.errors import LimitedError
 
 
-def need(extra: str, what: str, *modules: str) -> None:
+def require_extra(extra: str, what: str, *modules: str) -> None:
     """Raise LimitedError where a module of an extra of this package is not installed; ``what`` asks for it."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise LimitedError(f"{what} needs {module}, which is not installed; pip install 'nnunet-limited[{extra}]'")
 
 
-def need_transformers(what: str) -> None:
+def require_transformers(what: str) -> None:
     """Raise LimitedError without transformers, and for releases with which nnU-Net finds no trainer any more.
 
     Those put modules into ``sys.modules`` that import others when they are looked at, and nnU-Net looks at all of them.
     """
-    need("sam", what, "transformers")
+    require_extra("sam", what, "transformers")
     found = version("transformers")
     if (5, 4) <= Version(found).release[:2] < (5, 21):
         raise LimitedError(

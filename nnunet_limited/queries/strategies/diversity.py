@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_limited.queries.pool import ENCODER, GRADIENT, SIGNATURE, Choice
 from nnunet_limited.queries.strategies.base import Strategy
-from nnunet_limited.util.extras import need
+from nnunet_limited.util.extras import require_extra
 
 COMPONENTS = 32
 
@@ -69,7 +69,7 @@ class FromLibrary(Diverse):
         self, choice: Choice, apart: np.ndarray, count: int, rng: np.random.Generator
     ) -> list[tuple[int, np.ndarray]]:
         """Ask it; what is annotated goes in as labelled."""
-        need("al", f"strategy {self.name}", "skactiveml")
+        require_extra("al", f"strategy {self.name}", "skactiveml")
         mine, known = self.space(choice, apart)
         points = np.concatenate([mine, known])
         points = points + rng.normal(0, 1e-6, points.shape)  # it cannot tell equal points apart

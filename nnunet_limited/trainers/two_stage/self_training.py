@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.data.pseudo_label_grid import bring_to_network
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, find
+from nnunet_limited.data.pseudo_label_grid import resample_to_network
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
@@ -53,7 +53,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     def _stored(run: Run, config: Any, dataset_name: str) -> PseudoLabels:
         number = run.results.name.removeprefix("fold_")
         fold = int(number) if number.isdecimal() else number
-        return find(nnunet_folder("nnUNet_preprocessed") / dataset_name, run.split, config.pseudo_labels, fold)
+        return load_for_fold(nnunet_folder("nnUNet_preprocessed") / dataset_name, run.split, config.pseudo_labels, fold)
 
     @property
     def unsure(self) -> int:
@@ -67,7 +67,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         mine = set(self.run.fold.unlabeled)
         cases = [case for case in labels.most_stable(self.config.stable_share) if case in mine]
         self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {len(mine)} cases, {labels.folder}: {labels.origin}")
-        folder = bring_to_network(
+        folder = resample_to_network(
             labels,
             cases,
             self.run.unlabeled_folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from shapes import TINY_SAM, ellipsoid, overlap, seen
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.outlining import iou, outline
-from nnunet_limited.prompters.prompter import About, Prompter, find_prompter
+from nnunet_limited.prompters.prompter import ModelCard, Prompter, find_prompter
 from nnunet_limited.prompters.prompts import (
     PromptSettings,
     centre,
@@ -189,7 +190,7 @@ def test_what_is_no_prompter(tmp_path: Path, capfd: pytest.CaptureFixture[str], 
     config["mask_decoder_config"]["hidden_size"] = 64
     (large / "config.json").write_text(json.dumps(config), encoding="utf-8")
     module = SimpleNamespace(nothing=lambda: object(), odd=lambda: SimpleNamespace(
-        ndim=4, prompts={"box"}, about=About("x"), embed=0, predict=0))  # fmt: skip
+        ndim=4, prompts={"box"}, about=ModelCard("x"), embed=0, predict=0))  # fmt: skip
     monkeypatch.setitem(sys.modules, "someones", module)
     for spec, told in (
         ("sam", "names no weights"),
@@ -348,10 +349,9 @@ class Session:
 
 
 def test_nninteractive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = SimpleNamespace(nnInteractiveInferenceSession=Session)
     for name in ("nnInteractive", "nnInteractive.inference", "nnInteractive.inference.inference_session"):
+        module = SimpleNamespace(nnInteractiveInferenceSession=Session, __spec__=ModuleSpec(name, None))
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("nnunet_limited.prompters.nninteractive.need", lambda *_: None)
     spec = f"nninteractive:{tmp_path}"
     with pytest.raises(LimitedError, match="does not exist"):
         find_prompter(spec)

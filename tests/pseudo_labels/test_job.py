@@ -18,7 +18,7 @@ from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, read, seg
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, begin, find, set_folder
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.grid import to_network
@@ -55,7 +55,7 @@ def test_a_consensus_without_foreground_is_refused(workspaces, tmp_path: Path) -
     labels.folder.mkdir(parents=True)
     (labels.folder / "pseudo_labels.json").write_text(json.dumps(empty), encoding="utf-8")
     with pytest.raises(LimitedError, match="keeps no foreground in any of 1 cases"):
-        find(workspace.preprocessed, split, "none", 0)
+        load_for_fold(workspace.preprocessed, split, "none", 0)
 
 
 def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_pseudo_labels_are_the_models_predictions(trained, tmp_path: Path) -> No
     workspace, plans = trained
     assert command("pseudo-label", DATASET, "2d", "-p", plans, "-f", "0", "--name", "one") == 0
     split = load_split(workspace.preprocessed, "few")
-    labels = find(workspace.preprocessed, split, "one", 0)
+    labels = load_for_fold(workspace.preprocessed, split, "one", 0)
     assert set(labels.cases) == set(split.fold(0).unlabeled)
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     folder = Path(os.environ["nnUNet_results"]) / DATASET / f"LimitedSupervisedTrainer__{plans}__2d"
@@ -138,13 +138,13 @@ def test_pseudo_labelling_goes_on_where_it_stopped(
     make = ("pseudo-label", DATASET, "2d", "-p", plans, "-f", "1", "--name", "again")
     assert command(*make) == 0
     split = load_split(workspace.preprocessed, "few")
-    labels = find(workspace.preprocessed, split, "again", 1)
+    labels = load_for_fold(workspace.preprocessed, split, "again", 1)
     contents = {file: file.read_bytes() for file in labels.folder.iterdir()}
     times = {file: file.stat().st_mtime_ns for file in contents}
     lost, kept = sorted(split.fold(1).unlabeled)[:2]
     labels.files(lost)[1].unlink()
     with pytest.raises(LimitedError, match=f"no pseudo-label of '{lost}'"):
-        find(workspace.preprocessed, split, "again", 1)
+        load_for_fold(workspace.preprocessed, split, "again", 1)
     capfd.readouterr()
     assert command(*make, "--json") == 0
     assert len(json.loads(capfd.readouterr().out)[0]["cases"]) == len(split.fold(1).unlabeled)
@@ -158,7 +158,7 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     for name, more in (("first", ()), ("second", ("--previous", "first"))):
         assert command("pseudo-label", DATASET, "2d", "-p", plans, "-f", "0", "--name", name, *more) == 0
     split = load_split(workspace.preprocessed, "few")
-    second = find(workspace.preprocessed, split, "second", 0)
+    second = load_for_fold(workspace.preprocessed, split, "second", 0)
     assert {about["stability"] for about in second.cases.values()} == {1.0}  # the same model twice
 
     file = second.folder / "pseudo_labels.json"
@@ -197,22 +197,22 @@ def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
         workspace.trainer("LimitedSupervisedTrainer", plans, fold).run_training()
     assert command("pseudo-label", DATASET, "2d", "-p", plans, "--ensemble", "--name", "all") == 0
     split = load_split(workspace.preprocessed, "few")
-    labels = find(workspace.preprocessed, split, "all", "all")
+    labels = load_for_fold(workspace.preprocessed, split, "all", "all")
     assert labels.folder.name == "ensemble"
     with pytest.raises(LimitedError, match="fold 0 validates on"):
-        find(workspace.preprocessed, split, "all", 0)
+        load_for_fold(workspace.preprocessed, split, "all", 0)
     assert labels.origin["folds"] == [0, 1, 2]
     assert all(0 <= about["stability"] < 1 for about in labels.cases.values())
     again = ("pseudo-label", DATASET, "2d", "-p", plans, "--ensemble", "--name", "next", "--previous", "all")
     assert command(*again) == 0
-    second = find(workspace.preprocessed, split, "next", "all")
+    second = load_for_fold(workspace.preprocessed, split, "next", "all")
     assert {about["stability"] for about in second.cases.values()} == {1.0}
 
 
 def test_a_case_that_is_trained_and_validated_on_leaks_nothing(tmp_path: Path) -> None:
     split = Split("one", DATASET, (Fold(("a",), ("a",), ("u",)), Fold(("b",), ("a",), ("u",))), {})
     for folder, members in (("fold_0", [0]), ("ensemble", [0, 1])):
-        labels = begin(
+        labels = open_set(
             set_folder(tmp_path, split, "model") / folder, ".nii.gz", {"split_hash": split.hash, "folds": members}
         )
         labels.folder.mkdir(parents=True)
@@ -220,9 +220,9 @@ def test_a_case_that_is_trained_and_validated_on_leaks_nothing(tmp_path: Path) -
             file.touch()
         content = {**labels.origin, "file_ending": ".nii.gz", "cases": {"u": {}}}
         (labels.folder / "pseudo_labels.json").write_text(json.dumps(content), encoding="utf-8")
-    assert find(tmp_path, split, "model", 0).folder.name == "fold_0"
+    assert load_for_fold(tmp_path, split, "model", 0).folder.name == "fold_0"
     with pytest.raises(LimitedError, match="learnt the label of 'a', which fold 1 validates on"):
-        find(tmp_path, split, "model", 1)
+        load_for_fold(tmp_path, split, "model", 1)
 
 
 def test_most_stable_cases(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_most_stable_cases(tmp_path: Path) -> None:
     assert labels.most_stable(0.5) == ["b", "d"]
     assert labels.most_stable(0.01) == ["b"]
     assert PseudoLabels(tmp_path, ".nii.gz", {}, {**cases, "e": {"stability": None}}).most_stable(0.5) == list("abcde")
-    assert begin(tmp_path, ".nii.gz", {"source": "x"}).cases == {}
+    assert open_set(tmp_path, ".nii.gz", {"source": "x"}).cases == {}
 
 
 def test_dice_of_two_labels() -> None:

@@ -15,10 +15,10 @@ import torch
 from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, make_workspace, plan, read, spoil
 from shapes import TINY_SAM, overlap
 
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, find
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.prompters.prompter import About, find_prompter
+from nnunet_limited.prompters.prompter import ModelCard, find_prompter
 from nnunet_limited.prompters.prompts import tight_box
 from nnunet_limited.pseudo_labels import atlas, consensus
 from nnunet_limited.pseudo_labels.consensus import Student
@@ -55,7 +55,7 @@ def make(workspace: Workspace, plans: str, *more: str, sources: str = SOURCES, n
 
 
 def labels_of(workspace: Workspace, name: str = "several", fold: int | str = 0) -> PseudoLabels:
-    return find(workspace.preprocessed, load_split(workspace.preprocessed, "few"), name, fold)
+    return load_for_fold(workspace.preprocessed, load_split(workspace.preprocessed, "few"), name, fold)
 
 
 @pytest.mark.parametrize("variant", ["2d", "regions", "anisotropic"])
@@ -220,7 +220,7 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
 
 
 class Bright:
-    about = About("bright")
+    about = ModelCard("bright")
 
     def __init__(self, asked: list[tuple[str, bool]]) -> None:
         self.asked = asked
@@ -371,7 +371,7 @@ def test_another_prompter_than_before_is_refused(workspaces, monkeypatch) -> Non
     plans = workspace.configure("named", **FROM_START)
     workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
     real = find_prompter(f"sam:{TINY_SAM}")
-    real.about = About("other", hash="other")
+    real.about = ModelCard("other", hash="other")
     monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.find_prompter", lambda *_: real)
     with pytest.raises(LimitedError, match="other prompter"):
         workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
-from nnunet_limited.prompters.prompter import About
+from nnunet_limited.prompters.prompter import ModelCard
 from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered
 from nnunet_limited.pseudo_labels.sources import Given, PromptedSource, Scan, SourceSettings
 
@@ -15,7 +15,7 @@ from nnunet_limited.pseudo_labels.sources import Given, PromptedSource, Scan, So
 class Asked:
     """A promptable model that is sure of what the box encloses, or of a spot around the first point."""
 
-    ndim, prompts, about = 2, frozenset({"box", "point"}), About("asked")
+    ndim, prompts, about = 2, frozenset({"box", "point"}), ModelCard("asked")
 
     def __init__(self) -> None:
         self.clicks: list[tuple[list[list[int]], list[bool]]] = []
