@@ -39,11 +39,12 @@ if DEVICE.type == "cuda":  # the host compiles networks there, for minutes, and 
 
 # The host starts a pool of fresh processes for every export and preprocessing; each imports torch for seconds. Fork
 # them from a process that has imported it once.
-_get_context = multiprocessing.get_context
-multiprocessing.set_forkserver_preload(
-    ["nnunetv2.inference.export_prediction", "nnunetv2.preprocessing.preprocessors.default_preprocessor"]
-)
-multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
+if "forkserver" in multiprocessing.get_all_start_methods():  # not on Windows
+    _get_context = multiprocessing.get_context
+    multiprocessing.set_forkserver_preload(
+        ["nnunetv2.inference.export_prediction", "nnunetv2.preprocessing.preprocessors.default_preprocessor"]
+    )
+    multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 
 # To find a trainer the host looks at every module that is imported; once for each is enough.
 run_training.recursive_find_trainer_class_by_name = functools.cache(run_training.recursive_find_trainer_class_by_name)

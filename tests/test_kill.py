@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -52,7 +51,7 @@ def test_killed_run_continues(workspaces, delay: float) -> None:
                 time.sleep(0.05)
             time.sleep(delay + random.random() / 2)
         finally:
-            running.send_signal(signal.SIGKILL)
+            running.kill()
             running.wait()
     resumed = workspace.trainer("LimitedMeanTeacherTrainer", plans, resume=True)
     assert resumed.current_epoch > 0

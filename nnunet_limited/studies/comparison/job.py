@@ -8,9 +8,9 @@ What it calls, and what that prints, is in the step's log; a step that fails lea
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
@@ -160,12 +160,22 @@ def train(
         "results": [str(one.relative_to(root.parent)) for one in folds],
         "minutes": sum(map(_minutes, logged)),
         "curves": [_curves(log) for log in logged],
-        "memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "memory_mb": _peak_memory(),
         "command": shlex.join(["nnunet-limited", *words]),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def _peak_memory() -> float:
+    """Return the largest memory of a sub-process so far, in MB; NaN on Windows, which does not record it."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def settings_of(study: Any, seed: int) -> dict[str, Any]:
