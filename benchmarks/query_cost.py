@@ -50,7 +50,13 @@ def main() -> int:
 
     torch.set_num_threads(1)
     size = tuple(map(int, arguments.size.split("x")))
-    model = TrainRequest(arguments.dataset, arguments.configuration, "0", arguments.trainer, arguments.plans)
+    model = TrainRequest(
+        dataset=arguments.dataset,
+        configuration=arguments.configuration,
+        fold="0",
+        trainer=arguments.trainer,
+        plans=arguments.plans,
+    )
     folds, patches = tuple(arguments.folds), Granularity("patch", size=size)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "round"

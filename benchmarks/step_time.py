@@ -79,7 +79,9 @@ def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
 
     trainer = Bench(SUPERVISED, dataset, configuration, plans, "cpu").trainer
     trainer.save_checkpoint(str(Path(trainer.output_folder) / CHECKPOINT))
-    source = ModelSource(TrainRequest(dataset, configuration, "0", SUPERVISED, plans), "model")
+    source = ModelSource(
+        TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=SUPERVISED, plans=plans), "model"
+    )
     for labels in source.check([0]):
         source.make(labels, "cpu", iter)
 

@@ -44,7 +44,9 @@ def resampled(root: Path) -> Workspace:
 
 
 def request(workspace: Workspace, plans: str, out: Path, **changes) -> QueryRequest:
-    model = TrainRequest(DATASET, workspace.variant.configuration, "0", TRAINER, plans)
+    model = TrainRequest(
+        dataset=DATASET, configuration=workspace.variant.configuration, fold="0", trainer=TRAINER, plans=plans
+    )
     given = {"items": 3, "granularity": PATCH, "model": model, "folds": (0,), "number": 1, **changes}
     return QueryRequest(DATASET, out, **given)
 

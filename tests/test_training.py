@@ -150,7 +150,9 @@ def test_a_trainer_of_the_users_own(workspaces, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
     workspace = workspaces("2d")
-    request = TrainRequest(DATASET, "2d", "0", "LimitedMineTrainer", workspace.plans)
+    request = TrainRequest(
+        dataset=DATASET, configuration="2d", fold="0", trainer="LimitedMineTrainer", plans=workspace.plans
+    )
     ready = prepare(request.with_settings(["own_threshold=0.5"], None, None))
     ready.write_plans()
     assert workspace.trainer(ready.trainer, ready.plans).config.own_threshold == 0.5
@@ -226,7 +228,13 @@ def test_second_networks_learn_from_the_labelled_crops(workspaces, trainer: str)
 def test_a_fold_is_trained_once_by_two_at_a_time(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second waits for the first and finds the fold complete."""
     workspace = workspaces("2d").activate("results_twice")
-    request = TrainRequest(DATASET, "2d", "0", "LimitedSupervisedTrainer", workspace.configure("twice"))
+    request = TrainRequest(
+        dataset=DATASET,
+        configuration="2d",
+        fold="0",
+        trainer="LimitedSupervisedTrainer",
+        plans=workspace.configure("twice"),
+    )
     folder = request.results / "fold_0"
     monkeypatch.setattr("nnunet_limited.runs.crossval.subprocess.run", lambda *a, **k: pytest.fail("trained"))
     lines: list[str] = []

@@ -6,7 +6,7 @@ import json
 
 from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, TRAIN, Row, World, nothing
 
-from nnunet_limited.engine.run import plans_hash
+from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.splits import load_split
 
 MAKE = f"pseudo-label 990 2d -tr {TEACHER} -p {PLANS} -f 0 -device cpu"
@@ -17,7 +17,7 @@ STORED = f"preprocessed/{NAME}/pseudo_labels/few"
 def trained(world: World, **changes: str) -> None:
     """Let the mean teacher's fold 0 be finished."""
     world.checkpoint(TEACHER, "final")
-    plans = plans_hash(json.loads((world.preprocessed / f"{PLANS}.json").read_text(encoding="utf-8")))
+    plans = PlannedData.load(world.preprocessed, PLANS).hash
     record = {"split_hash": load_split(world.preprocessed, "few").hash, "plans_hash": plans, **changes}
     world.text(f"results/{NAME}/{RUN}/fold_0/limited_run.json", json.dumps(record))
 

@@ -56,7 +56,9 @@ def crossval(
 
     chosen = chosen_folds(context, folds)
     flags = host_flags(context, device, num_gpus, pretrained_weights)
-    request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
+    request = TrainRequest(
+        dataset=dataset, configuration=configuration, fold="0", trainer=trainer, plans=plans, flags=flags
+    )
     request = request.with_settings(assignments or [], epochs, iterations)
     numbers = chosen or default_folds(request)
     result = crossvalidate(request, numbers, lambda line: print(line, file=sys.stderr))

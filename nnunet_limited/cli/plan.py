@@ -48,7 +48,8 @@ def plan(
     Example: nnunet-limited plan 4 --split l8 -c 3d_fullres
     """
     from nnunet_limited.engine.settings import parse_assignments
-    from nnunet_limited.planners.plan import PlanRequest, load_plans, make_plans
+    from nnunet_limited.planners.plan import PlanRequest, make_plans
+    from nnunet_limited.planners.planned import PlannedData
     from nnunet_limited.runs.variants import check_settings
     from nnunet_limited.runs.variants import configure as write_variant
 
@@ -85,7 +86,7 @@ def plan(
             }
         )
         return
-    planned = load_plans(folder, name)["configurations"]
+    planned = PlannedData.load(folder, name).plans["configurations"]
     rows = [
         (
             c,

@@ -121,7 +121,7 @@ def pseudo_label(
     from nnunet_limited.runs.launch import choose_device
     from nnunet_limited.runs.request import TrainRequest
 
-    model = TrainRequest(dataset, configuration, "0", trainer, plans)
+    model = TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=trainer, plans=plans)
     chosen = [int(fold) if fold.isdecimal() else fold for fold in folds] if folds else default_folds(model)
     default = "model" if sources is None else "consensus"
     processor = choose_device(device)

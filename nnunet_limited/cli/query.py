@@ -99,7 +99,7 @@ def query(
         raise LimitedError("--what patch needs --size, the voxels of a patch along each axis; give e.g. 16x64x64")
     model = None
     if configuration is not None and trainer is not None and plans is not None:
-        model = TrainRequest(dataset, configuration, "0", trainer, plans)
+        model = TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=trainer, plans=plans)
     request = QueryRequest(
         dataset,
         out,
@@ -186,7 +186,7 @@ def absorb(
     Answers may be partial; what is missing can be asked again. Nothing that was there is changed. Example:
     nnunet-limited absorb round_1 --out Dataset601_Heart
     """
-    from nnunet_limited.host.folders import nnunet_folder
+    from nnunet_limited.host.folders import raw_folder
     from nnunet_limited.queries.absorb import AbsorbRequest
     from nnunet_limited.queries.absorb import absorb as make
     from nnunet_limited.util.parallel import default_processes
@@ -208,21 +208,21 @@ def absorb(
     console.print(
         f"{sums['foreground_voxels']:,} voxels of foreground, about {sums['minutes']:.0f} minutes of outlining."
     )
-    console.print(f"wrote {nnunet_folder('nnUNet_raw') / out} and its split {record['split']}", highlight=False)
+    console.print(f"wrote {raw_folder(out)} and its split {record['split']}", highlight=False)
     show_next(*_next_commands(out, record))
 
 
 def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
     """Return how to plan, train and ask again, with the configuration and size of the model that asked."""
-    from nnunet_limited.host.folders import nnunet_folder
-    from nnunet_limited.planners.plan import load_plans
+    from nnunet_limited.host.folders import preprocessed_folder
+    from nnunet_limited.planners.planned import PlannedData
     from nnunet_limited.splits import load_split
 
     configuration, size = "3d_fullres", ""
     if record["model"] is not None:
         configuration, plans = record["model"]["configuration"], {}
         with contextlib.suppress(LimitedError):  # they are not needed any more
-            plans = load_plans(nnunet_folder("nnUNet_preprocessed") / record["dataset"], record["model"]["plans"])
+            plans = PlannedData.load(preprocessed_folder(record["dataset"]), record["model"]["plans"]).plans
         size = " --size tiny" if plans.get("limited", {}).get("size") == "tiny" else ""
     following = record["round"] + 1
     what, axis, voxel = record["granularity"]
@@ -232,7 +232,7 @@ def _next_commands(out: str, record: dict[str, Any]) -> list[str]:
     if record["model"] is not None:  # after a cold start the models have a say
         again += f" --strategy {record['strategy']}"
     again += f" --seconds {record['seconds']:g} --seed {record['seed']}"
-    split = load_split(nnunet_folder("nnUNet_preprocessed") / out, record["split"])
+    split = load_split(preprocessed_folder(out), record["split"])
     train, trainer = "self-train", "LimitedActiveTrainer"
     if not all(fold.unlabeled for fold in split.folds):  # every scan is annotated in part
         train, trainer = "crossval", "LimitedSparseTrainer"

@@ -74,7 +74,9 @@ def self_train(
     settings += [f"num_iterations_per_epoch={iterations}"] if iterations else []
     chosen = chosen_folds(context, folds)
     flags = host_flags(context, device, num_gpus, pretrained_weights)
-    request = TrainRequest(dataset, configuration, "0", trainer, plans, flags)
+    request = TrainRequest(
+        dataset=dataset, configuration=configuration, fold="0", trainer=trainer, plans=plans, flags=flags
+    )
     numbers = chosen or default_folds(request)
 
     def label(model: TrainRequest, name: str, previous: str | None) -> ModelSource:

@@ -86,7 +86,7 @@ def sparsify(
 
 def show_view(record: dict[str, Any], name: str) -> None:
     """Print what a new dataset of sparse labels is like, and what to run next."""
-    from nnunet_limited.host.folders import nnunet_folder
+    from nnunet_limited.host.folders import raw_folder
 
     cases = list(record["cases"].values())
     rows = []
@@ -98,7 +98,7 @@ def show_view(record: dict[str, Any], name: str) -> None:
     show_table(f"{name}: {len(cases)} cases", ("", "least", "mean", "most", "sum"), rows)
     if record["kept"]:
         console.print(f"{len(record['kept'])} cases keep the label they have, as nobody annotated them anew.")
-    console.print(f"wrote {nnunet_folder('nnUNet_raw') / name}", highlight=False)
+    console.print(f"wrote {raw_folder(name)}", highlight=False)
     show_next(
         f"nnunet-limited split {name} --name all",
         f"nnunet-limited plan {name} --split all -c 2d",

@@ -52,13 +52,13 @@ def split(
     Example: nnunet-limited split 4 --name l8 --labeled 8
     """
     from nnunet_limited.datasets.raw import RawDataset
-    from nnunet_limited.host.folders import nnunet_folder
+    from nnunet_limited.host.folders import preprocessed_folder
     from nnunet_limited.splits import SplitRequest, adopt_partition, make_split, write_split
     from nnunet_limited.splits.classes import class_reader
     from nnunet_limited.splits.published import make_published_split, write_published_partition
 
     raw = RawDataset.load(dataset)
-    folder = nnunet_folder("nnUNet_preprocessed") / raw.name
+    folder = preprocessed_folder(raw.name)
     if published is not None:
         for option, value in (
             ("--folds", folds),

@@ -57,7 +57,12 @@ def train(
     from nnunet_limited.runs.request import TrainRequest
 
     request = TrainRequest(
-        dataset, configuration, fold, trainer, plans, host_flags(context, device, num_gpus, pretrained_weights)
+        dataset=dataset,
+        configuration=configuration,
+        fold=fold,
+        trainer=trainer,
+        plans=plans,
+        flags=host_flags(context, device, num_gpus, pretrained_weights),
     )
     request = request.with_settings(assignments or [], epochs, iterations)
     if request.plans != plans:

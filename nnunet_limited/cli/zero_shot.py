@@ -46,7 +46,7 @@ def zero_shot(
     done again. Example: nnunet-limited zero-shot 500 sam:medsam-vit-base --out zero_shot
     """
     from nnunet_limited.datasets.raw import RawDataset
-    from nnunet_limited.host.folders import nnunet_folder
+    from nnunet_limited.host.folders import preprocessed_folder
     from nnunet_limited.prompters.prompter import find_prompter
     from nnunet_limited.prompters.prompts import PromptSettings
     from nnunet_limited.pseudo_labels.zero_shot import ZeroShot, summarise
@@ -58,7 +58,7 @@ def zero_shot(
     settings = asked(PromptSettings, ask or ())
     chosen = raw.labeled
     if split is not None:
-        visible = set(load_split(nnunet_folder("nnUNet_preprocessed") / raw.name, split).labeled)
+        visible = set(load_split(preprocessed_folder(raw.name), split).labeled)
         chosen = [case for case in chosen if case in visible]
     wanted = ZeroShot(raw, prompter, out, tuple(chosen[:cases]), every, settings)
 

@@ -14,7 +14,7 @@ import torch
 
 from nnunet_limited.engine.run import with_defaults
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.plans import managers
+from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.random_state import get_random_state, set_random_state
 
@@ -60,26 +60,24 @@ def save(trainer: SplitTrainer, file: Path, host_save: Callable[[Any], None]) ->
         torch.save(content, temporary)
 
 
-def check_weights(
-    file: Path, trainer: Any, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
-) -> None:
+def check_weights(file: Path, trainer: Any, planned: PlannedData, configuration: str) -> None:
     """Refuse pretrained weights that do not fit, by the host's own rule and on a network that is thrown away."""
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    manager, chosen = managers(plans, configuration)
+    manager, chosen = planned.managers(configuration)
     network = trainer.build_network_architecture(
         manager,
         chosen,
-        determine_num_input_channels(manager, chosen, dataset_json),
-        manager.get_label_manager(dataset_json).num_segmentation_heads,
+        determine_num_input_channels(manager, chosen, planned.dataset_json),
+        planned.label_manager.num_segmentation_heads,
     )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             load_pretrained_weights(network, str(file), verbose=False)
     except (*UNREADABLE, AssertionError, TypeError) as error:
         raise LimitedError(
-            f"-pretrained_weights {file} does not fit the network of plans {plans['plans_name']} ({error!s:.150}); "
+            f"-pretrained_weights {file} does not fit the network of plans {planned.name} ({error!s:.150}); "
             "give a checkpoint of a network of this shape"
         ) from error
 

@@ -13,11 +13,11 @@ from torch import distributed
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
-from nnunet_limited.host.plans import with_inherited
-from nnunet_limited.planners.preprocessing import data_folders, is_bound, is_current, preprocess, require_preprocessed
-from nnunet_limited.splits import Fold, Split, load_host_split, load_split
-from nnunet_limited.util.files import content_hash, read_object, unwritable, write_json
+from nnunet_limited.host.folders import has_raw
+from nnunet_limited.planners.planned import PlannedData
+from nnunet_limited.planners.preprocessing import is_current, preprocess, require_preprocessed
+from nnunet_limited.splits import Fold, Split
+from nnunet_limited.util.files import read_object, unwritable, write_json
 from nnunet_limited.util.parallel import default_processes
 
 RECORD = "limited_run.json"
@@ -27,13 +27,26 @@ RECORD = "limited_run.json"
 class Run:
     """One trainer on one fold of one split with one set of plans."""
 
-    split: Split
+    planned: PlannedData
+    configuration: str
     fold: Fold
-    labeled_folder: Path
-    unlabeled_folder: Path
     results: Path
     record: dict[str, Any]
-    is_bound: bool
+
+    @property
+    def split(self) -> Split:
+        """The split of the run."""
+        return self.planned.split
+
+    @property
+    def labeled_folder(self) -> Path:
+        """The folder of the preprocessed cases with label."""
+        return self.planned.cases(self.configuration).labeled
+
+    @property
+    def unlabeled_folder(self) -> Path:
+        """The folder of the preprocessed cases without label."""
+        return self.planned.cases(self.configuration).unlabeled
 
     def write_record(self) -> None:
         """Record in the results folder what is trained there."""
@@ -51,92 +64,37 @@ class Run:
             )
 
 
-def resolve_run(
-    trainer: str, plans: dict[str, Any], configuration: str, fold: int | str, settings: dict[str, Any]
-) -> Run:
-    """Find a run as :func:`find_run` does; refuse a results folder that is read-only or holds one of other settings."""
-    run = find_run(trainer, plans, configuration, fold, settings)
+def open_run(trainer: str, planned: PlannedData, configuration: str, fold: int | str, settings: dict[str, Any]) -> Run:
+    """Return a run as :func:`describe_run` does; refuse a read-only results folder or one of other settings."""
+    run = describe_run(trainer, planned, configuration, fold, settings)
     check_results_folder(run.results.parent, run.record)
     return run
 
 
-def find_run(trainer: str, plans: dict[str, Any], configuration: str, fold: int | str, settings: dict[str, Any]) -> Run:
-    """Find and check the split of a run; ``settings`` is the trainer's resolved configuration.
+def describe_run(
+    trainer: str, planned: PlannedData, configuration: str, fold: int | str, settings: dict[str, Any]
+) -> Run:
+    """Return what a run is; ``settings`` is the trainer's resolved configuration.
 
     Raises LimitedError when the split is missing, malformed, of another dataset or changed since planning.
     """
-    chosen = planned_configuration(plans, configuration)
+    chosen = planned.configuration(configuration)
     if "previous_stage" in chosen:
         raise LimitedError(
             f"configuration {configuration!r} is a cascade, which would need predictions of every unlabelled case; use "
             f"{chosen.get('inherits_from', '3d_fullres')}"
         )
-    split = load_run_split(plans)
-    with_label, without_label = data_folders(plans, configuration)
-    base = (
-        nnunet_folder("nnUNet_results") / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
-    )
+    split = planned.split
     record = {
         "trainer": trainer,
         "configuration": configuration,
         "split": split.name,
         "split_hash": split.hash,
-        "plans_hash": plans_hash(plans),
+        "plans_hash": planned.hash,
         "settings": settings,
     }
-    return Run(split, split.fold(fold), with_label, without_label, base / f"fold_{fold}", record, is_bound(plans))
-
-
-def planned_configuration(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """Return what ``plans`` say of a configuration, which they must have, with all that it inherits."""
-    if configuration not in plans["configurations"]:
-        raise LimitedError(
-            f"configuration {configuration!r} is not in plans {plans['plans_name']}; use one of "
-            f"{', '.join(plans['configurations'])}"
-        )
-    return with_inherited(plans, configuration)
-
-
-def load_run_split(plans: dict[str, Any]) -> Split:
-    """Load the split that ``plans`` are bound to or, for plans of the host, ``splits_final.json``."""
-    preprocessed = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"]
-    return load_bound_split(preprocessed, plans["limited"]) if is_bound(plans) else load_plain_split(preprocessed)
-
-
-def load_bound_split(preprocessed: Path, limited: dict[str, Any]) -> Split:
-    """Load the split that plans are bound to; refuse it if it is not the one they were made from."""
-    split = load_split(preprocessed, limited["split"])
-    if split.hash != limited["split_hash"]:
-        raise LimitedError(
-            f"split {split.name!r} in {preprocessed} has changed since these plans were made (hash {split.hash}, plans "
-            f"say {limited['split_hash']}); run 'nnunet-limited plan' again"
-        )
-    return split
-
-
-def load_plain_split(preprocessed: Path) -> Split:
-    """Load ``splits_final.json`` for plans that are not ours."""
-    images = RawDataset.load(preprocessed.name).without_label if has_raw(preprocessed.name) else []
-    split = load_host_split(preprocessed, images)
-    if not split.unlabeled:
-        raise LimitedError(
-            f"{preprocessed / 'splits_final.json'} has no key 'unlabeled' and no raw dataset with images without label "
-            f"is in nnUNet_raw={os.environ.get('nnUNet_raw')}; add the key, put images into imagesUn/, or use "
-            "'nnunet-limited split' and 'plan'"
-        )
-    return split
-
-
-def has_raw(dataset: str) -> bool:
-    """Tell whether the raw dataset is on this machine; it need not be where training runs."""
-    return (Path(os.environ.get("nnUNet_raw") or "/nonexistent") / dataset).is_dir()
-
-
-def plans_hash(plans: dict[str, Any]) -> str:
-    """Hash plans without their name, their settings (recorded apart) and the version that made them."""
-    limited = {key: value for key, value in plans.get("limited", {}).items() if key not in ("version", "settings")}
-    content = {key: value for key, value in plans.items() if key not in ("continue_training", "plans_name")}
-    return content_hash({**content, "limited": limited})
+    results = planned.results(trainer, configuration) / f"fold_{fold}"
+    return Run(planned, configuration, split.fold(fold), results, record)
 
 
 def check_results_folder(base: Path, record: dict[str, Any]) -> None:
@@ -166,13 +124,13 @@ def with_defaults(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "settings": defaults | (record.get("settings") or {})}
 
 
-def unlabeled_to_preprocess(run: Run, dataset_name: str) -> tuple[RawDataset | None, list[str]]:
-    """Return the raw dataset and which of its unlabelled cases a run on plain host plans still has to preprocess."""
-    folder = run.unlabeled_folder
+def unlabeled_to_preprocess(run: Run) -> tuple[RawDataset | None, list[str]]:
+    """Return the raw dataset and which of its unlabelled cases a run on plain nnU-Net plans still has to preprocess."""
+    folder, planned = run.unlabeled_folder, run.planned
     absent = [case for case in run.fold.unlabeled if not (folder / f"{case}.pkl").is_file()]
-    if run.is_bound or not (absent or has_raw(dataset_name)):
+    if planned.is_bound or not (absent or has_raw(planned.dataset)):
         return None, []
-    dataset = RawDataset.load(dataset_name)
+    dataset = RawDataset.load(planned.dataset)
     unknown = [case for case in absent if case not in dataset.cases]
     if unknown:
         raise LimitedError(
@@ -183,7 +141,7 @@ def unlabeled_to_preprocess(run: Run, dataset_name: str) -> tuple[RawDataset | N
     return dataset, [c.identifier for c in cases if not is_current(folder / f"{c.identifier}.pkl", c, False)]
 
 
-def check_unlabeled(run: Run, trainer: str, dataset_name: str) -> None:
+def check_unlabeled(run: Run, trainer: str) -> None:
     """Refuse a fold whose unlabelled cases are none, or neither preprocessed nor to be preprocessed at start."""
     if not run.fold.unlabeled:
         raise LimitedError(
@@ -191,23 +149,21 @@ def check_unlabeled(run: Run, trainer: str, dataset_name: str) -> None:
             "needs; use LimitedSupervisedTrainer (LimitedSparseTrainer, where labels are sparse), or hide labels with "
             "'nnunet-limited split --labeled'"
         )
-    if run.is_bound:
+    if run.planned.is_bound:
         require_preprocessed(run.unlabeled_folder, run.fold.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
     else:
-        unlabeled_to_preprocess(run, dataset_name)
+        unlabeled_to_preprocess(run)
 
 
-def preprocess_unlabeled(run: Run, plans: dict[str, Any], configuration: str, log: Callable[[str], None]) -> None:
-    """Preprocess what is missing of the unlabelled cases for plain host plans, from the images alone."""
-    dataset, missing = unlabeled_to_preprocess(run, plans["dataset_name"])
+def preprocess_unlabeled(run: Run, log: Callable[[str], None] = lambda line: None) -> None:
+    """Preprocess what is missing of the unlabelled cases for plain nnU-Net plans, from the images alone."""
+    dataset, missing = unlabeled_to_preprocess(run)
     if dataset is None or not missing:
         return
-    if (
-        distributed.is_available() and distributed.is_initialized()
-    ):  # other processes would give up waiting after minutes
+    if distributed.is_available() and distributed.is_initialized():  # other processes would give up after minutes
         raise LimitedError(
             f"{len(missing)} unlabelled cases are not preprocessed in {run.unlabeled_folder}; start once with one GPU, "
             "which preprocesses them, or use 'nnunet-limited plan'"
         )
     log(f"Preprocessing {len(missing)} unlabelled cases into {run.unlabeled_folder}")
-    preprocess(plans, configuration, dataset, (), missing, default_processes())
+    preprocess(run.planned.plans, run.configuration, dataset, (), missing, default_processes())

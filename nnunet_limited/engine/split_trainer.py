@@ -14,13 +14,14 @@ from torch import distributed, nn
 from nnunet_limited.data.sparse import BordersUnknown, SparseDataset
 from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.log import LimitedLogger
-from nnunet_limited.engine.run import Run, planned_configuration, resolve_run
+from nnunet_limited.engine.run import Run, open_run
 from nnunet_limited.engine.settings import TrainerConfig, resolve
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.loaders import loader_attribute
 from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
+from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.planners.preprocessing import fingerprint_folder, require_preprocessed
 from nnunet_limited.util.random_state import RandomStream, seed_everything
 
@@ -63,10 +64,11 @@ class SplitTrainer(nnUNetTrainer):
     ) -> None:
         """Take the host's arguments; refuse what would not train as asked before anything is written."""
         self.config = self.resolve_config(plans)
-        self.run = resolve_run(type(self).__name__, plans, configuration, fold, self.config.model_dump(mode="json"))
-        self.refuse_unsuitable(planned_configuration(plans, configuration), self.config)
-        if distributed.is_available() and distributed.is_initialized() and not self.runs_on_several_gpus:
-            raise LimitedError(f"{type(self).__name__} trains on one GPU only; leave out -num_gpus")
+        settings = self.config.model_dump(mode="json")
+        self.run = open_run(type(self).__name__, PlannedData.of(plans), configuration, fold, settings)
+        several = distributed.is_available() and distributed.is_initialized()
+        self.gpus = distributed.get_world_size() if several else 1
+        self.check_start(self.run, self.config, self.gpus, trains=False)
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in HOST_SETTINGS:
             setattr(self, name, getattr(self.config, name))
@@ -95,20 +97,34 @@ class SplitTrainer(nnUNetTrainer):
             raise LimitedError(f"{cls.__name__}: {reason}")
 
     @classmethod
+    def check_start(cls, run: Run, config: Any, gpus: int, trains: bool) -> None:
+        """Refuse what cannot be trained; nnU-Net's command and ours both ask here, before anything is written.
+
+        A run that does not train (``trains``), but validates, needs no unlabelled cases.
+        """
+        planned = run.planned.configuration(run.configuration)
+        cls.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
+        if gpus > 1 and not cls.runs_on_several_gpus:
+            raise LimitedError(f"{cls.__name__} trains on one GPU only; leave out -num_gpus")
+        ours = f"nnunet-limited plan {run.planned.dataset} --split {run.split.name} -c {run.configuration}"
+        remedy = f"run '{ours if run.planned.is_bound else 'nnUNetv2_plan_and_preprocess'}'"
+        require_preprocessed(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
+        if trains:
+            cls.check_unlabeled(run, config)
+
+    @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
         """Return why this trainer cannot train the plans' ``configuration`` and what to do instead; None if it can."""
         return None
 
     @classmethod
-    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+    def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Raise LimitedError if what the trainer needs of the unlabelled cases of ``run`` is not there."""
 
     # ---- start -------------------------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build the network as the host does, from the seed if there is one."""
-        remedy = "run 'nnunet-limited plan'" if self.run.is_bound else "run 'nnUNetv2_plan_and_preprocess'"
-        require_preprocessed(self.run.labeled_folder, {*self.run.fold.train, *self.run.fold.val}, "labelled", remedy)
         if self.config.seed is not None:
             seed_everything(self.config.seed + self.local_rank)
         threads = os.environ.get("OMP_NUM_THREADS", "")
@@ -182,8 +198,9 @@ class SplitTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Start as the host does, and restore the random state of a resumed run last."""
+        self.check_start(self.run, self.config, self.gpus, trains=True)
         host_folder = self.preprocessed_dataset_folder_base
-        if self.run.is_bound:  # the host copies dataset_fingerprint.json from here; ours is that of the split
+        if self.run.planned.is_bound:  # the host copies dataset_fingerprint.json from here; ours is that of the split
             self.preprocessed_dataset_folder_base = str(
                 fingerprint_folder(Path(host_folder), self.plans_manager.plans_name)
             )
@@ -213,7 +230,7 @@ class SplitTrainer(nnUNetTrainer):
             self.print_to_log_file(
                 "Ignored voxels teach nothing; with --set sparse_labels=true they would, unlabelled."
             )
-        if not self.run.is_bound:
+        if not self.run.planned.is_bound:
             self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
 
     # ---- saving, resuming --------------------------------------------------------------------------------------------

@@ -94,8 +94,6 @@ class LimitedTrainer(SplitTrainer):
     def initialize(self) -> None:
         """Build the student as the host does, then the partners, whose randomness does not disturb the student's."""
         super().initialize()
-        planned = self.configuration_manager.configuration
-        self.refuse_unsuitable({**planned, "batch_size": self.batch_size}, self.config)  # this GPU's share of the batch
         self.method_stream = RandomStream(self._seed(1))
         with self.method_stream.active():
             made = self.make_partners()
@@ -169,24 +167,23 @@ class LimitedTrainer(SplitTrainer):
         """Return the unlabelled cases of the fold and, for sparse labels, the sparsely labelled ones."""
         run, folder, cases = self.run, str(self.run.unlabeled_folder), list(self.run.fold.unlabeled)
         if self.sparse_ignore is None:
-            check_unlabeled(run, type(self).__name__, self.plans_manager.plans["dataset_name"])
+            check_unlabeled(run, type(self).__name__)
             return UnlabeledDataset(folder, cases)
         return UnannotatedDataset(folder, cases, str(run.labeled_folder), run.fold.train, self.sparse_ignore)
 
     @classmethod
-    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+    def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Refuse a fold without unlabelled cases, or whose unlabelled cases cannot be loaded.
 
         Where labels are sparse, they may be all there is.
         """
         if run.fold.unlabeled or not config.sparse_labels:
-            check_unlabeled(run, cls.__name__, dataset_name)
+            check_unlabeled(run, cls.__name__)
 
     def on_train_start(self) -> None:
-        """Check the unlabelled cases, then start."""
-        plans = self.plans_manager.plans
-        self.check_unlabeled(self.run, self.config, plans["dataset_name"])
-        preprocess_unlabeled(self.run, plans, self.configuration_name, self.print_to_log_file)
+        """Preprocess the unlabelled cases that are missing, then start."""
+        self.check_unlabeled(self.run, self.config)
+        preprocess_unlabeled(self.run, self.print_to_log_file)
         super().on_train_start()
 
     # ---- the step ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,26 @@ def nnunet_folder(variable: str) -> Path:
     return Path(value)
 
 
+def raw_folder(dataset: str) -> Path:
+    """Return the folder of the raw dataset of this full name."""
+    return nnunet_folder("nnUNet_raw") / dataset
+
+
+def preprocessed_folder(dataset: str) -> Path:
+    """Return the folder of the preprocessed dataset of this full name."""
+    return nnunet_folder("nnUNet_preprocessed") / dataset
+
+
+def results_folder(dataset: str) -> Path:
+    """Return the folder of all results on the dataset of this full name."""
+    return nnunet_folder("nnUNet_results") / dataset
+
+
+def has_raw(dataset: str) -> bool:
+    """Return whether the raw dataset is on this machine; it need not be where training runs."""
+    return (Path(os.environ.get("nnUNet_raw") or "/nonexistent") / dataset).is_dir()
+
+
 def dataset_name(dataset: str) -> str:
     """Return the full name (``Dataset004_Hippocampus``) of a dataset given by name or number."""
     if not dataset.startswith("Dataset") and not dataset.isdecimal():

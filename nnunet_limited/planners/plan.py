@@ -12,7 +12,7 @@ from typing import Any, Literal
 import nnunet_limited
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
 from nnunet_limited.planners.boxes import resample_boxes
 from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset
@@ -22,13 +22,12 @@ from nnunet_limited.planners.preprocessing import (
     copy_ground_truth,
     data_folders,
     fingerprint_folder,
-    is_bound,
     preprocess,
     preprocessing_hash,
 )
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
-from nnunet_limited.util.files import read_object, write_json
+from nnunet_limited.util.files import write_json
 
 Size = Literal["default", "tiny"]
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners can plan, without the cascade
@@ -62,15 +61,10 @@ class PlanResult:
     trainer: str | None
 
 
-def plans_folder(dataset: str) -> Path:
-    """Return the preprocessed folder of a dataset."""
-    return nnunet_folder("nnUNet_preprocessed") / dataset
-
-
 def make_plans(request: PlanRequest) -> PlanResult:
     """Fingerprint, plan and preprocess one dataset for one split. Work already done is not done again."""
     dataset = RawDataset.load(request.dataset)
-    preprocessed = plans_folder(dataset.name)
+    preprocessed = preprocessed_folder(dataset.name)
     split = load_split(preprocessed, request.split)
     planner = host_planner(request.planner)
     for name in request.configurations:
@@ -153,22 +147,3 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
             fit_patch(configuration, request.patch)
         shaped_by = preprocessing_hash(plans, configuration, dataset.dataset_json["labels"])
         configuration["data_identifier"] = f"{DATA_PREFIX}{shaped_by}_{name}"
-
-
-def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
-    """Load plans by name from the preprocessed folder of their dataset."""
-    remedy = "make them with 'nnunet-limited plan'"
-    file = preprocessed / f"{plans}.json"
-    content = read_object(file, "plans", remedy)
-    if not isinstance(content.get("configurations"), dict):
-        raise LimitedError(f"{file} is not a plans file, it has no 'configurations'; {remedy}")
-    for key, expected in (("dataset_name", preprocessed.name), ("plans_name", plans)):
-        if content.get(key) != expected:  # the host takes both for folder names
-            raise LimitedError(
-                f"{file} has {key} {content.get(key)!r}, not {expected!r}: it was copied or renamed; {remedy}"
-            )
-    limited = content.get("limited", {})
-    wanted = {"split", "split_hash", "settings"} if is_bound(content) else {"settings"}
-    if "limited" in content and not (isinstance(limited, dict) and wanted <= set(limited)):
-        raise LimitedError(f"{file}: section 'limited' lacks split_hash or settings: {limited!r:.60}; {remedy}")
-    return content

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.plans import managers, with_inherited
 from nnunet_limited.planners.ignored import background_outside, ignore_value
 from nnunet_limited.util import files
@@ -31,7 +31,7 @@ def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]
     For plans of the host it is named after what shapes the data too: stock planning reuses the name of its folder.
     """
     chosen = with_inherited(plans, configuration)
-    folder = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / chosen["data_identifier"]
+    folder = preprocessed_folder(plans["dataset_name"]) / chosen["data_identifier"]
     suffix = UNLABELED_SUFFIX if is_bound(plans) else f"{UNLABELED_SUFFIX}_{preprocessing_hash(plans, chosen, {})}"
     return folder, folder.with_name(folder.name + suffix)
 

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
-from nnunet_limited.engine.run import load_run_split
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.grid import from_network, network_spacing, to_network
 from nnunet_limited.host.plans import plans_manager
 from nnunet_limited.host.predict import to_scan
-from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
+from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.prompters.outlining import coarsest_axis
 from nnunet_limited.prompters.prompter import ModelCard, Prompter
 from nnunet_limited.pseudo_labels.fusion import Fused, Trust, calibrate, fuse
@@ -112,12 +111,12 @@ class Consensus(ModelSource):
     def check_sources(self, folds: Sequence[int | str]) -> None:
         """Refuse sources that cannot work; promptable models are loaded to see whether they can be."""
         check_sources(self.sources)
-        if "atlas" in self.sources and "ignore" in self.model.dataset_json()["labels"]:
-            plans = self.model.load_plans()
-            split = load_run_split(plans)
+        if "atlas" in self.sources and "ignore" in self.model.planned.dataset_json["labels"]:
+            planned = self.model.planned
+            split = planned.split
             labeled = sorted({case for fold in folds for case in split.fold(fold).train})
-            refuse_partial(labeled, data_folders(plans, self.model.configuration)[0], self.model.dataset_json())
-        channels = len(self.model.dataset_json().get("channel_names") or self.model.dataset_json()["modality"])
+            refuse_partial(labeled, planned.cases(self.model.configuration).labeled, planned.dataset_json)
+        channels = self.model.planned.num_channels
         if self.settings.channel >= channels:
             raise LimitedError(
                 f"--ask channel={self.settings.channel}: the images have {channels} channels, counted from 0; give "
@@ -125,7 +124,7 @@ class Consensus(ModelSource):
             )
         for spec in self.sources:
             if spec.startswith("boxes:"):
-                box_source(spec, self.model.dataset_json(), lambda mask, scan: mask)
+                box_source(spec, self.model.planned.dataset_json, lambda mask, scan: mask)
         # On the CPU, for the models that are trained before may need the whole GPU.
         on_cpu = self if self.device == "cpu" else replace(self, device="cpu")
         for number, (spec, prompter) in enumerate(on_cpu.prompters.items()):
@@ -150,7 +149,7 @@ class Consensus(ModelSource):
         about = {spec: prompter.about.record() for spec, prompter in self.prompters.items() if prompter is not None}
         settings = self.settings.model_dump(mode="json")
         boxes = {spec: file_hash(Path(spec.partition(":")[2])) for spec in self.sources if spec.startswith("boxes:")}
-        folder = data_folders(self.model.load_plans(), self.model.configuration)[0]
+        folder = self.model.planned.cases(self.model.configuration).labeled
         require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
         labels = content_hash({case: file_hash(folder / f"{case}_seg.b2nd") for case in cases})
         told = {"sources": list(self.sources), "settings": settings, "prompters": about, "boxes": boxes}
@@ -159,7 +158,7 @@ class Consensus(ModelSource):
     def told(self, labels: PseudoLabels) -> list[str]:
         """Return what the labelled cases have taught, and whose models were asked."""
         found = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
-        names = list(foreground_classes(self.model.dataset_json()))
+        names = list(foreground_classes(self.model.planned.dataset_json))
         where, need = labels.folder.name, f"a slice counts from an agreement of {found['agreement']:g}"
         if found["dice"]:
             dice = ", ".join(
@@ -170,7 +169,7 @@ class Consensus(ModelSource):
             lines = [f"{where}: on {found['cases']} labelled cases the mean Dice is {dice}; {need}"]
         else:
             lines = [f"{where}: fewer than two labelled cases could be judged by what has not learnt them; {need}"]
-        first = 0 if self.model.dataset_json().get("regions_class_order") else 1  # without the background
+        first = 0 if self.model.planned.dataset_json.get("regions_class_order") else 1  # without the background
         for source, channels in found["left_out"].items():
             classes = ", ".join(names[channel - first] for channel in channels)
             lines.append(f"{where}: {source} is left out for {classes}, where it hurt")
@@ -219,11 +218,11 @@ class _Panel:
     ) -> None:
         self.configuration = manager.get_configuration(wanted.model.configuration)
         self.plans_manager = manager
-        self.manager = manager.get_label_manager(wanted.model.dataset_json())
+        self.manager = manager.get_label_manager(wanted.model.planned.dataset_json)
         self.regions = bool(self.manager.has_regions)
         folds = labels.origin["folds"]
         cases = sorted({case for fold in folds for case in split.fold(fold).train})
-        folder = data_folders(plans, wanted.model.configuration)[0]
+        folder = wanted.model.planned.cases(wanted.model.configuration).labeled
         require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
         self.labeled = load_labeled(folder, cases, self.manager, self.scan)
         given = Given(self.labeled, self.regions, device, wanted.settings, folder.parent / "registrations")
@@ -232,7 +231,7 @@ class _Panel:
             if prompter is not None:
                 self.sources[spec] = PromptedSource(prompter, given)
             elif spec.startswith("boxes:"):
-                self.sources[spec] = box_source(spec, wanted.model.dataset_json(), self.bring)
+                self.sources[spec] = box_source(spec, wanted.model.planned.dataset_json, self.bring)
             elif spec == "student":
                 self.sources[spec] = Student(wanted.model, folds, split, self.regions, wanted.settings, device)
             else:

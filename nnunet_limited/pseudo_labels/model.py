@@ -10,10 +10,10 @@ import numpy as np
 
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
-from nnunet_limited.engine.run import find_run, load_run_split, planned_configuration, preprocess_unlabeled
+from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import plans_manager
-from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
+from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.runs.predict import Predictor, trained
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split
@@ -53,10 +53,9 @@ class ModelSource:
 
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, which may be begun; raise LimitedError for what cannot be made."""
-        plans = self.model.load_plans()
-        planned_configuration(plans, self.model.configuration)
+        self.model.planned.configuration(self.model.configuration)
         self.check_sources(folds)
-        split = load_run_split(plans)
+        split = self.model.planned.split
         if self.previous == self.name:
             raise LimitedError(f"--previous {self.previous} is the --name to make; give them different names")
         for fold in folds:
@@ -84,7 +83,7 @@ class ModelSource:
             "previous": self.previous,
             **self.further_origin(sorted({case for fold in members for case in split.fold(fold).train})),
         }
-        file_ending = self.model.dataset_json()["file_ending"]
+        file_ending = self.model.planned.dataset_json["file_ending"]
         return open_set(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
 
     def checkpoints(self, split: Split, members: Sequence[int | str]) -> dict[str, str]:
@@ -107,16 +106,16 @@ class ModelSource:
         return labels
 
     def _missing(self, labels: PseudoLabels) -> list[str]:
-        split = load_run_split(self.model.load_plans())
+        split = self.model.planned.split
         return sorted({c for fold in labels.origin["folds"] for c in split.fold(fold).unlabeled} - set(labels.cases))
 
     def _make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
-        plans = self.model.load_plans()
-        split, folds, cases = load_run_split(plans), labels.origin["folds"], self._missing(labels)
-        folder = data_folders(plans, self.model.configuration)[1]
+        planned = self.model.planned
+        plans, split, folds, cases = planned.plans, planned.split, labels.origin["folds"], self._missing(labels)
+        folder = planned.cases(self.model.configuration).unlabeled
         for fold in folds:  # plans of the host leave it to the first run to preprocess them
-            run = find_run(self.model.trainer, plans, self.model.configuration, fold, {})
-            preprocess_unlabeled(run, plans, self.model.configuration, lambda line: None)
+            run = describe_run(self.model.trainer, planned, self.model.configuration, fold, {})
+            preprocess_unlabeled(run)
         require_preprocessed(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
         label_case = self.labeller(labels, split, plans, device)
         reader = plans_manager(plans).image_reader_writer_class()

@@ -14,7 +14,7 @@ from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_lab
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.host.images import write_label
 from nnunet_limited.queries.record import LABELS, ORIGIN, Round, load_round, window_hash
 from nnunet_limited.queries.windows import Granularity, Window
@@ -70,7 +70,7 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     raw = RawDataset.load(asked.origin["dataset"])
     view_folder(request.name)
     name = split_name(request.split or f"r{asked.origin['round']}")
-    preprocessed = nnunet_folder("nnUNet_preprocessed") / request.name
+    preprocessed = preprocessed_folder(request.name)
     for old in sorted(preprocessed.glob("splits_*.json")):
         raise LimitedError(
             f"{old} is of an earlier {request.name}; delete {preprocessed} with it, or give another --out"
@@ -101,7 +101,7 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     try:
         split = _write_split(RawDataset.load(request.name), name, before, asked, answered, request.group_by)
     except LimitedError:
-        shutil.rmtree(nnunet_folder("nnUNet_raw") / request.name)
+        shutil.rmtree(raw_folder(request.name))
         raise
     return {**record, "split": split.name}
 
@@ -124,7 +124,7 @@ def _split_of(asked: Round, raw: RawDataset) -> Split | None:
     """Return the split of the round, with the folds that took part; refuse one that has changed."""
     if asked.origin["split"] is None:
         return None
-    split = load_split(nnunet_folder("nnUNet_preprocessed") / raw.name, asked.origin["split"])
+    split = load_split(preprocessed_folder(raw.name), asked.origin["split"])
     if split.hash != asked.origin["split_hash"]:
         raise LimitedError(
             f"split {split.name!r} of {raw.name} has changed since {asked.folder} was asked (hash {split.hash}, then "
@@ -271,7 +271,7 @@ def _write_split(
     tells little of other cases, and models of earlier rounds stay comparable. After a cold start there are no folds
     yet; they are made over all that is annotated.
     """
-    folder = nnunet_folder("nnUNet_preprocessed") / raw.name
+    folder = preprocessed_folder(raw.name)
     if before is None:
         made = SplitRequest(name, protocol="deployment", group_by=group_by)
         split, partition = make_split(raw, folder, made, class_reader(raw))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.engine.run import find_run, preprocess_unlabeled
+from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
 from nnunet_limited.host.cases import PreprocessedCases
-from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
+from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.queries.aggregation import Prediction, map_extent, predict_mean, summarize, window_features
 from nnunet_limited.queries.features import feature_map
 from nnunet_limited.queries.pool import SIGNATURE
@@ -40,11 +40,9 @@ class ModelScorer:
         assert request.model is not None
         self.request, self.strategy, self.field, self.values = request, strategy, field, values
         self.device, model = torch.device(device), request.model
-        plans, configuration = model.load_plans(), model.configuration
         for fold in folds:
-            run = find_run(model.trainer, plans, configuration, fold, {})
-            preprocess_unlabeled(run, plans, configuration, lambda line: None)
-        self.labeled, self.unlabeled = data_folders(plans, configuration)
+            preprocess_unlabeled(describe_run(model.trainer, model.planned, model.configuration, fold, {}))
+        self.labeled, self.unlabeled = model.planned.cases(model.configuration)
         require_preprocessed(self.unlabeled, field.open, "unlabelled", "run 'nnunet-limited plan'")
         self.predictor = Predictor(model.results, folds, device)
         self.host = self.predictor.host

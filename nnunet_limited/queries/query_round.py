@@ -13,7 +13,6 @@ import numpy as np
 
 from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.engine.run import load_run_split, planned_configuration
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.aggregation import class_counts
@@ -63,12 +62,12 @@ class QueryRound:
     def _split(self) -> Split | None:
         request = self.request
         if request.model is not None:
-            return load_run_split(request.model.load_plans())
+            return request.model.planned.split
         if request.split is None:
             return None
-        from nnunet_limited.planners.plan import plans_folder
+        from nnunet_limited.host.folders import preprocessed_folder
 
-        return load_split(plans_folder(self.raw.name), request.split)
+        return load_split(preprocessed_folder(self.raw.name), request.split)
 
     def label(self, case: str) -> np.ndarray:
         """Return the label image of an annotated case."""
@@ -105,7 +104,7 @@ class QueryRound:
         model = request.model
         if model is not None:
             about = {"trainer": model.trainer, "plans": model.plans, "configuration": model.configuration}
-            planned_configuration(model.load_plans(), model.configuration)
+            model.planned.configuration(model.configuration)
             assert self.split is not None
             origin["model"] = {**about, "checkpoints": trained(model, self.split, origin["folds"])}
         return origin

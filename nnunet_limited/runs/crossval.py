@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnunet_limited.engine.run import RECORD, load_run_split
+from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.evaluation import folds_name, merge_folds
 from nnunet_limited.runs.launch import prepare
@@ -42,7 +42,7 @@ class Scores:
 
 def default_folds(request: TrainRequest) -> list[int]:
     """Return all folds of the split that the plans are bound to, or of ``splits_final.json``."""
-    return list(range(len(load_run_split(request.load_plans()).folds)))
+    return list(range(len(request.planned.split.folds)))
 
 
 def missing_step(folder: Path, probabilities: bool) -> tuple[str, tuple[str, ...]] | None:
@@ -73,7 +73,7 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
     base = request.results
     steps = {fold: missing_step(base / f"fold_{fold}", "--npz" in request.flags) for fold in folds}
     for fold, step in steps.items():
-        prepare(replace(request, fold=str(fold), flags=_flags(request, step)))
+        prepare(request.changed(fold=str(fold), flags=_flags(request, step)))
     request.write_plans()
     for fold in folds:
         folder = base / f"fold_{fold}"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nnunet_limited.engine import checkpoint
-from nnunet_limited.engine.run import planned_configuration, resolve_run
+from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
-from nnunet_limited.planners.preprocessing import data_folders, require_preprocessed
-from nnunet_limited.runs.request import TrainRequest, find_trainer
+from nnunet_limited.host.folders import results_folder
+from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
 
 
 def prepare(request: TrainRequest) -> TrainRequest:
@@ -23,47 +20,31 @@ def prepare(request: TrainRequest) -> TrainRequest:
     preprocessed, for a checkpoint that cannot be continued, and for what the trainer itself refuses.
     """
     _check_flags(request)
-    folder = request.folder
-    plans = request.load_plans()
-    dataset_json = request.dataset_json()
+    planned = request.planned
     trainer = find_trainer(request.trainer)
     if request.fold != "all" and not request.fold.isdecimal():
         raise LimitedError(f"fold {request.fold!r} is neither a number nor 'all'; give one of them")
-    planned_configuration(plans, request.configuration)
+    planned.configuration(request.configuration)
     checkpoint_file = _checkpoint_file(request)
     weights = request.value_of("-pretrained_weights")
-    if hasattr(trainer, "resolve_config"):
-        _check_run(request, trainer, plans, checkpoint_file)
+    if is_ours(trainer):
+        _check_run(request, trainer, checkpoint_file)
         if weights is not None:
-            checkpoint.check_weights(Path(weights), trainer, plans, request.configuration, dataset_json)
-    elif not data_folders(plans, request.configuration)[0].is_dir():
+            checkpoint.check_weights(Path(weights), trainer, planned, request.configuration)
+    elif not planned.cases(request.configuration).labeled.is_dir():
         raise LimitedError(
-            f"{data_folders(plans, request.configuration)[0]} does not exist, so configuration "
+            f"{planned.cases(request.configuration).labeled} does not exist, so configuration "
             f"{request.configuration!r} is not preprocessed; run 'nnunet-limited plan' with -c {request.configuration}"
         )
-    return _complete(request, folder)
+    return _complete(request)
 
 
-def _check_run(request: TrainRequest, trainer: Any, plans: dict[str, Any], checkpoint_file: Path | None) -> None:
+def _check_run(request: TrainRequest, trainer: type[SplitTrainer], checkpoint_file: Path | None) -> None:
     """Check what only trainers of ours can be asked: split, settings, data of the fold, checkpoint."""
-    fold = request.fold if request.fold == "all" else int(request.fold)
-    config = trainer.resolve_config(plans)
-    run = resolve_run(trainer.__name__, plans, request.configuration, fold, config.model_dump(mode="json"))
-    refuse_unsuitable(request, trainer, plans, config)
-    remedy = f"run 'nnunet-limited plan {request.folder.name} --split {run.split.name} -c {request.configuration}'"
-    require_preprocessed(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
-    if "--val" not in request.flags:
-        trainer.check_unlabeled(run, config, request.folder.name)
+    run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
+    trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
     if checkpoint_file is not None:
         checkpoint.check(checkpoint_file, trainer.__name__, run.record)
-
-
-def refuse_unsuitable(request: TrainRequest, trainer: Any, plans: dict[str, Any], config: Any) -> None:
-    """Refuse a configuration that a trainer of ours cannot train on the GPUs asked for."""
-    planned, gpus = planned_configuration(plans, request.configuration), int(request.value_of("-num_gpus") or 1)
-    trainer.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
-    if gpus > 1 and not trainer.runs_on_several_gpus:
-        raise LimitedError(f"{trainer.__name__} trains on one GPU only; leave out -num_gpus")
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:
@@ -111,7 +92,7 @@ def choose_device(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _complete(request: TrainRequest, folder: Path) -> TrainRequest:
+def _complete(request: TrainRequest) -> TrainRequest:
     """Name the device where the user did not, and load data in the main process on a CPU, where cores are few."""
     import torch
 
@@ -119,13 +100,13 @@ def _complete(request: TrainRequest, folder: Path) -> TrainRequest:
     device = choose_device(request.value_of("-device"))
     if request.value_of("-device") is None:
         flags = (*flags, "-device", device)
-    gpus = int(request.value_of("-num_gpus") or 1)
+    gpus = request.gpus
     usable = torch.cuda.device_count() if device == "cuda" else 0
     if gpus > max(1, usable):
         raise LimitedError(f"-num_gpus {gpus}: torch sees {usable} GPUs for -device {device}; ask for fewer")
     if device == "cpu":
         os.environ.setdefault("nnUNet_n_proc_DA", "0")
-    return replace(request, dataset=folder.name, flags=flags)
+    return request.changed(dataset=request.folder.name, flags=flags)
 
 
 def run_host_training(request: TrainRequest) -> None:
@@ -145,7 +126,7 @@ def train_here(dataset: str, configuration: str, fold: int, trainer: str, plans:
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
     torch.set_num_threads(os.cpu_count() or 1)
-    results = nnunet_folder("nnUNet_results") / dataset / f"{trainer}__{plans}__{configuration}"
+    results = results_folder(dataset) / f"{trainer}__{plans}__{configuration}"
     begun = (results / f"fold_{fold}" / "checkpoint_latest.pth").is_file()
     made = get_trainer_from_args(dataset, configuration, fold, trainer, plans, begun, torch.device("cpu"))
     maybe_load_checkpoint(made, begun, False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_limited.engine.run import RECORD, plans_hash
+from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.predict import load_predictor, to_scan
 from nnunet_limited.runs.request import TrainRequest
@@ -28,7 +28,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
 
     Raises LimitedError for a fold that is not trained, or on another split or other plans than there are now.
     """
-    checkpoints, plans = {}, plans_hash(model.load_plans())
+    checkpoints, plans = {}, model.planned.hash
     for fold in folds:
         base = model.results / f"fold_{fold}"
         if not (base / CHECKPOINT).is_file():

@@ -4,50 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 import nnunet_limited.trainers as ours
+from nnunet_limited.engine.run import Run, open_run
 from nnunet_limited.engine.settings import parse_assignments
+from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import dataset_name, nnunet_folder
-from nnunet_limited.planners.plan import load_plans
+from nnunet_limited.host.folders import dataset_name, preprocessed_folder, results_folder
+from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.runs.variants import Variant, make_variant
 from nnunet_limited.trainers.catalogue import trainer_names
-from nnunet_limited.util.files import read_object
+from nnunet_limited.util.request import Request
 
 
-@dataclass(frozen=True)
-class TrainRequest:
-    """The arguments of ``nnUNetv2_train``; ``flags`` are all that we do not look at ourselves."""
+class TrainRequest(Request):
+    """The arguments of ``nnUNetv2_train``; ``variant`` are plans with other settings, which are not written yet."""
 
-    dataset: str
-    configuration: str
-    fold: str
-    trainer: str
-    plans: str
-    flags: tuple[str, ...] = ()
+    dataset: str = Field(description="Number or name of the dataset.")
+    configuration: str = Field(description="Configuration of the plans: 2d, 3d_fullres, 3d_lowres.")
+    fold: str = Field(default="0", description="Number of the fold, or all.")
+    trainer: str = Field(default="LimitedMeanTeacherTrainer", description="Name of the trainer.")
+    plans: str = Field(default="nnUNetPlans", description="Name of the plans.")
+    flags: tuple[str, ...] = Field(default=(), description="Further flags of nnUNetv2_train.")
     variant: Variant | None = None
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """Return the preprocessed folder of the dataset."""
-        return nnunet_folder("nnUNet_preprocessed") / dataset_name(self.dataset)
+        """The preprocessed folder of the dataset."""
+        return preprocessed_folder(dataset_name(self.dataset))
+
+    @cached_property
+    def planned(self) -> PlannedData:
+        """The planned dataset; its plans are not on disk yet if the request brings settings."""
+        if self.variant is not None:
+            return PlannedData(self.folder, self.variant.content)
+        return PlannedData.load(self.folder, self.plans)
 
     @property
     def results(self) -> Path:
-        """Return the folder of the trainer's folds."""
-        name = f"{self.trainer}__{self.plans}__{self.configuration}"
-        return nnunet_folder("nnUNet_results") / self.folder.name / name
-
-    def load_plans(self) -> dict[str, Any]:
-        """Return the plans, which are not on disk yet if the request brings settings."""
-        return self.variant.content if self.variant else load_plans(self.folder, self.plans)
-
-    def dataset_json(self) -> dict[str, Any]:
-        """Return the description of the preprocessed dataset."""
-        return read_object(self.folder / "dataset.json", "dataset description", "run 'nnunet-limited plan'")
+        """The folder of the trainer's folds."""
+        return results_folder(self.folder.name) / f"{self.trainer}__{self.plans}__{self.configuration}"
 
     def with_settings(self, assignments: list[str], epochs: int | None, iterations: int | None) -> TrainRequest:
         """Return the request with plans that carry the settings; they are written once all is checked."""
@@ -59,7 +60,12 @@ class TrainRequest:
             return self
         find_trainer(self.trainer)  # a trainer of the user's own brings settings of its own
         variant = make_variant(self.folder, self.plans, settings)
-        return replace(self, plans=variant.name, variant=variant)
+        return self.changed(plans=variant.name, variant=variant)
+
+    @property
+    def gpus(self) -> int:
+        """The number of GPUs to train on."""
+        return int(self.value_of("-num_gpus") or 1)
 
     def value_of(self, flag: str) -> str | None:
         """Return what follows ``flag``, if it was given."""
@@ -89,3 +95,16 @@ def find_trainer(name: str, flag: str = "-tr") -> Any:
             return recursive_find_trainer_class_by_name(name)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise unknown from error
+
+
+def is_ours(trainer: Any) -> bool:
+    """Return whether a trainer keeps to splits and keeps a record of the labels that it learns."""
+    return isinstance(trainer, type) and issubclass(trainer, SplitTrainer)
+
+
+def run_of(request: TrainRequest, fold: int | str) -> tuple[Run, Any]:
+    """Return a run of a trainer of ours and its resolved settings; refuse a folder that holds one of other settings."""
+    trainer = find_trainer(request.trainer)
+    config = trainer.resolve_config(request.planned.plans)
+    settings = config.model_dump(mode="json")
+    return open_run(request.trainer, request.planned, request.configuration, fold, settings), config

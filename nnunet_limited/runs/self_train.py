@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
-from nnunet_limited.engine.run import check_unlabeled, resolve_run
+from nnunet_limited.engine.run import check_unlabeled
 from nnunet_limited.engine.settings import parse_assignments
+from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.runs.crossval import crossvalidate
-from nnunet_limited.runs.launch import choose_device, refuse_unsuitable
-from nnunet_limited.runs.request import TrainRequest, find_trainer
+from nnunet_limited.runs.launch import choose_device
+from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
 
 Track = Callable[..., Iterable[str]]
 
@@ -74,13 +74,13 @@ def self_train(
         raise LimitedError("--set pseudo_labels is chosen for each round; leave it out, or train with crossval")
     device = choose_device(request.value_of("-device"))
     teacher = teacher or trainer.teacher
-    if not hasattr(find_trainer(teacher, "--teacher"), "resolve_config"):
+    if not is_ours(find_trainer(teacher, "--teacher")):
         raise LimitedError(
             f"--teacher {teacher} keeps no record of the labels that it learns; use a trainer of nnunet-limited, "
             "e.g. LimitedSupervisedTrainer"
         )
-    model = replace(request, trainer=teacher).with_settings(list(settings), None, None)
-    _check_student(replace(model, trainer=request.trainer), trainer, folds)
+    model = request.changed(trainer=teacher).with_settings(list(settings), None, None)
+    _check_student(model.changed(trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
     if trainer.learns_consensus and not source.asks_sources:
         raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
@@ -106,11 +106,9 @@ def self_train(
     return results
 
 
-def _check_student(request: TrainRequest, trainer: Any, folds: Sequence[int]) -> None:
+def _check_student(request: TrainRequest, trainer: type[SplitTrainer], folds: Sequence[int]) -> None:
     """Refuse now what the trainer of the pseudo-labels would refuse after the teacher's runs."""
-    plans = request.load_plans()
-    config = trainer.resolve_config(plans)
-    refuse_unsuitable(request, trainer, plans, config)
     for fold in folds:
-        run = resolve_run(request.trainer, plans, request.configuration, fold, config.model_dump(mode="json"))
-        check_unlabeled(run, request.trainer, request.folder.name)
+        run, config = run_of(request, fold)
+        trainer.check_start(run, config, request.gpus, trains=False)
+        check_unlabeled(run, request.trainer)

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import dataset_name, nnunet_folder
-from nnunet_limited.planners.plan import load_plans
+from nnunet_limited.host.folders import dataset_name, nnunet_folder, preprocessed_folder
+from nnunet_limited.planners.planned import load_plans
 from nnunet_limited.splits import split_name
 from nnunet_limited.util.files import content_hash, write_json
 
 
 def find_plans(plans: str, dataset: str | None) -> Path:
     """Return the preprocessed folder that holds ``plans``; without a dataset they must be unique."""
-    preprocessed = nnunet_folder("nnUNet_preprocessed")
     if dataset is not None:
-        return preprocessed / dataset_name(dataset)
+        return preprocessed_folder(dataset_name(dataset))
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
     folders = sorted(file.parent for file in preprocessed.glob(f"Dataset*/{plans}.json"))
     if len(folders) != 1:
         raise LimitedError(

@@ -14,7 +14,7 @@ import numpy as np
 from nnunet_limited.datasets.phantom import LABELS, write_phantom_dataset
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.evaluation import dice_of_files
-from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.folders import preprocessed_folder, raw_folder, results_folder
 from nnunet_limited.host.predict import load_predictor, predict_folder
 from nnunet_limited.planners.plan import PlanRequest, make_plans
 from nnunet_limited.pseudo_labels.model import ModelSource
@@ -49,11 +49,11 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
     os.environ.setdefault("nnUNet_n_proc_DA", "0")
 
     say(f"1/5 writing the phantom dataset and a split with 3 labelled cases (seed {seed})")
-    raw = nnunet_folder("nnUNet_raw")
-    if not (raw / DATASET / "dataset.json").is_file():
-        write_phantom_dataset(raw, DATASET, seed=seed, shape=SHAPE)
+    raw = raw_folder(DATASET)
+    if not (raw / "dataset.json").is_file():
+        write_phantom_dataset(raw.parent, DATASET, seed=seed, shape=SHAPE)
     dataset = RawDataset.load(DATASET)
-    folder = nnunet_folder("nnUNet_preprocessed") / DATASET
+    folder = preprocessed_folder(DATASET)
     split, partition = make_split(dataset, folder, SplitRequest(SPLIT, "3", seed=seed), class_reader(dataset))
     write_split(folder, split, partition)
 
@@ -75,16 +75,16 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
         predictions[label] = out / "predictions" / trainer
         with contextlib.redirect_stdout(io.StringIO()):
             model = load_predictor(train(trainer, plans), [FOLD], "cpu", CHECKPOINT)
-            predict_folder(model, raw / DATASET / "imagesTs", predictions[label])
-        scores[label] = evaluate(raw / DATASET / "labelsTs", predictions[label])
+            predict_folder(model, raw / "imagesTs", predictions[label])
+        scores[label] = evaluate(raw / "labelsTs", predictions[label])
 
     cases = sorted(scores["supervised"])
     means = {label: {case: float(np.mean(by_case[case])) for case in cases} for label, by_case in scores.items()}
     rows = [
         (
             case,
-            raw / DATASET / "imagesTs" / f"{case}_0000.nii.gz",
-            raw / DATASET / "labelsTs" / f"{case}.nii.gz",
+            raw / "imagesTs" / f"{case}_0000.nii.gz",
+            raw / "labelsTs" / f"{case}.nii.gz",
             {label: predicted / f"{case}.nii.gz" for label, predicted in predictions.items()},
         )
         for case in cases[:PICTURE_ROWS]
@@ -106,7 +106,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]
 
 def train(trainer_name: str, plans: str) -> Path:
     """Train one fold to its end, going on from a checkpoint if there is one; return the folder of the folds."""
-    results = nnunet_folder("nnUNet_results") / DATASET / f"{trainer_name}__{plans}__{CONFIGURATION}"
+    results = results_folder(DATASET) / f"{trainer_name}__{plans}__{CONFIGURATION}"
     if not (results / f"fold_{FOLD}" / CHECKPOINT).is_file():
         train_here(DATASET, CONFIGURATION, FOLD, trainer_name, plans)
     return results
@@ -114,7 +114,10 @@ def train(trainer_name: str, plans: str) -> Path:
 
 def pseudo_label(teacher: str, plans: str) -> None:
     """Train the teacher, and let it label the unlabelled cases of the fold."""
-    source = ModelSource(TrainRequest(DATASET, CONFIGURATION, str(FOLD), teacher, plans), "model")
+    source = ModelSource(
+        TrainRequest(dataset=DATASET, configuration=CONFIGURATION, fold=str(FOLD), trainer=teacher, plans=plans),
+        "model",
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         train(teacher, plans)
         for labels in source.check([FOLD]):

@@ -206,7 +206,9 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
     assert (confidence[int(z0) : int(z1)] > 0).mean() > 0.5
     assert not read(labels.files(other)[1]).any()
     assert labels.cases[other]["coverage"] == 0
-    model = TrainRequest(DATASET, workspace.variant.configuration, "0", TRAINER, plans)
+    model = TrainRequest(
+        dataset=DATASET, configuration=workspace.variant.configuration, fold="0", trainer=TRAINER, plans=plans
+    )
     wanted = consensus.Consensus(model, "wrong", sources=(f"boxes:{file}", f"sam:{TINY_SAM}"))
     for wrong, told in (
         (row.replace(name, "9", 1), "class '9'"),

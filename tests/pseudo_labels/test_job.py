@@ -63,7 +63,9 @@ def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path)
     workspace = original.copy(tmp_path)
     shutil.copytree(original.preprocessed, workspace.preprocessed, dirs_exist_ok=True)
     case = load_split(workspace.preprocessed, "few").folds[0].train[0]
-    model = TrainRequest(DATASET, "2d", "0", "LimitedSupervisedTrainer", original.plans)
+    model = TrainRequest(
+        dataset=DATASET, configuration="2d", fold="0", trainer="LimitedSupervisedTrainer", plans=original.plans
+    )
     source = Consensus(model, "few", sources=("atlas",))
     (before,) = source.check([0])
     assert source.check([0])[0].hash == before.hash

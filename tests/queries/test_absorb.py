@@ -283,7 +283,7 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     flags = ("-p", "nnUNetPlans_r1_tiny", "--epochs", "1", "--iterations", "2", "-device", "cpu")
     assert command("train", "700", "2d", "0", "-tr", TRAINER, *flags) == 0
     plans = "nnUNetPlans_r1_tiny_num_epochs-1_num_iterations_per_epoch-2"
-    model = TrainRequest("700", "2d", "0", TRAINER, plans)
+    model = TrainRequest(dataset="700", configuration="2d", fold="0", trainer=TRAINER, plans=plans)
     second = QueryRequest("700", tmp_path / "round_2", "random", 60, None, PATCH, model=model, number=2)
     asker, more = ask(second)
     annotated = [query.window for query in made.queries]
@@ -305,7 +305,7 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     assert asker.pool()[0].progress == 0.25
     results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
     summary = json.loads((results / "validation" / "summary.json").read_text(encoding="utf-8"))
-    model = TrainRequest("700", "2d", "0", TRAINER, plans)
+    model = TrainRequest(dataset="700", configuration="2d", fold="0", trainer=TRAINER, plans=plans)
     assert len(dice_so_far(raw, model, [0])) == 2  # the same again
     patched = {
         **json.loads((raw.folder / RECORD).read_text(encoding="utf-8")),
@@ -324,7 +324,7 @@ def test_a_view_takes_over_what_is_preprocessed(asked) -> None:
     planned = ("-c", "2d", "--size", "tiny", "-np", "1")
     absorb(AbsorbRequest(made.folder, "Dataset700_Next", "a", oracle=truths), 1)
     assert command("plan", "700", "--split", "a", *planned) == 0
-    model = TrainRequest("700", "2d", "0", TRAINER, "nnUNetPlans_a_tiny")
+    model = TrainRequest(dataset="700", configuration="2d", fold="0", trainer=TRAINER, plans="nnUNetPlans_a_tiny")
     again = QueryRequest("700", made.folder.with_name("again"), "random", 2, None, PATCH, split="a", number=2)
     assert model.folder.is_dir()
     _, more = ask(again)

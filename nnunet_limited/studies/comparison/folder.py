@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import dataset_name, nnunet_folder
+from nnunet_limited.host.folders import dataset_name, raw_folder
 from nnunet_limited.studies.comparison.study import PHANTOM, Method, Run, Study, check_data, load_study, read_study
 from nnunet_limited.util.files import read_object, replacing, write_json
 
@@ -171,7 +171,7 @@ def link_dataset(dataset: str, raw: Path) -> str:
         if dataset == name or (dataset.isdecimal() and name.startswith(f"Dataset{int(dataset):03d}_")):
             return name
     name = dataset_name(dataset)
-    source = nnunet_folder("nnUNet_raw") / name
+    source = raw_folder(name)
     if not source.is_dir():
         raise LimitedError(f"{source} does not exist; put the raw dataset there or correct nnUNet_raw")
     (raw / name).symlink_to(source.resolve())

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
 from nnunet_limited.splits.classes import class_reader
@@ -280,7 +280,7 @@ def method_problems(method: Method) -> Iterator[str]:
 def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     """Try out every split; the fold partition of the dataset is taken over, as the split command does."""
     raw = RawDataset.load(dataset)
-    folder = nnunet_folder("nnUNet_preprocessed") / raw.name
+    folder = preprocessed_folder(raw.name)
     test = list(test_cases(study, raw))
     if not study.test and study.protocol != "benchmark" and (study.protocol or raw.without_label):
         yield "under deployment validation cases change with the labelled size; give a test set, or protocol: benchmark"

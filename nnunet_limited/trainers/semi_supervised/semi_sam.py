@@ -43,9 +43,9 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     relative_memory = 1.0
 
     @classmethod
-    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+    def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Refuse a run without a promptable model, or with another one than it has begun with."""
-        super().check_unlabeled(run, config, dataset_name)
+        super().check_unlabeled(run, config)
         if config.prompter is None:
             raise LimitedError(f"{cls.__name__} needs a promptable model; give e.g. --set prompter=sam:FOLDER")
         prompter = find_prompter(config.prompter)

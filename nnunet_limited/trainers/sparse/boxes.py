@@ -67,7 +67,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         return config.model_copy(update={"least_filled": least, "most_filled": most})
 
     @classmethod
-    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+    def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Refuse cases without boxes."""
         remedy = "make them with 'nnunet-limited sparsify --kind boxes' or 'import-labels --boxes', then plan"
         folder = box_folder(run.labeled_folder)

@@ -33,10 +33,10 @@ class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
     Config = ActiveConfig
 
     @classmethod
-    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+    def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Refuse a fold without unlabelled cases: pseudo-labels are of those alone."""
-        check_unlabeled(run, cls.__name__, dataset_name)
-        super().check_unlabeled(run, config, dataset_name)
+        check_unlabeled(run, cls.__name__)
+        super().check_unlabeled(run, config)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Return the loaders; the labelled one draws more of what was queried last."""

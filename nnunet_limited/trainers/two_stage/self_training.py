@@ -17,7 +17,6 @@ from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.host.folders import nnunet_folder
 from nnunet_limited.losses.pseudo_label import label_probabilities, region_channels, segmentation_loss
 
 
@@ -44,16 +43,16 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     relative_memory = 1.0
 
     @classmethod
-    def check_unlabeled(cls, run: Run, config: Any, dataset_name: str) -> None:
+    def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Refuse a fold whose pseudo-labels are not complete, or not those that it has learnt."""
-        super().check_unlabeled(run, config, dataset_name)
-        run.learns_from("pseudo_labels", cls._stored(run, config, dataset_name).hash_of(run.fold.unlabeled))
+        super().check_unlabeled(run, config)
+        run.learns_from("pseudo_labels", cls._stored(run, config).hash_of(run.fold.unlabeled))
 
     @staticmethod
-    def _stored(run: Run, config: Any, dataset_name: str) -> PseudoLabels:
+    def _stored(run: Run, config: Any) -> PseudoLabels:
         number = run.results.name.removeprefix("fold_")
         fold = int(number) if number.isdecimal() else number
-        return load_for_fold(nnunet_folder("nnUNet_preprocessed") / dataset_name, run.split, config.pseudo_labels, fold)
+        return load_for_fold(run.planned.folder, run.split, config.pseudo_labels, fold)
 
     @property
     def unsure(self) -> int:
@@ -63,7 +62,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     def unlabeled_dataset(self) -> UnlabeledDataset:
         """Return the stable cases with their pseudo-labels."""
         plans = self.plans_manager.plans
-        labels = self._stored(self.run, self.config, plans["dataset_name"])
+        labels = self._stored(self.run, self.config)
         mine = set(self.run.fold.unlabeled)
         cases = [case for case in labels.most_stable(self.config.stable_share) if case in mine]
         self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {len(mine)} cases, {labels.folder}: {labels.origin}")

@@ -1,0 +1,18 @@
+"""What a command or a study asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import Self
+
+
+class Request(BaseModel):
+    """Keyword arguments, checked and frozen; the description of a field is the help text of its option."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def changed(self, **changes: Any) -> Self:
+        """Return a request with other values, from which nothing that was computed of the old ones is kept."""
+        return type(self)(**{**dict(self), **changes})
