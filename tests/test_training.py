@@ -133,7 +133,7 @@ def test_host_plans_take_settings(workspaces) -> None:
 MINE = """
 from pydantic import Field
 from nnunet_limited.trainers import LimitedMeanTeacherTrainer, LimitedTrainer
-from nnunet_limited.trainers.mean_teacher import MeanTeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import MeanTeacherConfig
 
 class MineConfig(MeanTeacherConfig):
     own_threshold: float = Field(0.1, ge=0, description="mine")

@@ -21,6 +21,7 @@ def prepare(request: TrainRequest) -> TrainRequest:
     """
     _check_flags(request)
     planned = request.planned
+    _ = planned.dataset_json  # which the host reads too, after it has begun to write
     trainer = find_trainer(request.trainer)
     if request.fold != "all" and not request.fold.isdecimal():
         raise LimitedError(f"fold {request.fold!r} is neither a number nor 'all'; give one of them")

@@ -15,4 +15,5 @@ class Request(BaseModel):
 
     def changed(self, **changes: Any) -> Self:
         """Return a request with other values, from which nothing that was computed of the old ones is kept."""
-        return type(self)(**{**dict(self), **changes})
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**given, **changes})
