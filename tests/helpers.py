@@ -27,6 +27,7 @@ from nnunet_limited.data.pseudo_label_store import open_set, set_folder
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.split_trainer import HOST_SETTINGS
 from nnunet_limited.host.transforms import without_benchmark
+from nnunet_limited.losses.label_space import ClassLabels, RegionLabels
 from nnunet_limited.planners.plan import PlanRequest, make_plans
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import Split, SplitRequest, load_split, make_split, write_split
@@ -61,6 +62,7 @@ FROM_START = {
     "prompter_every": 1,
 }
 LABELS = {"background": 0, "disc": 1, "core": 2}
+CLASSES, REGIONS = ClassLabels(((0,), (1,), (2,)), 3), RegionLabels(((1, 2), (2,), (1,)), 3)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from nnunet_limited.engine.crops import Crops
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.losses.pseudo_label import dice_loss, harden
+from nnunet_limited.losses.pseudo_label import dice_loss
 from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer, pyramid_consistency
 from nnunet_limited.util.random_state import RandomStream
 
@@ -164,7 +164,7 @@ def test_co_training_agrees_and_resists(start) -> None:
         logits = network(image)[0]
         moved = made.adversarial(image, logits, crops.mask)
         assert 0 < (moved - image).abs().max() <= 0.0101
-        label, inside = harden(torch.softmax(logits, 1), False), int(crops.mask.sum())
+        label, inside = made.labels.harden(torch.softmax(logits, 1)), int(crops.mask.sum())
         before, after = (
             functional.cross_entropy(z, label.argmax(1), reduction="none")[crops.mask[:, 0]].sum() / inside
             for z in (logits, network(moved)[0])
@@ -207,7 +207,8 @@ def test_transformer_and_network_teach_each_other_by_dice(start, variant: str) -
     torch.manual_seed(0)
     t = made.partners["second"](crops.strong)
     assert t.shape == z.shape
-    expected = dice_loss(z, harden(t, False), crops.mask, False) + dice_loss(t, harden(z, False), crops.mask, False)
+    labels = made.labels
+    expected = dice_loss(z, labels.harden(t), crops.mask, labels) + dice_loss(t, labels.harden(z), crops.mask, labels)
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
     assert type(made.partner_optimizers["second"][0]).__name__ == "AdamW"
 

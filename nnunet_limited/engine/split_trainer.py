@@ -17,6 +17,7 @@ from nnunet_limited.engine.log import LimitedLogger
 from nnunet_limited.engine.run import Run, open_run
 from nnunet_limited.engine.settings import TrainerConfig, resolve
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.labels import label_space
 from nnunet_limited.host.loaders import loader_attribute
 from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.losses.sparse import AnnotatedSamples
@@ -70,6 +71,7 @@ class SplitTrainer(nnUNetTrainer):
         self.gpus = distributed.get_world_size() if several else 1
         self.check_start(self.run, self.config, self.gpus, trains=False)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.labels = label_space(self.label_manager)
         for name in HOST_SETTINGS:
             setattr(self, name, getattr(self.config, name))
         self.iteration = 0
@@ -155,18 +157,16 @@ class SplitTrainer(nnUNetTrainer):
     @property
     def sparse_ignore(self) -> int | None:
         """Return the value of the ignore label if labels are to be taken for sparse and there is one."""
-        value = self.label_manager.ignore_label
-        return int(value) if self.config.sparse_labels and value is not None else None
+        return self.labels.ignore if self.config.sparse_labels else None
 
     def _build_loss(self) -> Any:
         """Return the host's loss; for sparse labels, over the samples that have an annotated voxel."""
         loss: Any = super()._build_loss()
         if self.sparse_ignore is None or self.configuration_manager.batch_dice:  # which is not a mean over samples
             return loss
-        regions = bool(self.label_manager.has_regions)
         if not self.enable_deep_supervision:
-            return AnnotatedSamples(loss, self.sparse_ignore, regions)
-        loss.loss = AnnotatedSamples(loss.loss, self.sparse_ignore, regions)
+            return AnnotatedSamples(loss, self.labels)
+        loss.loss = AnnotatedSamples(loss.loss, self.labels)
         return loss
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:

@@ -23,7 +23,7 @@ from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.host.loaders import loader_attribute
 from nnunet_limited.host.transforms import without_benchmark
-from nnunet_limited.losses.consistency import class_shares, masked_mean, probabilities, rampup
+from nnunet_limited.losses.consistency import masked_mean, rampup
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream
 
@@ -118,14 +118,9 @@ class LimitedTrainer(SplitTrainer):
             self.plans_manager,
             self.configuration_manager,
             self.num_input_channels,
-            self.label_manager.num_segmentation_heads,
+            self.labels.channels,
             self.enable_deep_supervision,
         )
-
-    @property
-    def regions(self) -> bool:
-        """Tell whether labels are overlapping regions."""
-        return bool(self.label_manager.has_regions)
 
     @property
     def streams(self) -> dict[str, RandomStream]:
@@ -218,7 +213,7 @@ class LimitedTrainer(SplitTrainer):
         for name in self.supervised_partners:
             self._supervised_backward(self.partners[name], crops, sync=not weight)
         terms = [supervised, torch.zeros_like(supervised), torch.zeros_like(supervised)]
-        shares = torch.zeros(self.label_manager.num_segmentation_heads, device=self.device)
+        shares = torch.zeros(self.labels.channels, device=self.device)
         if weight:
             # Without the cache, or weights cast under no_grad would be reused without gradient.
             with self._autocast(cache=False), self.method_stream.active():
@@ -226,7 +221,7 @@ class LimitedTrainer(SplitTrainer):
             self._backward(weight * loss if partner_loss is None else weight * loss + partner_loss)
             counted = crops.mask if counted is None else counted
             terms[1], terms[2] = loss.detach(), masked_mean(counted.float(), crops.mask)
-            shares = class_shares(pseudo, counted, self.regions)
+            shares = self.labels.class_fractions(pseudo, counted)
         self._optimizer_step()
         self.after_step()
         self.iteration += 1
@@ -277,7 +272,7 @@ class LimitedTrainer(SplitTrainer):
 
     def probabilities(self, output: Any) -> torch.Tensor:
         """Return the float32 probabilities of the full-resolution head of a network output."""
-        return probabilities(self.full_resolution(output), self.regions)
+        return self.labels.probabilities(self.full_resolution(output))
 
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -327,7 +322,7 @@ class LimitedTrainer(SplitTrainer):
             self.print_to_log_file(key, np.round(self.logger.get_value(key, step=-1), 4))
         if self.logger.get_value("unsupervised_weights", step=-1) > 0:
             shares = np.asarray(self.logger.get_value("pseudo_label_shares", step=-1))
-            if (shares > 0).sum() <= (0 if self.regions else 1):
+            if (shares > 0).sum() <= self.labels.first_foreground:
                 self.print_to_log_file(
                     "WARNING: in this epoch all pseudo-labels that count were of one class, if there were any. Lower "
                     "consistency_weight, raise start_fraction, or check that the labelled cases contain every class."

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.losses.sparse import unit_range
 
 
@@ -76,13 +77,13 @@ def affinity(
     image: torch.Tensor,
     inside: torch.Tensor,
     mask: torch.Tensor,
-    regions: bool,
+    labels: LabelSpace,
     dilation: int = 2,
     threshold: float = 0.3,
 ) -> torch.Tensor:
     """Return the mean of ``-log`` of the probability that two voxels of like intensity are of one class.
 
-    ``probability`` (b, c, *spatial) is that of all classes or of ``regions``, of which the mean is taken; ``image`` is
+    ``probability`` (b, c, *spatial) is that of all classes or of regions, of which the mean is taken; ``image`` is
     (b, channels, *spatial). A pair are a voxel ``inside`` (b, *spatial) and one ``dilation`` away along some of the
     axes, both in ``mask`` (b, *spatial). They are alike if ``exp(-|Δ| / 2)`` is at least ``threshold``, Δ being the
     difference of the image scaled to [0, 100] (Tian et al., BoxInst, CVPR 2021, arXiv 2012.02310).
@@ -93,8 +94,7 @@ def affinity(
         apart = torch.linalg.vector_norm(scaled[mine] - scaled[theirs], dim=1)
         here, there = mine[:1] + mine[2:], theirs[:1] + theirs[2:]
         alike = (torch.exp(-apart / 2) >= threshold) & (inside[here] | inside[there]) & mask[here] & mask[there]
-        a, b = probability[mine], probability[theirs]
-        same = a * b + (1 - a) * (1 - b) if regions else (a * b).sum(1, keepdim=True)
+        same = labels.agreement(probability[mine], probability[theirs])
         total = total + torch.where(alike, -same.clamp(min=1e-6).log().mean(1), 0.0).sum()
         alike_pairs = alike_pairs + alike.sum()
     return total / alike_pairs.clamp(min=1)

@@ -1,7 +1,6 @@
 """Losses for labels of which only some voxels are annotated.
 
-Shapes: probabilities ``(b, c, *spatial)``, images ``(b, channels, *spatial)``. The channels of
-overlapping ``regions`` are independent.
+Shapes: probabilities (b, c, *spatial), images (b, channels, *spatial).
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nnunet_limited.losses.label_space import LabelSpace
+
 Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of probabilities and image
 
 
@@ -24,18 +25,17 @@ class AnnotatedSamples(nn.Module):
     if no sample has any.
     """
 
-    def __init__(self, loss: nn.Module, ignore: int, regions: bool) -> None:
-        """Wrap the host's ``loss``; ``ignore`` is the value of the ignore label."""
+    def __init__(self, loss: nn.Module, labels: LabelSpace) -> None:
+        """Wrap nnU-Net's ``loss`` of one head; ``labels`` have an ignore label."""
         super().__init__()
-        self.loss, self.ignore, self.regions = loss, ignore, regions
+        self.loss, self.labels = loss, labels
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of logits and the host's target."""
-        annotated = ~target[:, -1].bool() if self.regions else target[:, 0] != self.ignore
-        kept = annotated.flatten(1).any(1)
-        if kept.all():
+        valid = self.labels.annotated(target).flatten(1).any(1)
+        if valid.all():
             return self.loss(output, target)
-        return self.loss(output[kept], target[kept]) if kept.any() else 0.0 * output.sum()
+        return self.loss(output[valid], target[valid]) if valid.any() else 0.0 * output.sum()
 
 
 class WithTerms(nn.Module):
@@ -46,10 +46,10 @@ class WithTerms(nn.Module):
 
     image: torch.Tensor | None = None
 
-    def __init__(self, wrapped: nn.Module, terms: list[tuple[float, Term]], regions: bool) -> None:
+    def __init__(self, wrapped: nn.Module, terms: list[tuple[float, Term]], labels: LabelSpace) -> None:
         """Add to the loss ``wrapped`` each of ``terms`` with its weight."""
         super().__init__()
-        self.wrapped, self.terms, self.regions = wrapped, terms, regions
+        self.wrapped, self.terms, self.labels = wrapped, terms, labels
 
     @property
     def loss(self) -> Any:
@@ -61,37 +61,37 @@ class WithTerms(nn.Module):
         total: torch.Tensor = self.wrapped(output, target)
         if self.image is None or not self.terms:
             return total
-        logits = (output[0] if isinstance(output, (list, tuple)) else output).float()
-        probability = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
+        logits = output[0] if isinstance(output, (list, tuple)) else output
+        probability = self.labels.probabilities(logits)
         image = self.image.to(logits.device, non_blocking=True)
         for weight, term in self.terms:
             total = total + weight * term(probability, image)
         return total
 
 
-def total_variation(probability: torch.Tensor, regions: bool) -> torch.Tensor:
+def total_variation(probability: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return the mean length of the contours of the foreground: what a closing by 3 voxels adds to an erosion.
 
     Luo et al., WSL4MIS, 2022 (github.com/HiLab-git/WSL4MIS); there, the first sample is left out by mistake.
     """
-    foreground = probability if regions else probability[:, 1:]
+    foreground = labels.foreground(probability)
     pool: Any = functional.max_pool3d if foreground.ndim == 5 else functional.max_pool2d
     eroded = -pool(-foreground, 3, 1, 1)
     return functional.relu(pool(eroded, 3, 1, 1) - eroded).mean()
 
 
-def mumford_shah(probability: torch.Tensor, image: torch.Tensor, regions: bool) -> torch.Tensor:
+def mumford_shah(probability: torch.Tensor, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return how much the image varies within the classes, plus the total variation of the probabilities.
 
     Kim & Ye, IEEE TIP 2020, arXiv 1904.02872; a mean over voxels, with the image scaled to [0, 1].
     """
     scaled = unit_range(image)
     spatial = tuple(range(2, image.ndim))
-    shares = torch.cat([probability, 1 - probability], 1) if regions else probability
+    members = labels.memberships(probability)
     variance = torch.zeros((), device=image.device)
     for channel in scaled.split(1, 1):
-        mean = (channel * shares).sum(spatial, keepdim=True) / shares.sum(spatial, keepdim=True).clamp(min=1e-6)
-        variance = variance + ((channel - mean) ** 2 * shares).sum(1).mean() / scaled.shape[1]
+        mean = (channel * members).sum(spatial, keepdim=True) / members.sum(spatial, keepdim=True).clamp(min=1e-6)
+        variance = variance + ((channel - mean) ** 2 * members).sum(1).mean() / scaled.shape[1]
     length = torch.zeros((), device=image.device)
     for axis in spatial:
         length = length + probability.diff(dim=axis).abs().sum(1).mean()
@@ -101,7 +101,7 @@ def mumford_shah(probability: torch.Tensor, image: torch.Tensor, regions: bool) 
 def gated_crf(
     probability: torch.Tensor,
     image: torch.Tensor,
-    regions: bool,
+    labels: LabelSpace,
     radius: int = 5,
     sigma_place: float = 6.0,
     sigma_image: float = 0.1,
@@ -115,8 +115,7 @@ def gated_crf(
     scaled = unit_range(image)
     total = torch.zeros((), device=image.device)
     for mine, theirs, distance in _pairs(radius, probability.ndim):
-        a, b = probability[mine], probability[theirs]
-        differ = (a * (1 - b) + b * (1 - a)).mean(1) if regions else 1 - (a * b).sum(1)
+        differ = labels.disagreement(probability[mine], probability[theirs])
         apart = ((scaled[mine] - scaled[theirs]) ** 2).mean(1)
         kernel = torch.exp(-distance / (2 * sigma_place**2) - apart / (2 * sigma_image**2))
         total = total + 2 * (kernel * differ).sum()  # each pair from both its ends

@@ -1,10 +1,9 @@
-"""Connected components of masks and hard labels."""
+"""Connected components of masks."""
 
 from __future__ import annotations
 
 import cc3d
 import numpy as np
-import torch
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -17,19 +16,7 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbers, np.bincount(numbers.ravel())[1:]
 
 
-def largest_components(label: torch.Tensor, regions: bool) -> torch.Tensor:
-    """Return ``label`` with only the largest component of each class or region, the first one of equals.
-
-    It holds probabilities 0 and 1 (b, c, *spatial). Voxels of other components become background. It runs on the CPU.
-    """
-    array = label.detach().cpu().numpy()
-    kept = np.zeros_like(array)
-    for b, c in np.ndindex(*array.shape[:2]):
-        if not regions and c == 0:
-            continue
-        numbers, sizes = components(array[b, c] > 0)
-        if sizes.size:
-            kept[b, c] = numbers == 1 + sizes.argmax()
-    if not regions:
-        kept[:, 0] = 1 - kept[:, 1:].sum(1)
-    return torch.from_numpy(kept).to(label)
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the bool ``mask`` (*spatial) with only its largest component, the first of equally large ones."""
+    numbers, sizes = components(mask)
+    return np.asarray(numbers == 1 + sizes.argmax()) if sizes.size else mask

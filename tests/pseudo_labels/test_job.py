@@ -22,7 +22,6 @@ from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.grid import to_network
-from nnunet_limited.losses.pseudo_label import region_channels
 from nnunet_limited.planners.preprocessing import preprocess_case
 from nnunet_limited.pseudo_labels.consensus import Consensus
 from nnunet_limited.pseudo_labels.model import dice
@@ -179,15 +178,15 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     reader = student.plans_manager.image_reader_writer_class()
     label, confidence = second.read(used[0], reader)
     stored = student.unlabeled_loader.unlabeled._data.load_case(used[0])[2][:]
-    assert set(np.unique(stored)) <= {0, 1, 2, student.unsure}
-    assert np.array_equal(stored, np.where(confidence >= 60, label, student.unsure))
+    assert set(np.unique(stored)) <= {0, 1, 2, student.labels.unused_value}
+    assert np.array_equal(stored, np.where(confidence >= 60, label, student.labels.unused_value))
 
     image = sitk.ReadImage(str(second.files(used[0])[0]))  # a correction by hand is seen
     corrected = sitk.GetImageFromArray(np.ones_like(label, np.uint8))
     corrected.CopyInformation(image)
     sitk.WriteImage(corrected, str(second.files(used[0])[0]))
     seen = student.unlabeled_dataset().load_case(used[0])[2][:]
-    assert set(np.unique(seen)) == {1, student.unsure}
+    assert set(np.unique(seen)) == {1, student.labels.unused_value}
     with pytest.raises(LimitedError, match=r"fold_0 was trained on other pseudo labels .* delete that folder"):
         again().on_train_start()
 
@@ -242,13 +241,6 @@ def test_dice_of_two_labels() -> None:
     assert dice(np.zeros(3), np.zeros(3)) == 1
 
 
-def test_class_numbers_become_regions() -> None:
-    label = torch.tensor([[[0, 1, 2, 3, -1]]])
-    assert region_channels(label, [[1, 2], 2], 3).int().tolist() == [
-        [[0, 1, 1, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1]]
-    ]
-
-
 @pytest.mark.parametrize("variant", ["2d", "regions"])
 def test_unsure_voxels_have_no_influence(workspaces, variant: str) -> None:
     workspace = workspaces(variant)
@@ -257,8 +249,8 @@ def test_unsure_voxels_have_no_influence(workspaces, variant: str) -> None:
     made.on_train_epoch_start()
     made.network.eval()
     crops = made.crops(next(made.dataloader_train))
-    assert {made.unsure, 0, 1} <= set(crops.stored.unique().tolist())
-    sure = (crops.stored >= 0) & (crops.stored < made.unsure) & crops.mask
+    assert {made.labels.unused_value, 0, 1} <= set(crops.stored.unique().tolist())
+    sure = (crops.stored >= 0) & (crops.stored < made.labels.unused_value) & crops.mask
     spoil = {"seed": 0}
 
     def add_noise(module, inputs, output):

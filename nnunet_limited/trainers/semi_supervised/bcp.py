@@ -7,9 +7,8 @@ from pydantic import Field
 
 from nnunet_limited.data.mixing import fixed_box
 from nnunet_limited.engine.crops import Crops, Unsupervised
-from nnunet_limited.losses.pseudo_label import harden, label_probabilities, segmentation_loss
+from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
-from nnunet_limited.util.components import largest_components
 
 
 class BidirectionalCopyPasteConfig(MeanTeacherConfig):
@@ -34,21 +33,20 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""
         probability = self.teach(crops.weak)
-        pseudo = harden(torch.where(crops.inside, probability, 0.0), self.regions)
+        pseudo = self.labels.harden(torch.where(crops.inside, probability, 0.0))
         if self.config.largest_component:
-            pseudo = largest_components(pseudo, self.regions)
+            pseudo = self.labels.largest_components(pseudo)
         pairs = [i % len(crops.image) for i in range(len(crops.weak))]
-        classes = self.label_manager.num_segmentation_heads
-        label, known = label_probabilities(crops.full_label, classes, self.label_manager.ignore_label, self.regions)
-        image, label, known = crops.image[pairs], label[pairs], known[pairs]
+        label, valid = self.labels.encode_target(crops.full_label)
+        image, label, valid = crops.image[pairs], label[pairs], valid[pairs]
         box = fixed_box(image.shape[2:], self.config.box_side, image.device)
         loss = torch.zeros((), device=image.device)
         for is_labeled in (box, ~box):
             mixed = torch.where(is_labeled, image, crops.strong)
             target = torch.where(is_labeled, label, pseudo)
-            weight = torch.where(is_labeled, known.float(), self.config.pseudo_label_weight * crops.mask)
+            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * crops.mask)
             logits = self.full_resolution(self.network(mixed))
-            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.mask, self.regions)
+            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.mask, self.labels)
         return Unsupervised(loss / 2, probability)
 
 

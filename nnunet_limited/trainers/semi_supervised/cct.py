@@ -7,7 +7,7 @@ from torch import nn
 
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
+from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
 from nnunet_limited.networks.perturb import channel_dropout, decode, encode, feature_drop, feature_noise
 
@@ -36,7 +36,7 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
         with torch.no_grad():
             target = self.probabilities(decode(self.network, features))
         outputs = self.partners["auxiliary"]([perturb(features) for perturb in PERTURBATIONS])
-        losses = [mean_squared_difference(probabilities(o, self.regions), target, crops.mask) for o in outputs]
+        losses = [mean_squared_difference(self.labels.probabilities(o), target, crops.mask) for o in outputs]
         return Unsupervised(torch.stack(losses).mean(), target)
 
 

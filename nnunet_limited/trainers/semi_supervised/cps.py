@@ -7,8 +7,7 @@ from torch import nn
 
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import probabilities
-from nnunet_limited.losses.pseudo_label import harden, segmentation_loss
+from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
 class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
@@ -29,16 +28,16 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
 
     def compare(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the loss of one network's logits against the other's hard labels."""
-        return segmentation_loss(logits, target, mask, mask, self.regions)
+        return segmentation_loss(logits, target, mask, mask, self.labels)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the sum of both networks' losses over the voxels inside the image."""
         first = self.full_resolution(self.network(crops.strong))
         second = self.full_resolution(self.partners["second"](crops.strong))
-        theirs = probabilities(second.detach(), self.regions)
-        mine = probabilities(first.detach(), self.regions)
-        loss = self.compare(first, harden(theirs, self.regions), crops.mask)
-        loss = loss + self.compare(second, harden(mine, self.regions), crops.mask)
+        theirs = self.labels.probabilities(second.detach())
+        mine = self.labels.probabilities(first.detach())
+        loss = self.compare(first, self.labels.harden(theirs), crops.mask)
+        loss = loss + self.compare(second, self.labels.harden(mine), crops.mask)
         return Unsupervised(loss, theirs)
 
 

@@ -44,7 +44,7 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the Transformer."""
         patch_size = self.configuration_manager.patch_size
-        heads = self.label_manager.num_segmentation_heads
+        heads = self.labels.channels
         width, depth = self.config.transformer_features, self.config.transformer_depth
         return {"second": make_transformer(self.num_input_channels, heads, patch_size, width, depth)}
 
@@ -56,4 +56,4 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
 
     def compare(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the Dice loss of one network's logits against the other's hard labels."""
-        return dice_loss(logits, target, mask, self.regions)
+        return dice_loss(logits, target, mask, self.labels)

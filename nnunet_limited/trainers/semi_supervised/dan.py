@@ -13,7 +13,6 @@ from torch.nn import functional
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.pseudo_label import background
 from nnunet_limited.networks.discriminator import Discriminator
 from nnunet_limited.networks.ema import unwrap
 
@@ -35,7 +34,7 @@ class LimitedAdversarialTrainer(LimitedTrainer):
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the discriminator."""
-        channels = self.num_input_channels + self.label_manager.num_segmentation_heads
+        channels = self.num_input_channels + self.labels.channels
         return {"discriminator": Discriminator(channels, len(self.configuration_manager.patch_size))}
 
     def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
@@ -49,7 +48,7 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
         unlabeled = self.probabilities(self.network(crops.strong))
         # Background, as the network predicts in the padding of labelled crops, or the discriminator would tell by that.
-        unlabeled = torch.where(crops.inside, unlabeled, background(unlabeled, self.regions))
+        unlabeled = torch.where(crops.inside, unlabeled, self.labels.background(unlabeled))
         # Without the crops forced onto foreground, which the unlabelled ones do not have, for the same reason.
         drawn_alike = max(1, round(len(crops.image) * (1 - self.oversample_foreground_percent)))
         image = crops.image[:drawn_alike]

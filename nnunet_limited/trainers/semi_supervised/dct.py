@@ -7,8 +7,8 @@ from pydantic import Field
 
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
-from nnunet_limited.losses.consistency import divergence, masked_mean, probabilities
-from nnunet_limited.losses.pseudo_label import cross_entropy, harden
+from nnunet_limited.losses.consistency import masked_mean
+from nnunet_limited.losses.pseudo_label import cross_entropy
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.trainers.semi_supervised.cps import LimitedCrossPseudoSupervisionTrainer
 
@@ -34,9 +34,9 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
 
     def adversarial(self, image: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return ``image`` moved so that the network that gave ``logits`` is less sure of its hard label."""
-        label = harden(probabilities(logits.detach(), self.regions), self.regions)
+        label = self.labels.harden(self.labels.probabilities(logits.detach()))
         # Their sum: the gradient of a mean over many voxels is 0 in half precision, and its sign is all that counts.
-        loss = cross_entropy(logits, label, mask, mask, self.regions) * mask.sum()
+        loss = cross_entropy(logits, label, mask, mask, self.labels) * mask.sum()
         (gradient,) = torch.autograd.grad(loss, image, retain_graph=True)
         return (image + self.config.adversarial_step * gradient.sign()).detach()
 
@@ -46,12 +46,12 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
         image, mask = crops.strong.clone().requires_grad_(), crops.mask
         # Not compiled, because two passes back through one graph are refused of a compiled network.
         logits = [self.full_resolution(unwrap(network)(image)) for network in networks]
-        first, second = (probabilities(z, self.regions) for z in logits)
+        first, second = (self.labels.probabilities(z) for z in logits)
         mean = (first + second) / 2
-        between = (divergence(first, mean, self.regions) + divergence(second, mean, self.regions)) / 2
+        between = (self.labels.divergence(first, mean) + self.labels.divergence(second, mean)) / 2
         examples = [self.adversarial(image, z, mask) for z in logits]
         resisted = [
-            cross_entropy(self.full_resolution(network(example)), target.detach(), mask, mask, self.regions)
+            cross_entropy(self.full_resolution(network(example)), target.detach(), mask, mask, self.labels)
             for network, example, target in zip(networks, reversed(examples), (second, first), strict=True)
         ]
         loss = masked_mean(between, mask) + self.config.difference_weight * torch.stack(resisted).sum()

@@ -9,7 +9,7 @@ from nnunet_limited.data.mixing import cutmix
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.pseudo_label import confidence, harden, segmentation_loss
+from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
 class FixMatchConfig(SemiSupervisedConfig):
@@ -35,8 +35,8 @@ class LimitedFixMatchTrainer(LimitedTrainer):
         """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""
         with torch.no_grad():
             probability = self.probabilities(self.network(crops.weak))
-        sure = confidence(probability, self.regions) >= self.config.confidence_threshold
-        return probability, harden(probability, self.regions), sure & crops.mask
+        sure = self.labels.confidence(probability) >= self.config.confidence_threshold
+        return probability, self.labels.harden(probability), sure & crops.mask
 
     def strong_loss(self, crops: Crops, label: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
         """Return the loss over the sure voxels inside the image, the mean of the strong views."""
@@ -44,7 +44,7 @@ class LimitedFixMatchTrainer(LimitedTrainer):
         for view in crops.views:
             image, mixed, counted, mask = cutmix(view, label, sure, crops.mask)
             logits = self.full_resolution(self.network(image))
-            losses.append(segmentation_loss(logits, mixed, counted, mask, self.regions))
+            losses.append(segmentation_loss(logits, mixed, counted, mask, self.labels))
         return torch.stack(losses).mean()
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:

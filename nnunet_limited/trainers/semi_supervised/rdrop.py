@@ -9,7 +9,7 @@ from pydantic import Field
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import divergence, masked_mean
+from nnunet_limited.losses.consistency import masked_mean
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 
 
@@ -38,5 +38,5 @@ class LimitedRDropTrainer(LimitedTrainer):
         """Return the mean of both Kullback-Leibler divergences over the voxels inside the image."""
         drop = partial(channel_dropout, rate=self.config.feature_dropout)
         first, second = (self.probabilities(perturbed(self.network, crops.strong, drop)) for _ in range(2))
-        both = divergence(first, second, self.regions) + divergence(second, first, self.regions)
+        both = self.labels.divergence(first, second) + self.labels.divergence(second, first)
         return Unsupervised(masked_mean(both, crops.mask) / 2, first.detach())

@@ -13,7 +13,7 @@ from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.consistency import mean_squared_difference, rampup
-from nnunet_limited.prompters.outlining import iou, outline, with_background
+from nnunet_limited.prompters.outlining import iou, outline
 from nnunet_limited.prompters.prompter import find_prompter
 from nnunet_limited.prompters.prompts import PromptSettings
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
@@ -94,14 +94,14 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
             shown, seen = (v.cpu().numpy() for v in (image[number, settings.channel].float(), guess))
             if shown.ndim == 2:
                 shown, seen = shown[None], seen[:, None]
-            foreground = seen if self.regions else seen[1:]
+            foreground = seen[self.labels.first_foreground :]
             having = np.flatnonzero((foreground > 0.5).any((0, 2, 3)))
             if not having.size:
                 continue
             chosen = np.sort(rng.permutation(having)[: self.config.prompter_slices])
             made = outline(self.prompter, shown[chosen], foreground[:, chosen], (2.0, 1.0, 1.0), settings, rng)
             known = np.isfinite(made.probability)  # of what it was not asked about, what the teacher says stands
-            said = with_background(np.where(known, made.probability, foreground[:, chosen]), self.regions)
+            said = self.labels.with_background(np.where(known, made.probability, foreground[:, chosen]))
             for k, place in enumerate(chosen):
                 asked = known[:, k].any((1, 2))
                 pairs = zip(made.probability[asked, k] > 0.5, foreground[asked, place] > 0.5, strict=True)

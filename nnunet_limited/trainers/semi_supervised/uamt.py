@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.engine.crops import Crops, Unsupervised
-from nnunet_limited.losses.consistency import entropy, mean_squared_difference, rampup
+from nnunet_limited.losses.consistency import mean_squared_difference, rampup
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -41,7 +41,7 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
             for _ in range(self.config.stochastic_passes):
                 noisy = image + (0.1 * torch.randn_like(image)).clamp(-0.2, 0.2)
                 total = total + self.probabilities(perturbed(self.partners["teacher"], noisy, drop))
-        return entropy(total / self.config.stochastic_passes, self.regions)
+        return self.labels.entropy(total / self.config.stochastic_passes)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference over the certain voxels inside the image."""

@@ -20,5 +20,5 @@ class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
         """Return half of the strong views' loss and half of that of the perturbed features."""
         probability, label, sure = self.pseudo_label(crops)
         dropped = self.full_resolution(perturbed(self.network, crops.weak, channel_dropout))
-        loss = segmentation_loss(dropped, label, sure, crops.mask, self.regions)
+        loss = segmentation_loss(dropped, label, sure, crops.mask, self.labels)
         return Unsupervised((loss + self.strong_loss(crops, label, sure)) / 2, probability, counted=sure)

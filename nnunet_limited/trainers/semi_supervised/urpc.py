@@ -11,7 +11,8 @@ from torch.nn import functional
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import divergence, masked_mean, probabilities
+from nnunet_limited.losses.consistency import masked_mean
+from nnunet_limited.losses.label_space import LabelSpace
 
 
 class UncertaintyRectifiedPyramidConfig(SemiSupervisedConfig):
@@ -20,7 +21,7 @@ class UncertaintyRectifiedPyramidConfig(SemiSupervisedConfig):
     pyramid_scales: int = Field(4, ge=2, description="deep-supervision heads that must agree, from the finest on")
 
 
-def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, regions: bool) -> torch.Tensor:
+def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return the disagreement of ``scales``, probabilities (b, c, *spatial), with their mean.
 
     A voxel at which a scale diverges from the mean counts less for it, and the divergence itself is a loss.
@@ -28,7 +29,7 @@ def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, regions:
     mean = torch.stack(scales).mean(0)
     total = mean.new_zeros(())
     for scale in scales:
-        distance = divergence(scale, mean, regions)
+        distance = labels.divergence(scale, mean)
         certainty = torch.exp(-distance)
         squared = ((scale - mean) ** 2).sum(1, keepdim=True)
         total = total + masked_mean(squared * certainty, mask) / masked_mean(certainty, mask).clamp(min=1e-7)
@@ -61,8 +62,8 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
         heads = self.heads(output, min(self.config.pyramid_scales, len(output) - 1))  # labels never reach the coarsest
         size, mode = heads[0].shape[2:], "bilinear" if heads[0].ndim == 4 else "trilinear"
         resized = [heads[0], *(functional.interpolate(head.float(), size=size, mode=mode) for head in heads[1:])]
-        scales = [probabilities(head, self.regions) for head in resized]
-        return Unsupervised(pyramid_consistency(scales, crops.mask, self.regions), scales[0].detach())
+        scales = [self.labels.probabilities(head) for head in resized]
+        return Unsupervised(pyramid_consistency(scales, crops.mask, self.labels), scales[0].detach())
 
 
 class LimitedURPCTrainer(LimitedUncertaintyRectifiedPyramidTrainer):

@@ -93,14 +93,9 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         shape = self.plans_manager.plans["original_median_shape_after_transp"]
         return len(self.configuration_manager.patch_size) == 2 and shape[0] > 1
 
-    def foreground(self, probability: torch.Tensor) -> torch.Tensor:
-        """Return the channels of foreground classes, or of all regions."""
-        return probability if self.regions else probability[:, 1:]
-
     def boxes(self, codes: torch.Tensor) -> list[torch.Tensor]:
         """Return where the boxes (u, *spatial) of each foreground class, or of the classes of each region, are."""
-        groups = self.label_manager.foreground_regions if self.regions else self.label_manager.foreground_labels
-        bits = [sum(1 << (int(v) - 1) for v in (g if isinstance(g, (list, tuple)) else [g])) for g in groups]
+        bits = [sum(1 << (value - 1) for value in values) for values in self.labels.foreground_values]
         return [(codes > 0) & (codes.int() & bit > 0) for bit in bits]
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
@@ -109,7 +104,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         mask, codes, weights = crops.mask[:, 0], crops.stored[:, 0], self.config
         sharpness = 5 * 1.1 ** min(self.current_epoch, 100)
         losses = []
-        for p, boxes in zip(self.foreground(probability).unbind(1), self.boxes(codes), strict=True):
+        for p, boxes in zip(self.labels.foreground(probability).unbind(1), self.boxes(codes), strict=True):
             boxes = boxes & mask
             loss = outside(p, boxes, mask)
             whole = boxes if self.slices_of_volumes else uncut(boxes)
@@ -122,6 +117,6 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
             losses.append(loss)
         total = torch.stack(losses).mean()
         if weights.affinity_weight:
-            alike = affinity(probability, crops.weak, codes > 0, mask, self.regions)
+            alike = affinity(probability, crops.weak, codes > 0, mask, self.labels)
             total = total + weights.affinity_weight * alike
         return Unsupervised(total, probability.detach())

@@ -13,8 +13,7 @@ from torch.nn import functional
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import probabilities
-from nnunet_limited.losses.pseudo_label import dice_loss, harden
+from nnunet_limited.losses.pseudo_label import dice_loss
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
 from nnunet_limited.networks.perturb import decode, encode
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
@@ -53,10 +52,10 @@ class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
         """Return the mean Dice loss of both branches, and the second's supervised loss."""
         first, second = self.branches(crops.strong)
         share = np.random.uniform()
-        mine, theirs = (probabilities(logits.detach(), self.regions) for logits in (first, second))
+        mine, theirs = (self.labels.probabilities(logits.detach()) for logits in (first, second))
         mixed = share * mine + (1 - share) * theirs
-        target = harden(mixed, self.regions)
-        losses = [dice_loss(logits, target, crops.mask, self.regions) for logits in (first, second)]
+        target = self.labels.harden(mixed)
+        losses = [dice_loss(logits, target, crops.mask, self.labels) for logits in (first, second)]
         return Unsupervised(
             torch.stack(losses).mean(), mixed, self.loss.loss(self.branches(crops.image)[1], crops.full_label)
         )

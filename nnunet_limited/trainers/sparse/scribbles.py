@@ -12,7 +12,6 @@ from pydantic import Field
 
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
-from nnunet_limited.losses.consistency import entropy
 from nnunet_limited.losses.sparse import Term, WithTerms, gated_crf, mumford_shah, total_variation
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -38,14 +37,14 @@ class LimitedSparseTrainer(SplitTrainer):
     Config: ClassVar[type[TrainerConfig]] = SparseConfig
 
     def _build_loss(self) -> Any:
-        regions = bool(self.label_manager.has_regions)
+        labels = self.labels
         terms: list[tuple[float, Term]] = [
-            (self.config.entropy_weight, lambda p, image: entropy(p, regions).mean()),
-            (self.config.crf_weight, lambda p, image: gated_crf(p, image, regions)),
-            (self.config.contour_weight, lambda p, image: total_variation(p, regions)),
-            (self.config.mumford_shah_weight, lambda p, image: mumford_shah(p, image, regions)),
+            (self.config.entropy_weight, lambda p, image: labels.entropy(p).mean()),
+            (self.config.crf_weight, lambda p, image: gated_crf(p, image, labels)),
+            (self.config.contour_weight, lambda p, image: total_variation(p, labels)),
+            (self.config.mumford_shah_weight, lambda p, image: mumford_shah(p, image, labels)),
         ]
-        return WithTerms(super()._build_loss(), [(weight, term) for weight, term in terms if weight], regions)
+        return WithTerms(super()._build_loss(), [(weight, term) for weight, term in terms if weight], labels)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the step of the parent with the further terms."""

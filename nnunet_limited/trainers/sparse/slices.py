@@ -13,14 +13,8 @@ from nnunet_limited.data.propagated import PropagatedDataset
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import entropy, probabilities, rampup
-from nnunet_limited.losses.pseudo_label import (
-    cross_entropy,
-    harden,
-    label_probabilities,
-    region_channels,
-    segmentation_loss,
-)
+from nnunet_limited.losses.consistency import rampup
+from nnunet_limited.losses.pseudo_label import cross_entropy, segmentation_loss
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
 
 
@@ -81,25 +75,23 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         seen = [axis for axis in self.axes if axis != left_out]
         weight, nearest = crops.further[:, seen].max(1, keepdim=True)
         label = crops.stored[:, seen].gather(1, nearest)
-        if self.regions:  # what is not known is -1, and carried labels ignore nothing
-            label = region_channels(label, self.label_manager.foreground_regions, -1)
-        target, known = label_probabilities(label, self.label_manager.num_segmentation_heads, -1, self.regions)
-        return target, weight * (known & crops.mask)
+        target, valid = self.labels.encode(label, None)  # -1 where nothing is propagated; nothing else is ignored
+        return target, weight * (valid & crops.mask)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the sum over the networks of the loss on propagated labels and of that on the others' labels."""
         networks = [self.network, *(self.partners[name] for name in self.supervised_partners)]
         logits = [self.full_resolution(network(crops.strong)) for network in networks]
-        theirs = [probabilities(output.detach(), self.regions) for output in logits]
+        theirs = [self.labels.probabilities(output.detach()) for output in logits]
         limit = 0.75 + 0.25 * rampup(self.progress)
-        labels = [harden(p, self.regions) for p in theirs]
-        sure = [crops.mask & (entropy(p, self.regions) < limit) for p in theirs]
+        labels = [self.labels.harden(p) for p in theirs]
+        sure = [crops.mask & (self.labels.entropy(p) < limit) for p in theirs]
         loss = torch.zeros((), device=self.device)
         for k, output in enumerate(logits):
             for j in set(range(len(logits))) - {k}:
-                cross = cross_entropy(output, labels[j], sure[j], crops.mask, self.regions)
+                cross = cross_entropy(output, labels[j], sure[j], crops.mask, self.labels)
                 loss = loss + self.config.cross_weight * cross
             if self.axes:
                 target, weight = self.propagated(crops, k)
-                loss = loss + segmentation_loss(output, target, weight, crops.mask, self.regions)
+                loss = loss + segmentation_loss(output, target, weight, crops.mask, self.labels)
         return Unsupervised(loss, theirs[0])

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import TrainerConfig
-from nnunet_limited.losses.consistency import mean_squared_difference, probabilities
+from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer, SelfTrainingConfig
@@ -43,7 +43,7 @@ class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanT
         """Return the loss over the voxels that are not left open, and the consistency over all of them."""
         target, kept = self.stored_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        loss = segmentation_loss(logits, target, kept, crops.mask, self.regions)
-        taught, mine = self.teach(crops.weak), probabilities(logits, self.regions)
+        loss = segmentation_loss(logits, target, kept, crops.mask, self.labels)
+        taught, mine = self.teach(crops.weak), self.labels.probabilities(logits)
         loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, crops.mask)
         return Unsupervised(loss, target, counted=kept)

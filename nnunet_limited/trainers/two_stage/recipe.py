@@ -24,5 +24,5 @@ class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
         target, sure = self.stored_label(crops)
         image, mixed, counted, mask = cutmix(crops.strong, target, sure, crops.mask)
         logits = self.full_resolution(self.network(image))
-        loss = segmentation_loss(logits, mixed, counted, mask, self.regions)
+        loss = segmentation_loss(logits, mixed, counted, mask, self.labels)
         return Unsupervised(loss, target, counted=sure)

@@ -17,7 +17,7 @@ from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.pseudo_label import label_probabilities, region_channels, segmentation_loss
+from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
 class SelfTrainingConfig(SemiSupervisedConfig):
@@ -54,11 +54,6 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         fold = int(number) if number.isdecimal() else number
         return load_for_fold(run.planned.folder, run.split, config.pseudo_labels, fold)
 
-    @property
-    def unsure(self) -> int:
-        """Return the number that marks voxels without pseudo-label, which is no class."""
-        return int(max(self.label_manager.all_labels)) + 1
-
     def unlabeled_dataset(self) -> UnlabeledDataset:
         """Return the stable cases with their pseudo-labels."""
         plans = self.plans_manager.plans
@@ -73,21 +68,17 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
             plans,
             self.configuration_name,
             self.config.pseudo_label_confidence,
-            self.unsure,
+            self.labels.unused_value,  # marks voxels without pseudo-label
         )
         return UnlabeledDataset(str(self.run.unlabeled_folder), cases, str(folder))
 
     def stored_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pseudo-labels as probabilities (u, c, *spatial), and where they are sure (u, 1, *spatial)."""
-        label = crops.stored
-        if self.regions:
-            label = region_channels(label, self.label_manager.foreground_regions, self.unsure)
-        classes = self.label_manager.num_segmentation_heads
-        target, known = label_probabilities(label, classes, self.unsure, self.regions)
-        return target, known & crops.mask
+        target, valid = self.labels.encode(crops.stored, self.labels.unused_value)
+        return target, valid & crops.mask
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss over the voxels with a sure pseudo-label."""
         target, sure = self.stored_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.regions), target, counted=sure)
+        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.labels), target, counted=sure)

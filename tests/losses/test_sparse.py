@@ -8,20 +8,25 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import CLASSES, REGIONS
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
 from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
-from nnunet_limited.losses.consistency import entropy
+from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.losses.sparse import AnnotatedSamples, WithTerms, gated_crf, mumford_shah, total_variation
 
 SHAPES = [(2, 3, 5, 6), (2, 3, 3, 4, 5)]
 TERMS = {
-    "entropy": lambda p, image, regions: entropy(p, regions).mean(),
-    "crf": lambda p, image, regions: gated_crf(p, image, regions, radius=2),
-    "contour": lambda p, image, regions: total_variation(p, regions),
+    "entropy": lambda p, image, labels: labels.entropy(p).mean(),
+    "crf": lambda p, image, labels: gated_crf(p, image, labels, radius=2),
+    "contour": lambda p, image, labels: total_variation(p, labels),
     "mumford_shah": mumford_shah,
 }
+
+
+def space(regions: bool) -> LabelSpace:
+    return REGIONS if regions else CLASSES
 
 
 def sample(shape: tuple[int, ...], regions: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +101,7 @@ SLOW = {"entropy": slow_entropy, "crf": slow_crf, "contour": slow_contour, "mumf
 @pytest.mark.parametrize("name", TERMS)
 def test_term_equals_its_slow_reference(name: str, shape: tuple[int, ...], regions: bool) -> None:
     probability, image = sample(shape, regions)
-    found = TERMS[name](probability, image, regions).item()
+    found = TERMS[name](probability, image, space(regions)).item()
     assert found == pytest.approx(SLOW[name](probability.numpy(), image.numpy(), regions), rel=1e-9)
 
 
@@ -108,7 +113,7 @@ def test_gradient_equals_differences(name: str, shape: tuple[int, ...], regions:
     logits = torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True)
 
     def value(z: torch.Tensor) -> torch.Tensor:
-        return TERMS[name](torch.sigmoid(z) if regions else torch.softmax(z, 1), image, regions)
+        return TERMS[name](torch.sigmoid(z) if regions else torch.softmax(z, 1), image, space(regions))
 
     assert torch.autograd.gradcheck(value, (logits,))
     assert torch.autograd.grad(value(logits), logits)[0].abs().max() > 1e-6
@@ -121,7 +126,7 @@ def test_a_crf_pulls_alike_voxels_together() -> None:
     along, across = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
     along[:, 0, :, :4], along[:, 1, :, 4:] = 1, 1
     across[:, 0, :4], across[:, 1, 4:] = 1, 1
-    assert gated_crf(along, image, False) < 0.01 * gated_crf(across, image, False)
+    assert gated_crf(along, image, CLASSES) < 0.01 * gated_crf(across, image, CLASSES)
 
 
 def host_loss(regions: bool) -> torch.nn.Module:
@@ -141,7 +146,7 @@ def test_samples_without_annotation_do_not_count(regions: bool) -> None:
     else:
         target = torch.randint(0, 4, (3, 1, 6, 6), generator=generator)
         target[1] = 3
-    made = AnnotatedSamples(host_loss(regions), 3, regions)
+    made = AnnotatedSamples(host_loss(regions), space(regions))
     loss = made(output, target)
     torch.testing.assert_close(loss, host_loss(regions)(output[[0, 2]], target[[0, 2]]))
     assert loss.item() != pytest.approx(host_loss(regions)(output, target).item(), abs=0.05)
@@ -157,7 +162,7 @@ def test_samples_without_annotation_do_not_count(regions: bool) -> None:
 
 def test_terms_are_added_in_training_only() -> None:
     output, target = torch.randn(2, 2, 4, 4), torch.zeros(2, 1, 4, 4)
-    made = WithTerms(torch.nn.CrossEntropyLoss(), [(0.5, lambda p, image: p[:, 1].mean() * image.mean())], False)
+    made = WithTerms(torch.nn.CrossEntropyLoss(), [(0.5, lambda p, image: p[:, 1].mean() * image.mean())], CLASSES)
     plain = torch.nn.CrossEntropyLoss()(output, target[:, 0].long())
     assert torch.equal(made(output, target[:, 0].long()), plain)
     made.image = torch.full((2, 1, 4, 4), 2.0)
@@ -269,7 +274,7 @@ def test_affinity_equals_its_slow_reference(shape: tuple[int, ...], regions: boo
     assert pairs > 5
     mask = torch.ones_like(inside)
     mask[:, :2] = False
-    found = affinity(probability, image, inside, mask, regions, threshold=1e-6)
+    found = affinity(probability, image, inside, mask, space(regions), threshold=1e-6)
     assert found.item() == pytest.approx(total / pairs)
 
 
@@ -288,5 +293,5 @@ def test_box_gradients_equal_differences() -> None:
     both = torch.stack([1 - p, p], 1)
     image = torch.rand(2, 1, 8, 9, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda q: affinity(q, image, boxes, mask, False, threshold=1e-9), (both.detach().requires_grad_(),)
+        lambda q: affinity(q, image, boxes, mask, CLASSES, threshold=1e-9), (both.detach().requires_grad_(),)
     )

@@ -7,23 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import segmentation_reference
+from helpers import CLASSES, REGIONS, segmentation_reference
 from torch import nn
 from torch.nn import functional
 
-from nnunet_limited.losses.consistency import (
-    class_shares,
-    divergence,
-    entropy,
-    masked_mean,
-    mean_squared_difference,
-    probabilities,
-    rampup,
-)
-from nnunet_limited.losses.pseudo_label import confidence, harden, label_probabilities, segmentation_loss
+from nnunet_limited.losses.consistency import masked_mean, mean_squared_difference, rampup
+from nnunet_limited.losses.label_space import RegionLabels
+from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
 from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
-from nnunet_limited.util.components import largest_components
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -33,7 +25,8 @@ def test_mean_squared_difference(regions: bool) -> None:
     p = torch.sigmoid(logits) if regions else torch.softmax(logits, 1)
     q = torch.sigmoid(other) if regions else torch.softmax(other, 1)
     expected = sum(((p - q) ** 2)[b, :, y, x].mean() for b, _, y, x in mask.nonzero().tolist()) / mask.sum()
-    got = mean_squared_difference(probabilities(logits, regions), probabilities(other, regions), mask)
+    labels = REGIONS if regions else CLASSES
+    got = mean_squared_difference(labels.probabilities(logits), labels.probabilities(other), mask)
     torch.testing.assert_close(got, expected)
 
 
@@ -41,7 +34,7 @@ def test_target_gets_no_gradient_and_masked_voxels_none() -> None:
     logits = torch.randn(1, 2, 6, requires_grad=True)
     target = torch.rand(1, 2, 6, requires_grad=True)
     mask = torch.tensor([True, True, False, True, False, True])[None, None]
-    mean_squared_difference(probabilities(logits, False), target, mask).backward()
+    mean_squared_difference(CLASSES.probabilities(logits), target, mask).backward()
     assert target.grad is None
     assert logits.grad is not None
     assert not logits.grad[..., ~mask[0, 0]].any()
@@ -63,13 +56,13 @@ def test_rampup() -> None:
     assert rampup(0.5) == pytest.approx(math.exp(-1.25))
 
 
-def test_class_shares() -> None:
+def test_class_fractions() -> None:
     probability = torch.tensor([[[0.9, 0.2, 0.1, 0.9], [0.1, 0.8, 0.9, 0.1]]])
     mask = torch.tensor([[[True, True, True, False]]])
-    torch.testing.assert_close(class_shares(probability, mask, False), torch.tensor([1 / 3, 2 / 3]))
-    torch.testing.assert_close(class_shares(probability, mask, True), torch.tensor([1 / 3, 2 / 3]))
+    torch.testing.assert_close(CLASSES.class_fractions(probability, mask), torch.tensor([1 / 3, 2 / 3]))
+    torch.testing.assert_close(REGIONS.class_fractions(probability, mask), torch.tensor([1 / 3, 2 / 3]))
     each = torch.tensor([[[True, True, False, False], [False, True, True, True]]])
-    torch.testing.assert_close(class_shares(probability, each, True), torch.tensor([1 / 2, 2 / 3]))
+    torch.testing.assert_close(REGIONS.class_fractions(probability, each), torch.tensor([1 / 2, 2 / 3]))
 
 
 def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:
@@ -96,63 +89,68 @@ def test_entropy_and_divergence_are_over_the_class_axis() -> None:
         a, c = p[b, :, y, x], q[b, :, y, x]
         categorical = torch.distributions.Categorical(a)
         other = torch.distributions.Categorical(c)
-        torch.testing.assert_close(entropy(p, False)[b, 0, y, x], categorical.entropy() / math.log(3))
+        torch.testing.assert_close(CLASSES.entropy(p)[b, 0, y, x], categorical.entropy() / math.log(3))
         expected = torch.distributions.kl_divergence(categorical, other)
-        torch.testing.assert_close(divergence(p, q, False)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(CLASSES.divergence(p, q)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
         binary, others = torch.distributions.Bernoulli(a), torch.distributions.Bernoulli(c)
-        torch.testing.assert_close(entropy(p, True)[b, 0, y, x], binary.entropy().mean() / math.log(2))
+        torch.testing.assert_close(REGIONS.entropy(p)[b, 0, y, x], binary.entropy().mean() / math.log(2))
         expected = torch.distributions.kl_divergence(binary, others).sum()
-        torch.testing.assert_close(divergence(p, q, True)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(REGIONS.divergence(p, q)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_entropy_of_a_saturated_softmax_has_a_finite_gradient() -> None:
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    entropy(torch.softmax(logits, 1), False).sum().backward()
+    CLASSES.entropy(torch.softmax(logits, 1)).sum().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_voxels_that_do_not_count_are_in_no_sum_of_the_loss(regions: bool) -> None:
-    logits, target = torch.randn(2, 3, 6, 6), harden(torch.rand(2, 3, 6, 6), regions)
+    labels = REGIONS if regions else CLASSES
+    logits, target = torch.randn(2, 3, 6, 6), labels.harden(torch.rand(2, 3, 6, 6))
     mask = torch.rand(2, 1, 6, 6) > 0.2
     counted = mask & (torch.rand(2, 1, 6, 6) > 0.5)
-    got = segmentation_loss(logits, target, counted, mask, regions)
+    got = segmentation_loss(logits, target, counted, mask, labels)
     torch.testing.assert_close(got, segmentation_reference(logits, target, counted, int(mask.sum()), regions))
     spoiled = torch.where(counted, logits, 1e4 * torch.randn(logits.shape))
-    assert segmentation_loss(spoiled, target, counted, mask, regions) == got
-    assert segmentation_loss(logits, target, torch.zeros_like(counted), mask, regions) == 0
+    assert segmentation_loss(spoiled, target, counted, mask, labels) == got
+    assert segmentation_loss(logits, target, torch.zeros_like(counted), mask, labels) == 0
     weight = counted * torch.rand(2, 1, 6, 6)
     expected = segmentation_reference(logits, target, weight, int(mask.sum()), regions)
-    torch.testing.assert_close(segmentation_loss(logits, target, weight, mask, regions), expected)
+    torch.testing.assert_close(segmentation_loss(logits, target, weight, mask, labels), expected)
     torch.testing.assert_close(
-        segmentation_loss(logits, target, weight.expand_as(logits), mask, True),
+        segmentation_loss(logits, target, weight.expand_as(logits), mask, REGIONS),
         segmentation_reference(logits, target, weight, int(mask.sum()), True),
     )
 
 
 def test_confidence_is_that_of_the_hard_label() -> None:
     p = torch.tensor([[0.1, 0.7, 0.2]])[..., None]
-    assert confidence(p, False).flatten().tolist() == pytest.approx([0.7])
-    assert confidence(p, True).flatten().tolist() == pytest.approx([0.9, 0.7, 0.8])
+    assert CLASSES.confidence(p).flatten().tolist() == pytest.approx([0.7])
+    assert REGIONS.confidence(p).flatten().tolist() == pytest.approx([0.9, 0.7, 0.8])
 
 
 def test_labels_become_probabilities() -> None:
     label = torch.tensor([[[0.0, 2, 1, 3]]])
-    encoded, kept = label_probabilities(label, 3, 3, False)
+    encoded, kept = CLASSES.encode_target(label)
     assert encoded.argmax(1).tolist() == [[0, 2, 1, 0]]
     assert kept.tolist() == [[[True, True, True, False]]]
     regions = torch.tensor([[[0.0, 1, 1], [0, 0, 1], [1, 0, 0]]])
-    encoded, kept = label_probabilities(regions, 2, 3, True)
+    labels = RegionLabels(((1, 2), (2,)), 3)
+    encoded, kept = labels.encode_target(regions)
     assert torch.equal(encoded, regions[:, :2])
     assert kept.tolist() == [[[False, True, True]]]
+    encoded, kept = labels.encode(torch.tensor([[[0, 1, 2, 3, -1]]]), 3)
+    assert encoded.tolist() == [[[0, 1, 1, 0, 0], [0, 0, 1, 0, 0]]]
+    assert kept.tolist() == [[[True, True, True, False, False]]]
 
 
 def test_largest_components() -> None:
     row = torch.tensor([1, 1, 0, 1, 2, 2, 0, 2])
     label = functional.one_hot(row, 3).T[None].float()
-    assert largest_components(label, False).argmax(1).tolist() == [[1, 1, 0, 0, 2, 2, 0, 0]]
-    assert largest_components(label[:, 1:], True)[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert CLASSES.largest_components(label).argmax(1).tolist() == [[1, 1, 0, 0, 2, 2, 0, 0]]
+    assert REGIONS.largest_components(label[:, 1:])[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
 
 
 def test_perturbations() -> None:
