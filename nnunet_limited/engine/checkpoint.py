@@ -8,7 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,9 +17,6 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.random_state import get_random_state, set_random_state
-
-if TYPE_CHECKING:
-    from nnunet_limited.engine.split_trainer import SplitTrainer
 
 KEY = "nnunet_limited"
 FORMAT = 1
@@ -35,7 +32,7 @@ UNREADABLE = (
 )
 
 
-def save(trainer: SplitTrainer, file: Path, host_save: Callable[[Any], None]) -> None:
+def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
     """Write the host's checkpoint with the predictor as ``network_weights`` and our state under one key.
 
     ``host_save`` is the host's ``save_checkpoint``; it writes the student into memory, so that whatever it stores, now
@@ -111,7 +108,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
     return content
 
 
-def load(trainer: SplitTrainer, file: Path, host_load: Callable[[str], None]) -> None:
+def load(trainer: Any, file: Path, host_load: Callable[[str], None]) -> None:
     """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
     content = _read(file, type(trainer).__name__, trainer.run.record)
     ours = content[KEY]
@@ -128,7 +125,7 @@ def load(trainer: SplitTrainer, file: Path, host_load: Callable[[str], None]) ->
     trainer.resumed_state = {key: ours[key] for key in ("random_state", "streams")}
 
 
-def restore_random_state(trainer: SplitTrainer, state: dict[str, Any]) -> None:
+def restore_random_state(trainer: Any, state: dict[str, Any]) -> None:
     """Restore the random state; called last at start because building the loaders draws batches.
 
     It is that of the first process: others go on with their own, or all would draw the same data.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from nnunet_limited.host.loaders import nnUNetDataLoader
 from nnunet_limited.util.random_state import RandomStream
-
-if TYPE_CHECKING:
-    from nnunet_limited.engine.step import LimitedTrainer
 
 CASES, BATCHES = 4, 4
 
@@ -27,7 +25,7 @@ class HiddenLabelDice:
         self.loader = loader
 
     @classmethod
-    def of(cls, trainer: LimitedTrainer, validation: Any) -> HiddenLabelDice | None:
+    def of(cls, trainer: Any, validation: Any) -> HiddenLabelDice | None:
         """Return the measure for a trainer's unlabelled cases; None where no hidden label exists.
 
         ``validation`` is the trainer's validation loader, whose transforms are used.
@@ -49,10 +47,8 @@ class HiddenLabelDice:
         )
         return cls(loader)
 
-    def dice(self, trainer: LimitedTrainer) -> float:
+    def dice(self, trainer: Any) -> float:
         """Return the mean foreground Dice over a few batches."""
-        import torch
-
         training = trainer.network.training
         trainer.network.eval()
         totals = []

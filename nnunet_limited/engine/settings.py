@@ -6,6 +6,7 @@ and configuration: two settings are two plans.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
@@ -82,18 +83,19 @@ def parse_assignments(
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise LimitedError(f"{flag} {assignment!r} is not of the form key=value; write e.g. {example}")
-        settings[key.strip()] = None if value.strip().lower() == "none" else _number(value.strip())
+        settings[key.strip()] = _value(value.strip())
     return settings
 
 
-def _number(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if str(number) == text:  # or 007 would become 7 and 2024_01 would become 202401, which may be names
-            return number
-    return text
+def _value(text: str) -> Any:
+    """Return a JSON number, true, false or none as what it is, and any other text as it stands.
+
+    A number that JSON would write in another way stays a text, which names of plans are made of; pydantic parses it.
+    """
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (int, float)) and str(value) == text else text
