@@ -15,8 +15,7 @@ from nnunet_limited.cli.study import (
     JobsOption,
     OutOption,
     ShareOption,
-    cores_of,
-    finish,
+    execute,
 )
 
 
@@ -45,11 +44,10 @@ def simulate_al(
 
     require_extra("study", "simulate-al", "snakemake", *REPORT_NEEDS)
     require_extra("al", "simulate-al", "skactiveml")
-    from nnunet_limited.studies.active.report import make_active_report
-    from nnunet_limited.studies.active.study import SNAKEFILE, open_active
-    from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, run_study
+    from nnunet_limited.studies.active.folder import open_active
+    from nnunet_limited.studies.engine.workflow import Execution
 
-    chosen = choose_gpus(gpus, executor)
-    folder = open_active(file, out)
-    execution = Execution(cores_of(cores, executor), chosen, share_gpus, executor, jobs, tuple(context.args))
-    finish(folder, run_study(folder, execution, SNAKEFILE), make_active_report)
+    execution = Execution(
+        cores=cores, gpus=gpus, share_gpus=share_gpus, executor=executor, jobs=jobs, options=tuple(context.args)
+    )
+    execute(lambda: open_active(file, out), execution)

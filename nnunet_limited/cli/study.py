@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
 from nnunet_limited.errors import LimitedError
+
+if TYPE_CHECKING:
+    from nnunet_limited.studies.engine.folder import StudyFolder
+    from nnunet_limited.studies.engine.workflow import Execution
 
 FileArgument = Annotated[Path, typer.Argument(help="Study file, e.g. studies/smoke.yaml.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study; made if it is not there.")]
@@ -51,12 +54,13 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
     from nnunet_limited.util.extras import require_extra
 
     require_extra("study", "study plan", "yaml")
+    from nnunet_limited.studies.comparison.cost import estimate
     from nnunet_limited.studies.comparison.folder import open_folder
-    from nnunet_limited.studies.engine.workflow import counted, estimate, states
+    from nnunet_limited.studies.engine.failures import counted
 
     folder = open_folder(file, out)
     costs = estimate(folder)
-    found = states(folder)
+    found = folder.states()
     if as_json:
         show_json(
             {
@@ -94,38 +98,29 @@ def run(
 
     require_extra("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.comparison.folder import open_folder
-    from nnunet_limited.studies.comparison.report import make_report
-    from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, run_study
+    from nnunet_limited.studies.engine.workflow import Execution
 
-    chosen = choose_gpus(gpus, executor)
-    folder = open_folder(file, out)
-    execution = Execution(cores_of(cores, executor), chosen, share_gpus, executor, jobs, tuple(context.args))
-    finish(folder, run_study(folder, execution), make_report)
-
-
-def cores_of(cores: int | None, executor: str | None) -> int:
-    """Return how many cores to use."""
-    return cores or (1 if executor else os.cpu_count() or 1)
+    execution = Execution(
+        cores=cores, gpus=gpus, share_gpus=share_gpus, executor=executor, jobs=jobs, options=tuple(context.args)
+    )
+    execute(lambda: open_folder(file, out), execution)
 
 
-def finish(folder: Any, status: int, make: Callable[[Any], list[Path]]) -> None:
-    """Make the report of a study that has run, and say what came of it; a run that failed is exit status 1."""
-    from nnunet_limited.studies.engine.workflow import counted, states
+def execute(open_study: Callable[[], StudyFolder], execution: Execution) -> None:
+    """Open a study, run it, make its report, and print a summary; a run that failed is exit status 1."""
+    from nnunet_limited.studies.engine.failures import counted
+    from nnunet_limited.studies.engine.workflow import run_study
+    from nnunet_limited.studies.kinds import make_report
 
-    found = states(folder)
+    execution.devices()  # refused before a folder is made
+    folder = open_study()
+    status = run_study(folder, execution)
+    found = folder.states()
     console.print(f"{len(found)} runs: {counted(found)}")
-    console.print(f"wrote {make(folder)[-1]}", highlight=False)
+    console.print(f"wrote {make_report(folder)[-1]}", highlight=False)
     if status:
         show_next(f"nnunet-limited study status {folder.path}")
         raise typer.Exit(1)
-
-
-def any_folder(path: Path) -> Any:
-    """Return the folder of a study, or of a simulated loop of active learning."""
-    from nnunet_limited.studies.active.study import FILE, ActiveFolder
-    from nnunet_limited.studies.comparison.folder import StudyFolder
-
-    return ActiveFolder(path) if (path / FILE).is_file() else StudyFolder(path)
 
 
 @commands.command("status")
@@ -141,16 +136,17 @@ def status(
     from nnunet_limited.util.extras import require_extra
 
     require_extra("study", "study status", "yaml")
-    from nnunet_limited.studies.engine.workflow import counted, states
+    from nnunet_limited.studies.engine.failures import counted
+    from nnunet_limited.studies.kinds import folder_at
 
-    folder = any_folder(out)
+    folder = folder_at(out)
     if run is not None:
         log = folder.state(folder.run(run))[1]
         if log is None:
             raise LimitedError(f"{run} has not started, so it has no log; 'nnunet-limited study run' starts it")
         print(log.read_text(encoding="utf-8"))
         return
-    found = states(folder)
+    found = folder.states()
     if as_json:
         show_json([{"run": r.identifier, "state": state, "log": str(log) if log else None} for r, state, log in found])
         return
@@ -174,12 +170,9 @@ def report(
     from nnunet_limited.util.extras import require_extra
 
     require_extra("study", "report", *REPORT_NEEDS)
-    from nnunet_limited.studies.active.report import make_active_report
-    from nnunet_limited.studies.active.study import ActiveFolder
-    from nnunet_limited.studies.comparison.report import make_report
+    from nnunet_limited.studies.kinds import folder_at, make_report
 
-    folder = any_folder(study)
-    written = make_active_report(folder, out) if isinstance(folder, ActiveFolder) else make_report(folder, out)
+    written = make_report(folder_at(study), out)
     if as_json:
         show_json({"files": [str(file) for file in written]})
         return

@@ -17,7 +17,7 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.images import write_label
 from nnunet_limited.queries.record import IMAGES, Query, window_hash
 from nnunet_limited.queries.windows import Window
-from nnunet_limited.report.figures import inline, png
+from nnunet_limited.report.figures import picture
 from nnunet_limited.report.overlays import show_image, show_labels
 from nnunet_limited.util.files import file_hash, replacing
 
@@ -106,10 +106,9 @@ def write_pictures(folder: Path, title: str, seen: list[tuple[Query, View]], cla
         _montage(seen[:MONTAGE], classes).savefig(temporary, format="png", dpi=DPI)
     rows = []
     for query, view in seen:
-        figure = _panels(view, classes)
         last = np.add(query.window.start, query.window.size) - 1
         place = f"voxels {_xyz(query.window.start)} to {_xyz(last)}"
-        rows.append({"query": query, "place": place, **inline(figure, png(figure, DPI), DPI)})
+        rows.append({"query": query, "place": place, "picture": picture(_panels(view, classes), dpi=DPI)})
     minutes = sum(query.minutes or 0.0 for query, _ in seen)
     content = {"title": title, "rows": rows, "minutes": minutes, "classes": list(classes)}
     with replacing(folder / "index.html") as temporary:

@@ -1,41 +1,43 @@
-"""What pages of results are made of: sections with notes, sortable tables and pictures, all in one file."""
+"""HTML pages that need no other file: templates filled with sections of notes, sortable tables, pictures and text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from nnunet_limited.report.figures import Picture, inline, png
+from nnunet_limited.report.figures import Picture
 from nnunet_limited.util.files import replacing
 
 
 @dataclass
 class Section:
-    """A part of the page."""
+    """A section of a page; ``pictures`` are by the names of their files."""
 
     title: str
     notes: list[str] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, Picture] = field(default_factory=dict)
     blocks: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
-        """Return its name in addresses."""
+        """Return the name of the section in links."""
         return self.title.lower().replace(" ", "-")
 
 
-def embed(picture: Picture, out: Path, name: str, written: list[Path]) -> dict[str, Any]:
-    """Write a picture beside the page and return it for the page."""
-    content = png(picture.figure)
-    file = out / "pictures" / f"{name}.png"
-    with replacing(file) as temporary:
-        temporary.write_bytes(content)
-    written.append(file)
-    return {**inline(picture.figure, content), "caption": picture.caption, "text": picture.text}
+def write_pictures(sections: Iterable[Section], folder: Path) -> list[Path]:
+    """Write the pictures of all sections as PNG files; return the files."""
+    written = []
+    for section in sections:
+        for name, picture in section.pictures.items():
+            written.append(folder / f"{name}.png")
+            with replacing(written[-1]) as temporary:
+                temporary.write_bytes(picture.png)
+    return written
 
 
 def render(template: str, **content: Any) -> str:

@@ -17,11 +17,9 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits import load_split
 from nnunet_limited.studies.active import job
-from nnunet_limited.studies.active.job import _dice_by_case
-from nnunet_limited.studies.active.report import make_active_report
-from nnunet_limited.studies.active.study import ActiveFolder, open_active
-from nnunet_limited.studies.comparison.folder import failed_marker
-from nnunet_limited.studies.engine.workflow import states
+from nnunet_limited.studies.active.folder import ActiveFolder, open_active
+from nnunet_limited.studies.engine.failures import failed_marker
+from nnunet_limited.studies.kinds import make_report
 from nnunet_limited.util.files import write_json
 
 SMALL: dict[str, Any] = {
@@ -48,11 +46,11 @@ def write(file: Path, **changes: Any) -> Path:
 
 WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"strategies": ["random", "best"]}, ("strategy 'best'", "clasp_pe")),
-    ({"strategies": ["random", "random"]}, ("strategies random is there twice",)),
-    ({"seeds": [1, 1]}, ("seeds 1 is there twice",)),
-    ({"targets": [{"what": "patch", "items": 2}]}, ("target patch", "size")),
-    ({"targets": [{"what": "case", "size": "4x4x4", "items": 2}]}, ("size belongs to patches",)),
-    ({"targets": [{"what": "case", "axis": 1, "items": 2}]}, ("axis belongs to slices",)),
+    ({"strategies": ["random", "random"]}, ("strategies random is listed twice",)),
+    ({"seeds": [1, 1]}, ("seeds 1 is listed twice",)),
+    ({"targets": [{"what": "patch", "items": 2}]}, ("target patch", "patches need a size")),
+    ({"targets": [{"what": "case", "size": "4x4x4", "items": 2}]}, ("patches need a size",)),
+    ({"targets": [{"what": "case", "axis": 1, "items": 2}]}, ("only slices have an axis",)),
     ({"targets": [{"what": "voxel", "items": 2}]}, ("targets.0.what", "voxel")),
     ({"targets": [{"what": "case", "items": 0}]}, ("targets.0.items",)),
     ({"targets": [{"what": "case", "items": 3}]}, ("take 7", "only 5 of 8")),
@@ -61,7 +59,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"configuration": "4d"}, ("configuration '4d'",)),
     ({"methods": [{"name": "m", "trainer": "Nobody"}]}, ("Nobody",)),
     ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "settings": {"seed": 1}}]}, ("seed",)),
-    ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "labeled": [4]}]}, ("leave labeled out",)),
+    ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "labeled": [4]}]}, ("remove labeled",)),
     ({"methods": [{"name": "m", "trainer": "LimitedSparseTrainer", "targets": ["cases"]}]}, ("'cases'", "patch-4x8x8")),
     ({"dataset": "Dataset111_Nothing"}, ("Dataset111_Nothing",)),
     ({"budget": 3}, ("budget",)),
@@ -107,12 +105,12 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     for changes, told in (
         ({"rounds": 1}, "rounds is 1"),
         ({"labeled": 2}, "labeled is 2"),
-        ({"methods": [{"name": "sup", "trainer": "LimitedSupervisedTrainer"}]}, "method sup is not as"),
-        ({"targets": [{"what": "patch", "size": "4x8x8", "items": 9}]}, "target patch-4x8x8 is not as"),
+        ({"methods": [{"name": "sup", "trainer": "LimitedSupervisedTrainer"}]}, "method 'sup' is not as"),
+        ({"targets": [{"what": "patch", "size": "4x8x8", "items": 9}]}, "target 'patch-4x8x8' is not as"),
     ):
         with pytest.raises(LimitedError, match=told):
             open_active(write(folders / "a.yaml", **{**more, **changes}), out)
-    with pytest.raises(LimitedError, match="holds no simulation"):
+    with pytest.raises(LimitedError, match="holds no study"):
         open_active(folders / "a.yaml", folders)
     shutil.copytree(folders / "raw" / DATASET, folders / "raw" / "Dataset602_Other")
     with pytest.raises(LimitedError, match="dataset is Dataset602_Other, but"):
@@ -130,14 +128,14 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
     folder = open_active(file, out)
     monkeypatch.chdir(out)
     with folder.active():
-        assert [job.main([run.identifier, "none"]) for run, *_ in states(folder)] == [0] * 4
+        assert [job.main([run.identifier, "none"]) for run, *_ in folder.states()] == [0] * 4
     monkeypatch.chdir(folders)
     assert command("study", "status", str(out)) == 0
     assert "4 done" in capsys.readouterr().out
-    assert {state for _, state, _ in states(folder)} == {"done"}
+    assert {state for _, state, _ in folder.states()} == {"done"}
     runs = {
         run.identifier: json.loads((folder.run_folder(run) / "trained.json").read_text(encoding="utf-8"))
-        for run, *_ in states(folder)
+        for run, *_ in folder.states()
     }
     start, first, second = (runs[name] for name in (
         "start/sup/s0/round_0", "patch-4x8x8/sup/random_fg66/s0/round_1", "patch-4x8x8/sup/random_fg66/s0/round_2"
@@ -158,7 +156,7 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
         assert set(oracle) == {"labelsSparse"}
     times = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
     assert len(times) == 4
-    last = folder.run_folder(states(folder)[-1][0])
+    last = folder.run_folder(folder.states()[-1][0])
     (last / "trained.json").unlink()  # as if it had been stopped at the end of the last round
     checkpoint = out / second["results"][-1] / "checkpoint_final.pth"
     trained = checkpoint.stat().st_mtime_ns
@@ -175,7 +173,7 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_cases_may_have_dots_in_their_names() -> None:
     entries = [{"prediction_file": f"v/1.3.{n}.nii.gz", "metrics": {"1": {"Dice": n / 10}}} for n in (6, 7)]
-    assert _dice_by_case({"metric_per_case": entries}, ".nii.gz") == {"1.3.6": 0.6, "1.3.7": 0.7}
+    assert job.dice_by_case({"metric_per_case": entries}, ".nii.gz") == {"1.3.6": 0.6, "1.3.7": 0.7}
 
 
 @pytest.fixture
@@ -185,7 +183,7 @@ def pretended(folders: Path) -> ActiveFolder:
     target = [{"what": "patch", "size": "4x8x8", "items": 3}, {"what": "slice", "items": 2}]
     file = write(folders / "a.yaml", rounds=3, seeds=[0, 1, 2], strategies=["random", "entropy"], targets=target)
     folder = open_active(file, folders / "out")
-    for run, *_ in states(folder):
+    for run, *_ in folder.states():
         if run.target == "slice":
             if run.strategy == "entropy" and run.number == 3:
                 failed_marker(folder.log(run, "")).parent.mkdir(parents=True, exist_ok=True)
@@ -209,8 +207,8 @@ def pretended(folders: Path) -> ActiveFolder:
     return folder
 
 
-def test_the_report_of_a_simulation(pretended: ActiveFolder, browser) -> None:
-    files = {file.name: file for file in make_active_report(pretended)}
+def test_the_report_of_a_simulation(pretended: ActiveFolder) -> None:
+    files = {file.name: file for file in make_report(pretended)}
     table = pd.read_csv(files["table.csv"])
     random, entropy = table[table["strategy"] == "random"].iloc[0], table[table["strategy"] == "entropy"].iloc[0]
     assert random["final"] == pytest.approx(0.8 + 0.003)
@@ -222,28 +220,33 @@ def test_the_report_of_a_simulation(pretended: ActiveFolder, browser) -> None:
     gains = pd.read_csv(files["gains.csv"])
     assert gains["number"].tolist() == [2, 3, 2, 3]
     assert gains["gain"].tolist() == pytest.approx([0.101, np.nan, 0.151, np.nan], nan_ok=True)
-    assert gains["predicted"].notna().all()  # after the last round too, where nobody knows better
-    assert "are not done" in files["table.md"].read_text(encoding="utf-8")
-    browser.get(files["index.html"].as_uri())
-    assert browser.get_log("browser") == []
-    assert all(browser.execute_script("return [...document.images].slice(0, -1).map(i => i.naturalWidth)"))
+    assert gains["predicted"].notna().all()  # after the last round too
+    incomplete = "slice/sup/entropy/s2/round_3; not done yet: 15 of 42 runs"
     page = files["index.html"].read_text(encoding="utf-8")
+    for text in (page, files["table.md"].read_text(encoding="utf-8")):
+        assert f"3 runs failed: slice/sup/entropy/s0/round_3, slice/sup/entropy/s1/round_3, {incomplete}" in text
     assert "&lt;no room&gt;" in page
     assert "entropy beats random in 100%" in page
     assert command("report", str(pretended.path)) == 0
     assert command("study", "status", str(pretended.path), "--log", "slice/sup/entropy/s0/round_3") == 0
 
 
+def test_the_page_of_a_simulation_works_in_a_browser(pretended: ActiveFolder, browser) -> None:
+    browser.get(make_report(pretended)[-1].as_uri())
+    assert browser.get_log("browser") == []
+    assert all(browser.execute_script("return [...document.images].slice(0, -1).map(i => i.naturalWidth)"))
+
+
 def test_a_report_of_what_is_not_complete(pretended: ActiveFolder) -> None:
     """A chain is missing, a case has no foreground in label and prediction, and all labels were not trained yet."""
-    for run, *_ in states(pretended):
+    for run, *_ in pretended.states():
         file = pretended.run_folder(run) / "trained.json"
         if run.target == "full" or (run.strategy == "entropy" and run.seed == 2):
             file.unlink(missing_ok=True)
         elif file.is_file():
             record = json.loads(file.read_text(encoding="utf-8"))
             write_json(file, {**record, "dice": {**record["dice"], "case_06": float("nan")}})
-    files = {file.name: file for file in make_active_report(pretended)}
+    files = {file.name: file for file in make_report(pretended)}
     table = pd.read_csv(files["table.csv"])
     assert table["seeds"].tolist() == [3, 2]
     assert table["final"].tolist() == pytest.approx([0.803, 0.9515])

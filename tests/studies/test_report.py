@@ -17,12 +17,13 @@ from test_study import write as write_study
 
 from nnunet_limited.metrics.registry import METRICS, Metric
 from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, write_rows
-from nnunet_limited.studies.comparison.folder import StudyFolder, failed_marker, open_folder
-from nnunet_limited.studies.comparison.report import _summary, make_report
+from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
+from nnunet_limited.studies.comparison.report import summary
 from nnunet_limited.studies.comparison.results import load_results
 from nnunet_limited.studies.comparison.study import Run
 from nnunet_limited.studies.comparison.tables import headline
-from nnunet_limited.studies.engine.workflow import states
+from nnunet_limited.studies.engine.failures import failed_marker
+from nnunet_limited.studies.kinds import make_report
 from nnunet_limited.util.files import write_json
 
 CASES = ["case_00", "case_03", "case_06"]
@@ -30,12 +31,12 @@ QUALITY = {"supervised": 0.1, "mean-teacher": 0.04}  # share of voxels predicted
 FAILED = f"{DATASET}/2d/l3s1/supervised/fold_0"
 
 
-def evaluate_run(folder: StudyFolder, run: Run, results: Path, labels: Path) -> None:
+def evaluate_run(folder: ComparisonFolder, run: Run, results: Path, labels: Path) -> None:
     request = {"predictions": results / "validation", "truth": labels, "dataset_json": labels.parent / "dataset.json"}
     write_rows(folder.run_folder(run) / "metrics.csv", evaluate(EvaluateRequest(**request)))
 
 
-def pretend(folder: StudyFolder, run: Run, labels: Path, wrong: float) -> None:
+def pretend(folder: ComparisonFolder, run: Run, labels: Path, wrong: float) -> None:
     """Write what a run leaves: predictions with a share of voxels wrong, its record and its metrics."""
     results = folder.path / "results" / run.identifier
     for number, case in enumerate(CASES):
@@ -74,7 +75,7 @@ def pretend(folder: StudyFolder, run: Run, labels: Path, wrong: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+def study(tmp_path_factory: pytest.TempPathFactory) -> ComparisonFolder:
     """A study in which one run has failed and one has not been made."""
     root = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
@@ -99,7 +100,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 
 
 @pytest.fixture(scope="module")
-def page(study: StudyFolder) -> Path:
+def page(study: ComparisonFolder) -> Path:
     return next(file for file in make_report(study) if file.name == "index.html")
 
 
@@ -118,20 +119,20 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
     assert FAILED in content
 
 
-def test_the_summary_has_the_sizes_in_order(study: StudyFolder, tmp_path: Path) -> None:
+def test_the_summary_has_the_sizes_in_order(study: ComparisonFolder, tmp_path: Path) -> None:
     """Not in that of the results: here few labels do better."""
     results = load_results(study)
     few = results.scores["labeled"] == "2"
     results.scores.loc[few, "dice"] = 0.99
-    told = _summary(results, study, headline(results, study.study))
+    told = summary(results, study.study, headline(results, study.study))
     assert 0 < told.index("2 labelled: ") < told.index("3 labelled: ")
     results.scores.loc[~few, "dice"], results.scores.loc[few, "dice"] = 0.99, 0.5
-    told = _summary(results, study, headline(results, study.study))
+    told = summary(results, study.study, headline(results, study.study))
     assert 0 < told.index("2 labelled: ") < told.index("3 labelled: ")
 
 
-def test_a_run_that_waits_for_its_evaluation_is_trained(study: StudyFolder, tmp_path: Path) -> None:
-    folder = StudyFolder(shutil.copytree(study.path, tmp_path / "copy", symlinks=True))
+def test_a_run_that_waits_for_its_evaluation_is_trained(study: ComparisonFolder, tmp_path: Path) -> None:
+    folder = ComparisonFolder(shutil.copytree(study.path, tmp_path / "copy", symlinks=True))
     run = folder.study.runs()[0]
     log = folder.log(run, "train")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def test_a_run_that_waits_for_its_evaluation_is_trained(study: StudyFolder, tmp_
     assert folder.state(run) == ("started", log)
 
 
-def test_the_tables_say_what_the_runs_found(study: StudyFolder, page: Path) -> None:
+def test_the_tables_say_what_the_runs_found(study: ComparisonFolder, page: Path) -> None:
     """The headline is that of the metrics of the runs, computed here in another way."""
     table = pd.read_csv(page.parent / "table.csv")
     row = table[(table["method"] == "mean teacher") & (table["labeled"].astype(str) == "2")].iloc[0]
@@ -167,19 +168,19 @@ def test_the_tables_say_what_the_runs_found(study: StudyFolder, page: Path) -> N
     assert not re.search(r"(?<!\\)[%_]", latex), "LaTeX would take it for a comment or an index"
 
 
-def test_a_metric_needs_a_row_of_the_registry_only(study: StudyFolder, tmp_path: Path, monkeypatch) -> None:
+def test_a_metric_needs_a_row_of_the_registry_only(study: ComparisonFolder, tmp_path: Path, monkeypatch) -> None:
     """It has its columns in every table, under its title and unit, and the best is the lowest where it should be.
 
     Runs from before it was there have no value.
     """
     misses = Metric("misses", "missed surface", "length", False, lambda pair: pair.sizes[1] - pair.overlap)
     monkeypatch.setitem(METRICS, "misses", misses)
-    folder = StudyFolder(shutil.copytree(study.path, tmp_path / "copy", symlinks=True))
+    folder = ComparisonFolder(shutil.copytree(study.path, tmp_path / "copy", symlinks=True))
     content = yaml.safe_load((folder.path / "study.yaml").read_text(encoding="utf-8"))
     content["metrics"] = ["misses", "dice"]
     (folder.path / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     labels = folder.path / "preprocessed" / DATASET / "gt_segmentations"
-    runs = [run for run, state, _ in states(folder) if state == "done" and run.labeled != "all"]
+    runs = [run for run, state, _ in folder.states() if state == "done" and run.labeled != "all"]
     for run in runs:
         evaluate_run(folder, run, folder.path / "results" / run.identifier, labels)
     files = {file.name: file for file in make_report(folder)}
@@ -193,10 +194,10 @@ def test_a_metric_needs_a_row_of_the_registry_only(study: StudyFolder, tmp_path:
     assert re.search(rf'<tr class="best"><td class="text">{lowest["method"]} .*?{lowest["misses"]:.4f}', page)
 
 
-def test_what_is_missing_is_said(study: StudyFolder, page: Path) -> None:
+def test_what_is_missing_is_said(study: ComparisonFolder, page: Path) -> None:
     for text in (page.read_text(encoding="utf-8"), (page.parent / "table.md").read_text(encoding="utf-8")):
-        assert f"1 runs failed: {FAILED}" in text
-        assert "1 of 10 runs are not done yet" in text
+        assert f"1 run failed: {FAILED}" in text
+        assert "not done yet: 1 of 10 runs" in text
 
 
 def test_a_study_without_results_has_a_page_too(folders: Path) -> None:

@@ -17,10 +17,13 @@ from nnunet_limited import trainers
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.active.study import read_active
-from nnunet_limited.studies.comparison.folder import StudyFolder, open_folder
-from nnunet_limited.studies.comparison.job import STEPS, device, train
-from nnunet_limited.studies.comparison.study import left_out, load_study
-from nnunet_limited.studies.engine.workflow import Execution, choose_gpus, estimate, run_study
+from nnunet_limited.studies.comparison.cost import estimate
+from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
+from nnunet_limited.studies.comparison.job import STEPS
+from nnunet_limited.studies.comparison.study import load_study
+from nnunet_limited.studies.engine.steps import device, self_training_words
+from nnunet_limited.studies.engine.study_file import left_out
+from nnunet_limited.studies.engine.workflow import Execution, run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -84,12 +87,10 @@ def test_some_of_the_cases_and_methods_with_sources(raw: Path, folders: Path, mo
     assert len(listed) == 2
     assert listed == left_out(RawDataset.load(DATASET), 6)
     assert left_out(RawDataset.load(DATASET), None) == []
-    for method in folder.study.methods:
-        with pytest.raises(IndexError):  # no results
-            train(call, method, "D", "2d", "P", 0, {})
-    told = ("--rounds", "2", "--sources", "student,sam:/weights/sam", "--ask", "axes=3", "--accept-licence", "CC")
-    assert words[1][-9:] == (*told, "--json")
-    assert "--sources" not in words[2]
+    asked, plain = map(self_training_words, folder.study.methods)
+    assert asked[-8:] == ["--rounds", "2", "--sources", "student,sam:/weights/sam", "--ask", "axes=3",
+                          "--accept-licence", "CC"]  # fmt: skip
+    assert "--sources" not in plain
     changed = {**both, "sources": "student"}
     (folders / "out" / "splits").mkdir(exist_ok=True)
     with pytest.raises(LimitedError, match="method 'both'"):
@@ -108,13 +109,13 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"methods": methods({"trainer": "nnUNetTrainer"})}, ("m0", "nnUNetTrainer")),
     ({"methods": methods({"settings": {"no_setting": 1}})}, ("m0", "no_setting")),
     ({"methods": methods({"settings": {"initial_lr": -1}})}, ("m0", "initial_lr=-1")),
-    ({"methods": methods({"settings": {"num_epochs": 3}})}, ("m0", "num_epochs", "study's")),
+    ({"methods": methods({"settings": {"num_epochs": 3}})}, ("m0", "num_epochs", "set by the study")),
     ({"methods": methods({"teacher": "LimitedSupervisedTrainer"})}, ("m0", "takes no teacher")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "teacher": "Nobody"})}, ("m0", "teacher Nobody")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "sources": "nobody"})}, ("m0", "'nobody' is none")),
-    ({"methods": methods({"sources": "student"})}, ("m0", "learns from no sources")),
-    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "are for sources")),
-    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "accept_licence": "x"})}, ("m0", "are for sources")),
+    ({"methods": methods({"sources": "student"})}, ("m0", "does not learn from sources")),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "need sources")),
+    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "accept_licence": "x"})}, ("m0", "need sources")),
     ({"methods": methods({"trainer": "LimitedPromptedPseudoLabelTrainer"})}, ("m0", "sources: student,atlas")),
     ({"methods": methods({"name": "a b"}, {"name": "a-b"})}, ("method a-b", "twice")),
     ({"baseline": "nobody"}, ("nobody", "supervised")),
@@ -236,15 +237,15 @@ def test_a_study_that_has_run_may_grow_but_not_change(folders: Path, raw: Path) 
     assert (out / "raw" / DATASET).resolve() == raw.resolve()
     more = write(folders / "more.yaml", seeds=[0, 1, 2], methods=[*SMALL["methods"], *methods({})])
     assert len(open_folder(more, out).study.runs()) == 3 * (3 + 2 + 2)
-    assert StudyFolder(out).study.datasets == (DATASET,)
+    assert ComparisonFolder(out).study.datasets == (DATASET,)
     with pytest.raises(LimitedError, match=r"iterations is 6, but .* was run with 4"):
         open_folder(write(folders / "changed.yaml", iterations=6), out)
     changed = [SMALL["methods"][0], {**SMALL["methods"][1], "settings": {"ema_decay": 0.9}}]
-    with pytest.raises(LimitedError, match="'mean teacher' is not as"):
+    with pytest.raises(LimitedError, match="'mean-teacher' is not as"):
         open_folder(write(folders / "changed.yaml", methods=changed), out)
-    assert len(StudyFolder(out).study.runs()) == 3 * (3 + 2 + 2), "a refused file changes nothing"
+    assert len(ComparisonFolder(out).study.runs()) == 3 * (3 + 2 + 2), "a refused file changes nothing"
     open_folder(write(folders / "fewer.yaml", methods=SMALL["methods"][:1]), out)
-    with pytest.raises(LimitedError, match="'mean teacher' is not as"):
+    with pytest.raises(LimitedError, match="'mean-teacher' is not as"):
         open_folder(write(folders / "changed.yaml", methods=changed), out)
 
 
@@ -252,7 +253,7 @@ def test_a_folder_of_something_else_is_not_taken(folders: Path, raw: Path) -> No
     with pytest.raises(LimitedError, match="is not empty and holds no study"):
         open_folder(write(folders / "other.yaml"), folders)
     with pytest.raises(LimitedError, match="holds no study"):
-        _ = StudyFolder(folders).study
+        _ = ComparisonFolder(folders).study
 
 
 def test_a_study_is_run_by_one_at_a_time(folders: Path, raw: Path) -> None:
@@ -266,7 +267,7 @@ def test_a_study_is_run_by_one_at_a_time(folders: Path, raw: Path) -> None:
     [
         (Execution(cores=2), 1, False),
         (Execution(cores=32), 8, False),
-        (Execution(cores=32, gpus=("0", "1"), share_gpus=2), 8, True),
+        (Execution(cores=32, gpus=2, share_gpus=2), 8, True),
     ],
 )
 def test_runs_share_the_cores(
@@ -288,7 +289,8 @@ def test_runs_share_the_cores(
             return 0
 
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("nnunet_limited.studies.engine.workflow.subprocess.Popen", Snakemake)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: execution.gpus or 0)
+    monkeypatch.setattr("subprocess.Popen", Snakemake)
     two = [{"name": "supervised"}, {"name": "mean teacher", "trainer": "LimitedMeanTeacherTrainer"}]
     folder = open_folder(write(folders / "study.yaml", seeds=[0], methods=two), folders / "out")
     assert len(folder.study.runs()) == 4
@@ -301,15 +303,15 @@ def test_runs_share_the_cores(
 def test_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert choose_gpus(None, None) == ("0", "1", "2")
+    assert Execution().devices() == ("0", "1", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,7")
-    assert choose_gpus(2, None) == ("5", "3")
-    assert choose_gpus(0, None) == ()
+    assert Execution(gpus=2).devices() == ("5", "3")
+    assert Execution(gpus=0).devices() == ()
     with pytest.raises(LimitedError, match="--gpus 4: this machine shows 3"):
-        choose_gpus(4, None)
+        Execution(gpus=4).devices()
     with pytest.raises(LimitedError, match="--gpus 0 or --gpus 1"):
-        choose_gpus(None, "slurm")
-    assert len(choose_gpus(1, "slurm")) == 1
+        Execution(executor="slurm").devices()
+    assert len(Execution(gpus=1, executor="slurm").devices()) == 1
 
 
 def test_a_gpu_is_held_by_as_many_trainings_as_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,9 +319,7 @@ def test_a_gpu_is_held_by_as_many_trainings_as_it_may(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(
-        "nnunet_limited.studies.comparison.job.time.sleep", lambda seconds: waited.append(seconds) or first.close()
-    )
+    monkeypatch.setattr("time.sleep", lambda seconds: waited.append(seconds) or first.close())
     waited: list[float] = []
     first, second = ExitStack(), ExitStack()
     for stack in (first, second):

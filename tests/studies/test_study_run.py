@@ -12,7 +12,6 @@ from test_study import write
 from nnunet_limited.cli.main import main
 from nnunet_limited.studies.comparison import job
 from nnunet_limited.studies.comparison.folder import open_folder
-from nnunet_limited.studies.engine.workflow import states
 
 TRAINER = """
 from nnunet_limited.trainers import LimitedSupervisedTrainer
@@ -61,21 +60,21 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
         assert [job.main([step, f"{DATASET}/l2s0"]) for step in ("split", "plan")] == [0, 0]
     monkeypatch.chdir(folders)
     assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 1
-    found = {run.method: state for run, state, _ in states(folder)}
+    found = {run.method: state for run, state, _ in folder.states()}
     assert found == {"supervised": "done", "broken": "failed"}
     broken = next(run for run in folder.study.runs() if run.method == "broken")
     capsys.readouterr()
     assert command(monkeypatch, "study", "status", out, "--log", broken.identifier) == 0
     assert "no luck" in capsys.readouterr().out
     page = folders / "out" / "report" / "index.html"
-    assert f"1 runs failed: {broken.identifier}" in page.read_text(encoding="utf-8")
+    assert f"1 run failed: {broken.identifier}" in page.read_text(encoding="utf-8")
     assert "no luck" in page.read_text(encoding="utf-8")
 
     file.write_text(TRAINER.format(trainer="Trainer", what="pass"), encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in (folders / "out" / "runs").rglob("*") if path.is_file()}
     assert any(path.name == "metrics.csv" for path in before)
     assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 0
-    assert {state for _, state, _ in states(folder)} == {"done"}
+    assert {state for _, state, _ in folder.states()} == {"done"}
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "failed" not in page.read_text(encoding="utf-8")
     assert "broken, training loss: " in page.read_text(encoding="utf-8")

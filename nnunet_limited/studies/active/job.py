@@ -2,7 +2,7 @@
 
     python -m nnunet_limited.studies.active.job patch-20x20x20/supervised/clasp_pe/s0/round_1
 
-A step is the queries of a round, their answer by the oracle, and a training on all labels there are then.
+A step is the queries of a round, the answers of the oracle, and a training on all labels so far.
 """
 
 from __future__ import annotations
@@ -20,13 +20,24 @@ from nnunet_limited.datasets.derived import RECORD
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.queries.record import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
-from nnunet_limited.studies.active.study import FULL, LEFT_OUT, ORACLE, START, ActiveFolder, Step
-from nnunet_limited.studies.comparison.job import Call, device, do, settings_of, train
-from nnunet_limited.studies.comparison.study import Method
+from nnunet_limited.studies.active.folder import LEFT_OUT, ORACLE, ActiveFolder
+from nnunet_limited.studies.active.study import FULL, START, Step
+from nnunet_limited.studies.engine.folder import RECORD as TRAINED
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, settings_of, train
+from nnunet_limited.studies.engine.study_file import Method
 from nnunet_limited.util.files import read_object, write_json
 
 FULL_METHOD = Method.model_validate({"name": FULL, "trainer": "LimitedSupervisedTrainer"})
 COSTS = ("items", "voxels", "foreground_voxels", "minutes")
+
+
+class StepRecord(TrainingRecord):
+    """What is recorded of a step: its dataset and split, what all labels so far cost, Dice of each validation case."""
+
+    dataset: str
+    split: str
+    costs: dict[str, float]
+    dice: dict[str, float]
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +46,7 @@ def main(arguments: list[str]) -> int:
     folder = ActiveFolder(Path("."))
     os.environ.update(folder.environment())
     step: Any = folder.run(identifier)
-    return do(folder.log(step, ""), identifier, lambda call: _step(folder, step, call, devices))
+    return do(folder.log(step), identifier, lambda call: _step(folder, step, call, devices))
 
 
 def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
@@ -59,18 +70,26 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
     summary = read_object(
         folder.path / record["results"][-1] / "validation" / "summary.json", "validation", "run again"
     )
-    write_json(
-        folder.run_folder(step) / "trained.json",
-        {**record, "dataset": dataset, "split": split, "costs": costs, "dice": _dice_by_case(summary, ending)},
-    )
+    dice = dice_by_case(summary, ending)
+    whole: StepRecord = {**record, "dataset": dataset, "split": split, "costs": costs, "dice": dice}
+    write_json(folder.run_folder(step) / TRAINED, whole)
 
 
 def _start(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
-    """Make the split of a start, or that with all labels; return what its labels cost."""
+    """Make the split of a start, or the one with all labels; return what its labels cost."""
     study = folder.study
-    raw = RawDataset.load(study.dataset)
+    raw = RawDataset.load(str(study.dataset))
     name = f"{step.target}{step.seed}"
-    words = ["split", study.dataset, "--name", name, "--seed", str(step.seed), "--folds", str(study.number_of_folds)]
+    words = [
+        "split",
+        str(study.dataset),
+        "--name",
+        name,
+        "--seed",
+        str(step.seed),
+        "--folds",
+        str(study.number_of_folds),
+    ]
     words += ["--labeled", str(study.labeled)] if step.target == START else []
     words += ["--test-cases", str(folder.path / LEFT_OUT)] if study.cases is not None else []
     call("nnunet-limited", *words, "--protocol", "benchmark", "--json")
@@ -87,12 +106,12 @@ def _foreground(raw: RawDataset, case: str) -> tuple[int, int]:
 
 
 def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
-    """Let the model before choose, and the oracle answer; return what all answers so far cost.
+    """Let the model of the round before choose, and the oracle answer; return what all answers so far cost.
 
-    What is there already is done again only if it was interrupted.
+    Finished parts of an interrupted step are skipped.
     """
     study = folder.study
-    before = read_object(folder.run_folder(step.before) / "trained.json", "record of a training", "run again")
+    before = folder.record(step.before)
     dataset, out = folder.dataset_of(step), folder.run_folder(step) / "queries"
     raw, preprocessed = (Path(os.environ[f"nnUNet_{name}"]) / dataset for name in ("raw", "preprocessed"))
     oracle = folder.path.resolve() / ORACLE
@@ -116,8 +135,8 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     return {key: float(before["costs"][key] + new[key]) for key in COSTS}
 
 
-def _dice_by_case(summary: dict[str, Any], ending: str) -> dict[str, float]:
-    """Return the mean Dice over the classes of each validation case, as the host has measured it."""
+def dice_by_case(summary: dict[str, Any], ending: str) -> dict[str, float]:
+    """Return the mean Dice over the classes of each validation case, as nnU-Net measured it."""
     dice = {}
     for entry in summary["metric_per_case"]:
         values = [float(metrics["Dice"]) for metrics in entry["metrics"].values()]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nnunet_limited.report.figures import Picture, styles
+from nnunet_limited.report.figures import Picture, picture, styles
 from nnunet_limited.report.overlays import COLOURS, colours_of, show_image, show_labels
 
 
@@ -24,7 +24,7 @@ def learning_curves(
     """Draw score against labelled cases; each curve has columns ``labeled_cases``, ``mean`` and ``sd``."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    told = []
+    texts = []
     for method, curve in curves.items():
         style = styles(methods)[method]
         axes.plot(curve["labeled_cases"], curve["mean"], label=method, **style)
@@ -33,10 +33,10 @@ def learning_curves(
             color=style["color"], alpha=0.15, linewidth=0,
         )  # fmt: skip
         points = (f"{m:.3f} at {n:.0f}" for n, m in zip(curve["labeled_cases"], curve["mean"], strict=True))
-        told.append(f"{method}: {', '.join(points)}")
+        texts.append(f"{method}: {', '.join(points)}")
     if upper is not None:
         axes.axhline(upper, color="black", linestyle="--", linewidth=1, label="baseline, all labels")
-        told.append(f"baseline with all labels: {upper:.3f}")
+        texts.append(f"baseline with all labels: {upper:.3f}")
     axes.set_xscale("log", base=2)
     sizes = sorted({round(n) for curve in curves.values() for n in curve["labeled_cases"]})
     axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -46,7 +46,7 @@ def learning_curves(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
     caption = f"{title}: {label} against labelled cases, mean and ± sd over seeds."
-    return Picture(figure, caption, f"Learning curves. {'; '.join(told)}.")
+    return picture(figure, caption, f"Learning curves. {'; '.join(texts)}.")
 
 
 def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.Series]], label: str) -> Picture:
@@ -58,7 +58,7 @@ def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.S
     values = pd.concat([series for pair in tables.values() for series in pair])
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 0.05
-    told = []
+    texts = []
     for axes, (method, (mine, theirs)) in zip(panels, tables.items(), strict=False):
         axes.axline((low, low), slope=1, color="gray", linewidth=1)
         axes.scatter(theirs, mine, s=14, alpha=0.7, color=COLOURS[-1])
@@ -67,16 +67,16 @@ def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.S
         axes.set_ylim(low - margin, high + margin)
         axes.set_aspect("equal")
         axes.set_xlabel(baseline)
-        told.append(f"{method} is higher in {int((mine > theirs).sum())} of {len(mine)} cases")
+        texts.append(f"{method} is higher in {int((mine > theirs).sum())} of {len(mine)} cases")
     for axes in panels[len(tables) :]:
         axes.set_axis_off()
     panels[0].set_ylabel(f"{label}, method")
     caption = f"{title}: {label} of each case, method against {baseline}; above the line the method is higher."
-    return Picture(figure, caption, f"A dot for each case. {'; '.join(told)}.")
+    return picture(figure, caption, f"A dot for each case. {'; '.join(texts)}.")
 
 
 def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float]]], methods: Sequence[str]) -> Picture:
-    """Draw what each method logged of each epoch: loss, unsupervised loss with its weight, pseudo-label quality."""
+    """Draw what each method logged per epoch: loss, unsupervised loss with its weight, Dice of pseudo-labels."""
     logged = {
         "training loss": "train_losses",
         "unsupervised loss": "unsupervised_losses",
@@ -87,18 +87,18 @@ def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float
     figure = Figure(figsize=(7, 1.7 * len(shown) + 0.6), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     colours = styles(methods)
-    told = []
+    texts = []
     for axes, (name, key) in zip(panels, shown.items(), strict=True):
         for method, log in curves.items():
             if _finite(log.get(key)):
                 axes.plot(range(1, len(log[key]) + 1), log[key], label=method, color=colours[method]["color"])
-                told.append(f"{method}, {name}: {log[key][0]:.3f} to {log[key][-1]:.3f}")
+                texts.append(f"{method}, {name}: {log[key][0]:.3f} to {log[key][-1]:.3f}")
         axes.set_ylabel(name, fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].legend(frameon=False, fontsize=9, ncols=2)
     panels[-1].set_xlabel("epoch")
-    caption = f"{title}: what was logged of each epoch."
-    return Picture(figure, caption, f"Training curves. {'; '.join(told)}.")
+    caption = f"{title}: values logged for each epoch."
+    return picture(figure, caption, f"Training curves. {'; '.join(texts)}.")
 
 
 def _finite(values: Sequence[float] | None) -> bool:
@@ -112,7 +112,7 @@ def overlay(
     truth: Path,
     predictions: Mapping[str, Path],
     values: Mapping[str, Sequence[int]],
-    told: str,
+    text: str,
 ) -> Picture:
     """Draw a case's image, truth, and predictions on the slice where the predictions differ most from the truth.
 
@@ -134,4 +134,4 @@ def overlay(
     for region, colour in colours_of(list(values)).items():
         panels[0].plot([], [], color=colour, label=region)
     figure.legend(loc="outside lower center", ncols=max(1, len(values)), frameon=False, fontsize=9)
-    return Picture(figure, f"{title}, slice {z}.", f"Outlines on slice {z}. {told}")
+    return picture(figure, f"{title}, slice {z}.", f"Outlines on slice {z}. {text}")

@@ -1,4 +1,4 @@
-"""What a study has found so far, as tables."""
+"""The results of a study so far, as tables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pandas as pd
 
 from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits.make import group_of
-from nnunet_limited.studies.comparison.folder import StudyFolder, read_record
+from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.study import Run
-from nnunet_limited.studies.engine.workflow import states
 
 KEYS = ("dataset", "configuration", "labeled", "method", "seed", "fold")
 SETTING = ["dataset", "configuration", "labeled"]
 MEAN = "mean"
+Setting = tuple[str, str, str]  # dataset, configuration, labelled size
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Results:
     records: dict[Run, dict[str, Any]]
     group_by: str | None = None
 
-    def settings(self) -> list[tuple[str, str, str]]:
+    def settings(self) -> list[Setting]:
         """Return every dataset, configuration and labelled size, in the order of the study."""
         return list(dict.fromkeys(self.runs[SETTING].itertuples(index=False, name=None)))
 
-    def table(self, setting: tuple[str, str, str], method: str, metric: str, name: str = MEAN) -> pd.DataFrame:
-        """Return a method's scores, a row for each patient (case, without groups), case and fold, a column a seed."""
+    def table(self, setting: Setting, method: str, metric: str, name: str = MEAN) -> pd.DataFrame:
+        """Return a method's scores, rows by patient (or case), case and fold, columns by seed."""
         wanted = (*setting, method, name)
         chosen = self.scores
         for key, value in zip((*SETTING, "method", "class"), wanted, strict=True):
@@ -43,24 +43,36 @@ class Results:
         table = chosen.assign(unit=[group_of(case, patient) or case for case in chosen["case"]])
         return table.pivot(index=["unit", "case", "fold"], columns="seed", values=metric)
 
-    def labeled_cases(self, setting: tuple[str, str, str]) -> float:
+    def cases(self, run: Run, method: str, metric: str) -> pd.Series:
+        """Return the score of each case of a run of the method of that name, without cases that have none."""
+        scores = self.scores
+        chosen = scores[
+            (scores[SETTING] == list(run.setting)).all(axis=1)
+            & (scores["method"] == method)
+            & (scores["seed"] == run.seed)
+            & (scores["fold"] == run.fold)
+            & (scores["class"] == MEAN)
+        ]
+        return chosen.set_index("case")[metric].dropna()
+
+    def labeled_cases(self, setting: Setting) -> float:
         """Return the mean number of labelled cases of a size, nan if nothing was trained on it."""
         rows = self.runs[(self.runs[SETTING] == list(setting)).all(axis=1)]
         return float(rows["labeled_cases"].mean())
 
 
-def load_results(folder: StudyFolder) -> Results:
+def load_results(folder: ComparisonFolder) -> Results:
     """Read all that is done."""
     names = {method.slug: method.name for method in folder.study.methods}
     rows, scores, records = [], [], {}
-    for run, state, log in states(folder):
+    for run, state, log in folder.states():
         keys = dict(
             zip(KEYS, (*(getattr(run, key) for key in KEYS[:3]), names[run.method], run.seed, run.fold), strict=True)
         )
         row = {**keys, "run": run.identifier, "state": state, "log": log, "labeled_cases": np.nan, "minutes": np.nan}
         row["memory_mb"] = np.nan
         if state == "done":
-            record = records[run] = dict(read_record(folder, run))
+            record = records[run] = folder.record(run)
             row.update({key: record[key] for key in ("labeled_cases", "minutes", "memory_mb")})
             found = pd.read_csv(folder.run_folder(run) / "metrics.csv", dtype={"case": str, "class": str})
             found = found.reindex(columns=["case", "class", *METRICS])  # a metric may be newer than the run

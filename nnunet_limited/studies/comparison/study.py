@@ -1,16 +1,14 @@
-"""The study file: what is compared on what, checked as a whole before anything runs."""
+"""The file of a comparison study: what is compared on what, checked as a whole before anything runs."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.errors import LimitedError
@@ -20,44 +18,23 @@ from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_spl
 from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.make import grouped
 from nnunet_limited.splits.published import make_published_split
+from nnunet_limited.studies.engine.study_file import (
+    Labeled,
+    Method,
+    Part,
+    left_out,
+    method_problems,
+    read_part,
+    refuse,
+    repeated,
+    training_problems,
+)
 
-PHANTOM = "phantom"
 ALL = "all"
-CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
-SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # what the study sets for every run
-Labeled = int | str
-
-
-class Part(BaseModel):
-    """A part of a study file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-P = TypeVar("P", bound=Part)
-
-
-class Method(Part):
-    """A trainer with its settings; one that learns pseudo-labels is self-trained, its teacher first."""
-
-    name: str = Field(pattern=r"[A-Za-z0-9]", description="what tables and pictures call it")
-    trainer: str = Field("LimitedSupervisedTrainer", description="class name, as for -tr")
-    settings: dict[str, Any] = Field({}, description="as for --set")
-    labeled: tuple[Labeled, ...] | None = Field(None, description="sizes to train it on; default: those of the study")
-    teacher: str | None = Field(None, description="self-training: the trainer that labels first")
-    rounds: int = Field(1, ge=1, description="self-training: rounds")
-    sources: str | None = Field(None, description="self-training: --sources, variables like $HOME replaced")
-    ask: tuple[str, ...] = Field((), description="self-training: each as for --ask")
-    accept_licence: str | None = Field(None, description="self-training: --accept-licence")
-
-    @property
-    def slug(self) -> str:
-        """Return the name as a part of file names."""
-        return re.sub(r"[^A-Za-z0-9.+]+", "-", self.name).strip("-")
 
 
 class TestSet(Part):
-    """Images that no run learns from, with labels; paths may be relative to the raw dataset."""
+    """Labelled images that no run is trained on; paths are absolute or relative to the raw dataset."""
 
     images: Path = Field(Path("imagesTs"), description="folder of images")
     labels: Path = Field(Path("labelsTs"), description="folder of their labels")
@@ -66,32 +43,34 @@ class TestSet(Part):
 class Study(Part):
     """A study file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="of the study")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the study")
     datasets: tuple[str | int, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
     labeled: tuple[Labeled, ...] = Field(min_length=1, description="labelled cases (groups): 4, 10%, all")
-    methods: tuple[Method, ...] = Field(min_length=1, description="what is compared")
+    methods: tuple[Method, ...] = Field(min_length=1, description="methods to compare")
     baseline: str = Field("", description="name of the method that others are compared with; default: the first")
-    cases: int | None = Field(None, ge=4, description="cases to use, chosen at random but always alike; default: all")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of split and run")
+    cases: int | None = Field(
+        None, ge=4, description="number of cases to use, always the same random ones; default: all"
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of splits and runs")
     protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
     group_by: str | None = Field(None, description="regular expression of patients, as for split")
-    published: Path | None = Field(None, description="published split, a file that may be relative to the raw dataset")
-    number_of_folds: int = Field(5, ge=2, description="folds of the partition")
+    published: Path | None = Field(None, description="published split, absolute or relative to the raw dataset")
+    number_of_folds: int = Field(5, ge=2, description="number of folds of the partition")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
     configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
-    size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that learns on a CPU")
+    size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that trains on a CPU")
     patch: str | None = Field(
         None, pattern=r"^\d+x\d+(x\d+)?$", description="patch size, e.g. 112x112x80; default: nnU-Net's choice"
     )
-    iterations: int = Field(250_000, ge=1, description="steps of a run")
-    iterations_per_epoch: int = Field(250, ge=1, description="steps of an epoch")
+    iterations: int = Field(250_000, ge=1, description="steps per run")
+    iterations_per_epoch: int = Field(250, ge=1, description="steps per epoch")
     test: TestSet | None = Field(None, description="test set; default: the validation cases of the folds")
     metrics: tuple[str, ...] = Field(
         default_factory=lambda: tuple(METRICS), min_length=1, description="metrics of the report; the first is the main"
     )
-    tolerance: float = Field(1.0, ge=0, description="of the surface Dice, in mm or voxels")
-    voxels: bool = Field(False, description="distances and volumes in voxels")
-    minutes_per_run: float | None = Field(None, gt=0, description="of a supervised run, to estimate the cost")
+    tolerance: float = Field(1.0, ge=0, description="tolerance of the surface Dice in mm (voxels with voxels: true)")
+    voxels: bool = Field(False, description="measure distances and volumes in voxels instead of mm")
+    minutes_per_run: float | None = Field(None, gt=0, description="minutes of one supervised run; for the estimate")
 
     @property
     def reference(self) -> str:
@@ -136,41 +115,26 @@ class Run:
         return f"l{self.labeled.replace('%', 'p')}s{self.seed}"
 
     @property
+    def setting(self) -> tuple[str, str, str]:
+        """Return what the runs that are compared with each other have in common."""
+        return self.dataset, self.configuration, self.labeled
+
+    @property
     def identifier(self) -> str:
-        """Return its name, which is its folder too."""
+        """Return its name, which is also its folder."""
         return f"{self.dataset}/{self.configuration}/{self.split}/{self.method}/fold_{self.fold}"
 
 
 def load_study(file: Path) -> Study:
     """Read a study file and check all that can be known without its data, every problem in one error."""
     study = read_study(file)
-    if problems := list(_problems(study)):
-        raise LimitedError(listed(file, problems))
+    refuse(file, _problems(study))
     return study
 
 
 def read_study(file: Path) -> Study:
-    """Read a study file; what is no study is one error."""
+    """Read a study file; raise LimitedError if it is none."""
     return read_part(file, Study, "studies/smoke.yaml")
-
-
-def read_part(file: Path, kind: type[P], example: str) -> P:
-    """Read a YAML file of a ``kind``; anything else is one error, which names an ``example``."""
-    import yaml
-
-    if not file.is_file():
-        raise LimitedError(f"study file {file} does not exist; write one, e.g. like {example}")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LimitedError(f"{file} is not readable YAML ({error}); mend it") from error
-    if not isinstance(content, dict):
-        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {example}")
-    try:
-        return kind(**content)
-    except ValidationError as error:
-        told = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
-        raise LimitedError(listed(file, told)) from error
 
 
 def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
@@ -181,51 +145,28 @@ def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
             problems += [f"dataset {dataset}: {problem}" for problem in _data_problems(study, str(dataset))]
         except LimitedError as error:
             problems.append(str(error))
-    if problems:
-        raise LimitedError(listed(file, problems))
-
-
-def listed(file: Path, problems: list[str]) -> str:
-    """Return one line that tells all problems of a file."""
-    count = f"{len(problems)} problems: " if len(problems) > 1 else ""
-    return f"{file}: {count}" + "; ".join(f"({n}) {p}" if count else p for n, p in enumerate(problems, 1))
+    refuse(file, problems)
 
 
 def _problems(study: Study) -> Iterator[str]:
-    for what, values in (
-        ("seeds", study.seeds),
-        ("folds", study.folds),
-        ("labeled", study.labeled),
-        ("datasets", study.datasets),
-        ("configurations", study.configurations),
-        ("method", [method.slug for method in study.methods]),
-        ("metrics", study.metrics),
-    ):
-        told = [str(value) for value in values]
-        for value in sorted({one for one in told if told.count(one) > 1}):
-            yield f"{what} {value} is there twice; once is enough"
+    lists = {name: getattr(study, name) for name in ("seeds", "folds", "labeled", "datasets", "configurations")}
+    yield from repeated({**lists, "method": [method.slug for method in study.methods], "metrics": study.metrics})
+    yield from training_problems(study, study.configurations)
     if study.reference not in [method.name for method in study.methods]:
         names = ", ".join(method.name for method in study.methods)
         yield f"baseline {study.baseline!r} is no method; there are {names}"
-    if study.iterations % study.iterations_per_epoch:
-        yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
     if study.published is not None and study.cases is not None:
-        yield "cases: a published split says which cases there are; leave cases out"
+        yield "cases: a published split lists its cases; remove cases"
     if study.published is not None and (study.folds != (0,) or study.group_by or study.protocol):
-        yield "published: there is one fold, and patients and protocol are the file's; leave out the other keys"
+        yield "published: the file defines one fold, the patients and the protocol; remove folds, group_by and protocol"
     for metric in study.metrics:
         if metric not in METRICS:
             yield f"metrics: {metric!r} is none of {', '.join(METRICS)}"
     for fold in study.folds:
         if not 0 <= fold < study.number_of_folds:
             yield f"fold {fold} is none of the {study.number_of_folds} folds, which count from 0"
-    for seed in study.seeds:
-        if not 0 <= seed < 2**32:
-            yield f"seed {seed} is not within 0 and 2^32"
     for configuration in study.configurations:
-        if configuration not in CONFIGURATIONS:
-            yield f"configuration {configuration!r} is none of {', '.join(CONFIGURATIONS)}"
-        elif study.patch and study.patch.count("x") + 1 != (2 if configuration == "2d" else 3):
+        if study.patch and study.patch.count("x") + 1 != (2 if configuration == "2d" else 3):
             yield f"patch {study.patch} does not fit configuration {configuration}"
     for method in study.methods:
         for size in study.sizes(method):
@@ -234,53 +175,9 @@ def _problems(study: Study) -> Iterator[str]:
         yield from method_problems(method)
 
 
-def method_problems(method: Method) -> Iterator[str]:
-    """Yield what is wrong with a method."""
-    # Steps of studies and their workflow read study files too; they are spared seconds of imports.
-    from nnunet_limited.engine.settings import resolve
-    from nnunet_limited.pseudo_labels.sources import check_sources
-    from nnunet_limited.runs.request import find_trainer
-
-    try:
-        trainer = find_trainer(method.trainer)
-    except LimitedError as error:
-        yield f"method {method.name!r}: {error}"
-        return
-    if not hasattr(trainer, "Config"):
-        yield f"method {method.name!r}: {method.trainer} is no trainer of nnunet-limited, nor made from one"
-        return
-    for key in SHARED:
-        if key in method.settings:
-            yield f"method {method.name!r}: {key} is the study's to set; leave it out"
-    try:
-        resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), f"method {method.name!r}")
-    except LimitedError as error:
-        yield str(error)
-    if method.sources is not None and "pseudo_labels" not in trainer.Config.model_fields:
-        yield f"method {method.name!r}: {method.trainer} learns from no sources; leave them out"
-    if method.sources is not None:
-        try:
-            check_sources(os.path.expandvars(method.sources).split(","))
-        except LimitedError as error:
-            yield f"method {method.name!r}: {error}"
-    if (method.ask or method.accept_licence) and method.sources is None:
-        yield f"method {method.name!r}: ask and accept_licence are for sources; give some, or leave them out"
-    if getattr(trainer, "learns_consensus", False) and method.sources is None:
-        yield f"method {method.name!r}: {method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
-    if method.teacher is not None:
-        if "pseudo_labels" not in trainer.Config.model_fields:
-            yield f"method {method.name!r}: {method.trainer} takes no teacher; leave it out"
-        try:
-            if not hasattr(find_trainer(method.teacher, "teacher"), "resolve_config"):
-                yield f"method {method.name!r}: teacher {method.teacher} is no trainer of nnunet-limited"
-        except LimitedError as error:
-            yield f"method {method.name!r}: {error}"
-
-
 def _data_problems(study: Study, dataset: str) -> Iterator[str]:
-    """Try out every split; the fold partition of the dataset is taken over, as the split command does."""
+    """Try every split; the dataset's own fold partition is adopted, as by the split command."""
     raw = RawDataset.load(dataset)
-    folder = preprocessed_folder(raw.name)
     test = list(test_cases(study, raw))
     if not study.test and study.protocol != "benchmark" and (study.protocol or raw.without_label):
         yield "under deployment validation cases change with the labelled size; give a test set, or protocol: benchmark"
@@ -288,26 +185,28 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     overlap = sorted({unit[case] for case in test} & {unit[case] for case in raw.cases})
     if overlap:
         yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
-    adopt_partition(raw, folder)
+    adopt_partition(raw, preprocessed_folder(raw.name))
     out = tuple(left_out(raw, study.cases))
     for size in all_sizes(study):
-        labeled = None if str(size) == ALL else str(size)
         for seed in study.seeds:
-            request = SplitRequest(
-                "check", labeled, study.number_of_folds, seed, study.protocol, study.group_by, test_cases=out
-            )
             try:
-                if study.published is not None:
-                    split = make_published_split(raw, "check", raw.folder / study.published, labeled)
-                else:
-                    split = make_split(raw, folder, request, class_reader(raw))[0]
+                problems = list(_split_problems(study, size, _try_split(study, raw, size, seed, out)))
             except LimitedError as error:
-                yield str(error)
-                break
-            problems = list(_split_problems(study, size, split))
+                problems = [str(error)]
             yield from problems
             if problems:
                 break
+
+
+def _try_split(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tuple[str, ...]) -> Split:
+    """Return a split of the study without writing it; the cases ``out`` are not used."""
+    labeled = None if str(size) == ALL else str(size)
+    if study.published is not None:
+        return make_published_split(raw, "check", raw.folder / study.published, labeled)
+    request = SplitRequest(
+        "check", labeled, study.number_of_folds, seed, study.protocol, study.group_by, test_cases=out
+    )
+    return make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
 
 
 def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
@@ -322,13 +221,7 @@ def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
             yield f"labeled {size}, fold {number}: {min(both)} is trained and validated on; ask for more"
         for method in study.methods:
             if size in study.sizes(method) and not fold.unlabeled and find_trainer(method.trainer).uses_unlabeled:
-                yield f"method {method.name!r} at labeled {size}: no case is left without label to learn from"
-
-
-def left_out(raw: RawDataset, cases: int | None) -> list[str]:
-    """Return the cases that are not used if only so many are, chosen at random but always alike."""
-    order = list(np.random.default_rng(0).permutation(sorted(raw.cases)))
-    return sorted(map(str, order[cases or len(order) :]))
+                yield f"method {method.name!r} at labeled {size}: no case is left without a label to learn from"
 
 
 def all_sizes(study: Study) -> list[Labeled]:
@@ -343,7 +236,7 @@ def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:
     images, labels = (raw.folder / folder for folder in (study.test.images, study.test.labels))
     for folder in (images, labels):
         if not folder.is_dir():
-            raise LimitedError(f"test set {folder} is no folder; correct 'test', or leave it out")
+            raise LimitedError(f"test set {folder} is no folder; correct 'test', or remove it")
     ending = raw.dataset_json["file_ending"]
     found = {case: labels / f"{case}{ending}" for case in images_by_case(images, ending)}
     for label in found.values():

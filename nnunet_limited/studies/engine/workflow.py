@@ -5,128 +5,114 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.comparison.folder import StudyFolder, failed_marker
+from nnunet_limited.studies.engine.failures import failed_marker
+from nnunet_limited.studies.engine.folder import StudyFolder
 
-SNAKEFILE = Path(__file__).with_name("Snakefile")
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where and how much at once: ``cores`` and ``gpus`` (their names) of this machine, or ``jobs`` of an ``executor``.
-
-    With an executor, ``cores`` and ``gpus`` are those of one training.
-    """
-
-    cores: int = 1
-    gpus: tuple[str, ...] = ()
-    share_gpus: int = 1
-    executor: str | None = None
-    jobs: int = 100
-    options: tuple[str, ...] = ()
+KILLED = "it stopped without a message; it was probably killed (out of memory or time limit)\n"
 
 
-def choose_gpus(wanted: int | None, executor: str | None) -> tuple[str, ...]:
-    """Return the names of the GPUs to use: as many as wanted of those that CUDA sees, by default all."""
-    import torch
+class Execution(BaseModel):
+    """Where a study runs: on this machine, or as jobs of a cluster."""
 
-    if executor is not None:
-        if wanted not in (0, 1):
-            raise LimitedError(f"--executor {executor}: say with --gpus 0 or --gpus 1 what a training gets")
-        return ("",) * wanted
-    count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    if wanted is not None and wanted > count:
-        raise LimitedError(f"--gpus {wanted}: this machine shows {count} GPUs; ask for that many, or fewer")
-    return tuple(visible.split(",")[: count if wanted is None else wanted]) if count else ()
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cores: int | None = Field(
+        None, ge=1, description="CPU cores to use; with --executor: per job (default 1). Default: all."
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="GPUs to use, one training on each; with --executor: 0 or 1 per training. Default: all.",
+    )
+    share_gpus: int = Field(1, ge=1, description="Number of trainings at the same time on one GPU.")
+    executor: str | None = Field(None, description="Snakemake executor, e.g. slurm; default: this machine.")
+    jobs: int = Field(100, ge=1, description="Number of jobs at the same time with --executor.")
+    options: tuple[str, ...] = Field((), description="Further options for Snakemake.")
+
+    def core_count(self) -> int:
+        """Return the number of cores of this machine, or of one job."""
+        return self.cores or (1 if self.executor else os.cpu_count() or 1)
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the names of the GPUs to use, as CUDA_VISIBLE_DEVICES has them; with an executor they are empty.
+
+        Raises LimitedError if there are fewer GPUs than asked for.
+        """
+        import torch
+
+        if self.executor is not None:
+            if self.gpus not in (0, 1):
+                raise LimitedError(
+                    f"--executor {self.executor}: choose with --gpus 0 or --gpus 1 whether a training gets a GPU"
+                )
+            return ("",) * self.gpus
+        count = torch.cuda.device_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        if self.gpus is not None and self.gpus > count:
+            raise LimitedError(f"--gpus {self.gpus}: this machine shows {count} GPUs; ask for that many, or fewer")
+        return tuple(visible.split(",")[: count if self.gpus is None else self.gpus]) if count else ()
 
 
-def run_study(folder: StudyFolder, execution: Execution, snakefile: Path = SNAKEFILE) -> int:
-    """Do what is missing of a study, by the ``snakefile`` of its kind; return Snakemake's exit status.
-
-    A job that fails does not stop the others.
-    """
-    environment = {**os.environ, **folder.environment()}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder.path)]
-    command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
-    settings: dict[str, Any] = {"gpu": min(1, len(execution.gpus)), "threads": execution.cores}
-    if execution.executor is None:
-        slots = execution.gpus * execution.share_gpus
-        left = sum(state != "done" for _, state, _ in states(folder))
-        settings["threads"] = threads = max(1, execution.cores // max(1, len(slots) or left))
-        settings["devices"] = "/".join(slots) or "none"
-        command += ["--cores", str(execution.cores), "--resources", f"gpu={len(slots)}"]
-        environment["nnUNet_def_n_proc"] = str(threads)
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if not slots:  # or glibc gives what every convolution frees back to the kernel, a fifth of the time
-            environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
-            environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
-    else:
-        command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
-    command += ["--config", *(f"{key}={value}" for key, value in settings.items()), *execution.options]
+def run_study(folder: StudyFolder, execution: Execution) -> int:
+    """Run the unfinished jobs of a study; return Snakemake's exit status. A job that fails does not stop the others."""
+    command, environment = _command(folder, execution)
     lock = FileLock(folder.path / ".running.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise LimitedError(f"{folder.path} is being run already; wait for that to end, or stop it") from error
+        raise LimitedError(f"{folder.path} is being run already; wait until that run ends, or stop it") from error
     with lock:
         status = _wait(subprocess.Popen(command, env=environment))
-    for _, state, log in states(folder):
+    for _, state, log in folder.states():
         if state == "started" and log is not None and "--dry-run" not in execution.options:
-            failed_marker(log).write_text(
-                "it ended without a word, perhaps killed for want of memory or time\n", encoding="utf-8"
-            )
+            failed_marker(log).write_text(KILLED, encoding="utf-8")
     return status
 
 
+def _command(folder: StudyFolder, execution: Execution) -> tuple[list[str], dict[str, str]]:
+    """Return Snakemake's command and its environment."""
+    environment = {**os.environ, **folder.environment()}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder.snakefile), "--directory", str(folder.path)]
+    command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
+    cores, gpus = execution.core_count(), execution.devices()
+    settings: dict[str, Any] = {"gpu": min(1, len(gpus)), "threads": cores}
+    if execution.executor is None:
+        slots = gpus * execution.share_gpus
+        left = sum(one.state != "done" for one in folder.states())
+        settings["threads"] = threads = max(1, cores // max(1, len(slots) or left))
+        settings["devices"] = "/".join(slots) or "none"
+        command += ["--cores", str(cores), "--resources", f"gpu={len(slots)}"]
+        environment["nnUNet_def_n_proc"] = str(threads)
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if not slots:  # glibc returns the memory of each convolution to the kernel otherwise: a fifth of the time
+            environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+            environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
+    else:
+        command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
+    return [
+        *command,
+        "--config",
+        *(f"{key}={value}" for key, value in settings.items()),
+        *execution.options,
+    ], environment
+
+
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Wait for Snakemake to end, and to take back its jobs when it is interrupted."""
+    """Wait for Snakemake to end; when interrupted, until it has cancelled its jobs."""
     interrupted = False
     while True:
         try:
             status = process.wait()
-        except KeyboardInterrupt:  # it is told too
+        except KeyboardInterrupt:  # Snakemake receives it too
             interrupted = True
             continue
         if interrupted:
             raise KeyboardInterrupt
         return status
-
-
-def states(folder: StudyFolder) -> list[tuple[Any, str, Path | None]]:
-    """Return every run with its state and the log to look at."""
-    return [(run, *folder.state(run)) for run in folder.study.runs()]
-
-
-def counted(found: Sequence[tuple[Any, str, Path | None]]) -> str:
-    """Return how many runs are in which state."""
-    counts = Counter(state for _, state, _ in found)
-    return ", ".join(
-        f"{counts[state]} {state}" for state in ("done", "failed", "started", "trained", "waiting") if counts[state]
-    )
-
-
-def estimate(folder: StudyFolder) -> list[tuple[str, int, float]]:
-    """Return, for each method, its runs that are not done and their cost in supervised runs."""
-    from nnunet_limited.runs.request import find_trainer
-
-    waiting = [run for run, state, _ in states(folder) if state != "done"]
-    rows = []
-    for method in folder.study.methods:
-        runs = sum(run.method == method.slug for run in waiting)
-        trainer = find_trainer(method.trainer)
-        cost = trainer.relative_time or 1.0
-        if "pseudo_labels" in trainer.Config.model_fields:
-            teacher = find_trainer(method.teacher or trainer.teacher)
-            cost = (teacher.relative_time or 1.0) + method.rounds * cost
-        rows.append((method.name, runs, runs * cost))
-    return rows

@@ -1,0 +1,126 @@
+"""The folder of a simulated loop of active learning: how it is opened, and the state of each of its trainings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.studies.active.study import ActiveStudy, Step, data_problems, problems, read_active
+from nnunet_limited.studies.engine.failures import failed_marker
+from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
+from nnunet_limited.studies.engine.study_file import left_out, refuse
+from nnunet_limited.util.files import read_object, replacing, write_json
+
+NUMBERS, ORACLE, LEFT_OUT = "datasets.json", "oracle", "left_out.txt"
+FIRST_NUMBER = 601  # of the datasets of the rounds
+FREE = ("dataset", "strategies", "targets", "methods", "seeds")
+
+
+@dataclass(frozen=True)
+class ActiveFolder(StudyFolder):
+    """The folder of a simulation. The results of its trainings are in ``rounds/``."""
+
+    file_name: ClassVar[str] = "active.yaml"
+    snakefile: ClassVar[Path] = Path(__file__).with_name("Snakefile")
+
+    @cached_property
+    def study(self) -> ActiveStudy:
+        """Return the study, as it was when it last ran."""
+        return read_active(self.path / self.file_name)
+
+    def run_folder(self, run: Step) -> Path:
+        """Return the folder of a training's results."""
+        return self.path / "rounds" / run.identifier
+
+    def log(self, run: Step, step: str = "") -> Path:
+        """Return the log of a training, its queries included."""
+        return self.path / "logs" / f"{run.identifier}.log"
+
+    def state(self, run: Step) -> tuple[str, Path | None]:
+        """Return ``done``, ``failed``, ``started`` or ``waiting``, and the log to look at."""
+        log = self.log(run)
+        if (self.run_folder(run) / RECORD).is_file():
+            return "done", log
+        if failed_marker(log).is_file():
+            return "failed", log
+        return ("started", log) if log.is_file() else ("waiting", None)
+
+    def dataset_of(self, step: Step) -> str:
+        """Return the name of the dataset that a training learns."""
+        numbers = read_object(self.path / NUMBERS, "numbers of datasets", "delete the folder and run again")
+        return str(numbers[step.identifier]) if step.number else str(self.study.dataset)
+
+
+def open_active(file: Path, out: Path) -> ActiveFolder:
+    """Check a simulation with its data and make its folder, or continue in one that holds the same simulation.
+
+    Strategies, targets, methods and seeds may be added, but nothing that has run may change.
+    """
+    study, folder = read_active(file), ActiveFolder(out)
+    refuse(file, problems(study))
+    started = not folder.fresh
+    if started:
+        folder.refuse_changes(study, file, FREE)
+        for kind, known in _known(folder).items():
+            folder.refuse_changed(kind.removesuffix("s"), _specifications(study, kind), known, file)
+    with folder.opened():
+        name = link_dataset(str(study.dataset), out / "raw")
+        if started and name != folder.study.dataset:
+            raise LimitedError(
+                f"{file}: dataset is {name}, but {out} was run with {folder.study.dataset}; give another --out"
+            )
+        study = study.model_copy(update={"dataset": name})
+        with folder.active():
+            refuse(file, data_problems(study))
+            _prepare_oracle(study, out)
+        _number(study, out / NUMBERS)
+        if started:
+            write_json(out / METHODS, _known(folder))
+    folder.write_study(study)
+    return ActiveFolder(out)
+
+
+def _known(folder: ActiveFolder) -> dict[str, dict[str, Any]]:
+    """Return all methods and targets that a folder was ever run with, by their slugs."""
+    file = folder.path / METHODS
+    found: dict[str, Any] = read_object(file, "record of methods", "delete the folder") if file.is_file() else {}
+    return {kind: {**found.get(kind, {}), **_specifications(folder.study, kind)} for kind in ("methods", "targets")}
+
+
+def _specifications(study: ActiveStudy, kind: str) -> dict[str, Any]:
+    return {one.slug: one.model_dump(mode="json") for one in getattr(study, kind)}
+
+
+def _number(study: ActiveStudy, file: Path) -> None:
+    """Number the datasets of the rounds; a round that has a number keeps it."""
+    numbers = read_object(file, "numbers of datasets", "delete the folder") if file.is_file() else {}
+    taken = {int(name[7:10]) for name in (str(study.dataset), *numbers.values())}
+    free = iter(number for number in range(FIRST_NUMBER, 1000) if number not in taken)
+    for step in study.runs():
+        if step.number and step.identifier not in numbers:
+            number = next(free, None)
+            if number is None:
+                raise LimitedError(f"{file}: nnU-Net knows dataset numbers up to 999; use fewer rounds or chains")
+            name = re.sub(r"[^A-Za-z0-9]+", "_", step.identifier)
+            numbers[step.identifier] = f"Dataset{number}_{name}"
+    write_json(file, numbers)
+
+
+def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
+    """Link all labels into one folder, and list the cases that are not used.
+
+    This is done before any job starts, since jobs run side by side.
+    """
+    raw, oracle = RawDataset.load(str(study.dataset)), out.resolve() / ORACLE
+    oracle.mkdir(exist_ok=True)
+    for case in raw.labeled:
+        link = oracle / f"{case}{raw.dataset_json['file_ending']}"
+        if not link.exists():
+            link.symlink_to(Path(str(raw.cases[case].label)).resolve())
+    with replacing(out / LEFT_OUT) as temporary:
+        temporary.write_text("\n".join(["# not used", *left_out(raw, study.cases)]), encoding="utf-8")

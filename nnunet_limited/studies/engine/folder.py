@@ -1,0 +1,152 @@
+"""The folder of a study: its file, nnU-Net's folders, and the state of each run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import dataset_name, raw_folder
+from nnunet_limited.studies.engine.failures import RunState
+from nnunet_limited.studies.engine.study_file import Part
+from nnunet_limited.util.files import read_object, replacing
+
+METHODS = "methods.json"  # every method that the study was ever run with
+RECORD = "trained.json"  # what the training of a run left
+PHANTOM, PHANTOM_DATASET = "phantom", "Dataset990_Phantom"
+
+
+@dataclass(frozen=True)
+class StudyFolder(ABC):
+    """A study's folder. Logs are in ``logs/``, nnU-Net's data in ``raw/``, ``preprocessed/`` and ``results/``."""
+
+    path: Path
+
+    file_name: ClassVar[str]
+    snakefile: ClassVar[Path]
+
+    @property
+    @abstractmethod
+    def study(self) -> Any:
+        """Return the study, as it was when it last ran."""
+
+    @abstractmethod
+    def run_folder(self, run: Any) -> Path:
+        """Return the folder of a run's results."""
+
+    @abstractmethod
+    def log(self, run: Any, step: str) -> Path:
+        """Return the log of a step of a run."""
+
+    @abstractmethod
+    def state(self, run: Any) -> tuple[str, Path | None]:
+        """Return the state of a run, and the log to look at."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the folder holds no study yet."""
+        return not (self.path / self.file_name).is_file()
+
+    def run(self, identifier: str) -> Any:
+        """Return the run of a name."""
+        for run in self.study.runs():
+            if run.identifier == identifier:
+                return run
+        raise LimitedError(f"{identifier!r} is no run of {self.path}; 'nnunet-limited study status' lists them")
+
+    def states(self) -> list[RunState]:
+        """Return the state of every run."""
+        return [RunState(run, *self.state(run)) for run in self.study.runs()]
+
+    def record(self, run: Any) -> dict[str, Any]:
+        """Return the record of a run's training."""
+        return read_object(self.run_folder(run) / RECORD, "record of a run", "delete its folder and run again")
+
+    def environment(self) -> dict[str, str]:
+        """Return nnU-Net's three variables for this study."""
+        root = self.path.resolve()
+        return {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Point nnU-Net's variables into this folder while the block runs."""
+        mine = self.environment()
+        before = {name: os.environ.get(name) for name in mine}
+        os.environ.update(mine)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make nnU-Net's folders for the block, which prepares the study; if it fails, a new folder is removed again.
+
+        Raises LimitedError for a folder that is not empty and holds no study.
+        """
+        fresh = self.fresh
+        if fresh and self.path.exists() and any(self.path.iterdir()):
+            raise LimitedError(f"{self.path} is not empty and holds no study; give another --out")
+        try:
+            for folder in self.environment().values():
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            yield
+        except LimitedError:
+            if fresh:
+                shutil.rmtree(self.path)
+            raise
+
+    def write_study(self, study: Part) -> None:
+        """Write the study file of this folder."""
+        content = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        with replacing(self.path / self.file_name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+    def refuse_changes(self, study: Part, file: Path, free: Collection[str]) -> None:
+        """Raise LimitedError if ``study`` differs from that of this folder in a field that is not ``free``."""
+        old = self.study.model_dump()
+        for key, value in study.model_dump().items():
+            if key not in free and value != old[key]:
+                raise LimitedError(
+                    f"{file}: {key} is {value!r}, but {self.path} was run with {old[key]!r}; give another --out"
+                )
+
+    def refuse_changed(self, kind: str, now: Mapping[str, Any], known: Mapping[str, Any], file: Path) -> None:
+        """Raise LimitedError if one of a ``kind`` (``method``, ``target``) differs from what the study ran with."""
+        for name, specification in now.items():
+            if known.get(name, specification) != specification:
+                raise LimitedError(
+                    f"{file}: {kind} {name!r} is not as {self.path} was run with it; give it another name, or give "
+                    "another --out"
+                )
+
+
+def link_dataset(dataset: str, raw: Path) -> str:
+    """Return the full name of a dataset that is in ``raw``, or gets a link there to the one in ``nnUNet_raw``.
+
+    The phantom is written there.
+    """
+    if dataset in (PHANTOM, PHANTOM_DATASET):
+        if not (raw / PHANTOM_DATASET / "dataset.json").is_file():
+            from nnunet_limited.datasets.phantom import write_phantom_dataset
+
+            write_phantom_dataset(raw, PHANTOM_DATASET)
+        return PHANTOM_DATASET
+    for name in sorted(link.name for link in raw.iterdir()):
+        if dataset == name or (dataset.isdecimal() and name.startswith(f"Dataset{int(dataset):03d}_")):
+            return name
+    name = dataset_name(dataset)
+    source = raw_folder(name)
+    if not source.is_dir():
+        raise LimitedError(f"{source} does not exist; put the raw dataset there or correct nnUNet_raw")
+    (raw / name).symlink_to(source.resolve())
+    return name

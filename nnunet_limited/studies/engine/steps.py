@@ -1,0 +1,192 @@
+"""The steps of a run: a process of its own each, which calls commands, logs them, and marks a failure."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO, TypedDict
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.studies.engine.failures import failed_marker
+from nnunet_limited.studies.engine.study_file import Method
+
+PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
+Call = Callable[..., str]
+
+
+class TrainingRecord(TypedDict):
+    """What is recorded of a training. Of self-training there are ``results`` and ``curves`` of every round."""
+
+    trainer: str
+    plans: str
+    results: list[str]  # folders of the fold, relative to the study's folder
+    minutes: float
+    curves: list[dict[str, list[float]]]  # one number per epoch
+    memory_mb: float
+    command: str
+    finished: str
+    machine: str
+    versions: dict[str, str]
+
+
+def do(log: Path, name: str, work: Callable[[Call], None]) -> int:
+    """Do ``work`` with a function that calls commands and logs them; return the exit status.
+
+    Work that fails leaves a marker beside its log; other jobs are not affected.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    failed_marker(log).unlink(missing_ok=True)
+    with log.open("w", encoding="utf-8") as stream:
+        try:
+            work(lambda *words: _call(words, stream))
+        except Exception as error:  # any error is a failed step, which the report shows
+            if not isinstance(error, LimitedError):
+                traceback.print_exc(file=stream)
+            print(f"error: {error}", file=stream)
+            failed_marker(log).write_text(f"{error}\n", encoding="utf-8")
+            print(f"{name} failed, see {log}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _call(words: tuple[str, ...], log: TextIO) -> str:
+    """Run a command and return what it prints; its output and errors are in the log."""
+    command = list(words)
+    if command[0] == "nnunet-limited":
+        command[:1] = [sys.executable, "-m", "nnunet_limited"]
+    else:
+        command[0] = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
+    print(f"$ {shlex.join(words)}", file=log, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+    print(done.stdout, file=log, flush=True)
+    if done.returncode:
+        raise LimitedError(f"{shlex.join(words)} ended with status {done.returncode}")
+    return done.stdout
+
+
+def settings_of(study: Any, seed: int) -> dict[str, Any]:
+    """Return the settings that a study gives to every run of a seed."""
+    return {
+        "seed": seed,
+        "num_epochs": study.iterations // study.iterations_per_epoch,
+        "num_iterations_per_epoch": study.iterations_per_epoch,
+    }
+
+
+def train(
+    call: Call, method: Method, dataset: str, configuration: str, plans: str, fold: int, settings: dict[str, Any]
+) -> TrainingRecord:
+    """Train a method's fold, with all rounds of self-training, and return its record."""
+    from nnunet_limited.runs.request import find_trainer
+
+    rounds = "pseudo_labels" in find_trainer(method.trainer).Config.model_fields
+    words = ["self-train" if rounds else "crossval", dataset, configuration, "-tr", method.trainer]
+    words += ["-p", plans, "--folds", str(fold)]
+    for key, value in (settings | dict(method.settings)).items():
+        words += ["--set", f"{key}={value}"]
+    if rounds:
+        words += self_training_words(method)
+    printed = json.loads(call("nnunet-limited", *words, "--json"))
+    results = printed if rounds else [printed]
+    root = Path(os.environ["nnUNet_results"])
+    folds = [
+        root / r["dataset"] / f"{r['trainer']}__{r['plans']}__{r['configuration']}" / f"fold_{fold}" for r in results
+    ]
+    logged = [_logged(one) for one in folds]
+    return {
+        "trainer": results[-1]["trainer"],
+        "plans": results[-1]["plans"],
+        "results": [str(one.relative_to(root.parent)) for one in folds],
+        "minutes": sum(map(_minutes, logged)),
+        "curves": [_curves(log) for log in logged],
+        "memory_mb": _peak_memory(),
+        "command": shlex.join(["nnunet-limited", *words]),
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def self_training_words(method: Method) -> list[str]:
+    """Return the options of ``self-train`` that a method asks for."""
+    words = ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
+    words += ["--sources", os.path.expandvars(method.sources)] if method.sources else []
+    words += [word for how in method.ask for word in ("--ask", how)]
+    return words + (["--accept-licence", method.accept_licence] if method.accept_licence else [])
+
+
+def _peak_memory() -> float:
+    """Return the largest memory of a sub-process so far, in MB; NaN on Windows, which does not record it."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def _logged(fold: Path) -> dict[str, list[Any]]:
+    """Return what a run logged for each epoch."""
+    import torch
+
+    checkpoint = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    logged: dict[str, list[Any]] = checkpoint["logging"]
+    return logged
+
+
+def _minutes(logged: dict[str, list[Any]]) -> float:
+    """Return how long the epochs of a run took, those before an interruption included."""
+    pairs = zip(logged["epoch_start_timestamps"], logged["epoch_end_timestamps"], strict=False)
+    return float(sum(end - start for start, end in pairs) / 60)
+
+
+def _curves(logged: dict[str, list[Any]]) -> dict[str, list[float]]:
+    """Return what was logged as one number per epoch."""
+    return {
+        key: [float(value) for value in values]
+        for key, values in logged.items()
+        if not key.startswith("epoch_") and all(np.ndim(value) == 0 for value in values)
+    }
+
+
+@contextmanager
+def device(names: str) -> Iterator[str]:
+    """Yield the device to use, and hold one of the GPUs that the study shares between its jobs.
+
+    ``names`` are CUDA's, e.g. ``0/1``; a name that is repeated stands for a GPU that takes several trainings. It is
+    ``none`` on a machine whose GPUs are not used, and empty where the scheduler chooses the GPU.
+    """
+    import torch
+
+    if names == "none":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if names in ("", "none"):
+        yield "cuda" if torch.cuda.is_available() else "cpu"
+        return
+    while True:
+        for slot, name in enumerate(names.split("/")):
+            lock = FileLock(f".gpu_{slot}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            with lock:
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                yield "cuda"
+            return
+        time.sleep(1)

@@ -1,0 +1,163 @@
+"""What all study files have in common: how they are read, the methods they list, and what is checked before any run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.errors import LimitedError
+
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
+Labeled = int | str
+
+
+class Part(BaseModel):
+    """A part of a study file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Method(Part):
+    """A trainer with its settings; a trainer that learns pseudo-labels is self-trained, its teacher first."""
+
+    name: str = Field(pattern=r"[A-Za-z0-9]", description="name in tables and pictures")
+    trainer: str = Field("LimitedSupervisedTrainer", description="class name of the trainer, as for -tr")
+    settings: dict[str, Any] = Field({}, description="settings of the trainer, as for --set")
+    labeled: tuple[Labeled, ...] | None = Field(None, description="labelled sizes; default: those of the study")
+    teacher: str | None = Field(None, description="self-training: trainer that labels the unlabelled cases first")
+    rounds: int = Field(1, ge=1, description="self-training: number of rounds")
+    sources: str | None = Field(None, description="self-training: --sources; variables like $HOME are replaced")
+    ask: tuple[str, ...] = Field((), description="self-training: values of --ask")
+    accept_licence: str | None = Field(None, description="self-training: --accept-licence")
+
+    @property
+    def slug(self) -> str:
+        """Return the name as a part of file names."""
+        return re.sub(r"[^A-Za-z0-9.+]+", "-", self.name).strip("-")
+
+
+def read_part(file: Path, kind: type[P], example: str) -> P:
+    """Read a YAML file of a ``kind``; raise one LimitedError for all that is wrong, which names an ``example``."""
+    import yaml
+
+    if not file.is_file():
+        raise LimitedError(f"study file {file} does not exist; write one, e.g. like {example}")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LimitedError(f"{file} is not readable YAML ({error}); correct it") from error
+    if not isinstance(content, dict):
+        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {example}")
+    try:
+        return kind(**content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
+        raise LimitedError(listed(file, problems)) from error
+
+
+def listed(file: Path, problems: list[str]) -> str:
+    """Return one line that lists all problems of a file."""
+    count = f"{len(problems)} problems: " if len(problems) > 1 else ""
+    return f"{file}: {count}" + "; ".join(f"({n}) {p}" if count else p for n, p in enumerate(problems, 1))
+
+
+def refuse(file: Path, problems: Iterable[str]) -> None:
+    """Raise a LimitedError that lists the problems of a file, if there are any."""
+    if found := list(problems):
+        raise LimitedError(listed(file, found))
+
+
+def repeated(lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:
+    """Yield a problem for each value that one of the lists has twice."""
+    for name, values in lists.items():
+        texts = [str(value) for value in values]
+        for text in sorted({one for one in texts if texts.count(one) > 1}):
+            yield f"{name} {text} is listed twice"
+
+
+def training_problems(study: Any, configurations: Iterable[str]) -> Iterator[str]:
+    """Yield what is wrong with the fields of a study that say how long, on what, and with which seeds it trains."""
+    if study.iterations % study.iterations_per_epoch:
+        yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
+    for seed in study.seeds:
+        if not 0 <= seed < 2**32:
+            yield f"seed {seed} is not within 0 and 2^32"
+    for configuration in configurations:
+        if configuration not in CONFIGURATIONS:
+            yield f"configuration {configuration!r} is none of {', '.join(CONFIGURATIONS)}"
+
+
+def method_problems(method: Method) -> Iterator[str]:
+    """Yield what is wrong with a method."""
+    # Imported here: the steps and the workflow read study files too, without these seconds of imports.
+    from nnunet_limited.engine.settings import resolve
+    from nnunet_limited.runs.request import find_trainer
+
+    about = f"method {method.name!r}"
+    try:
+        trainer = find_trainer(method.trainer)
+    except LimitedError as error:
+        yield f"{about}: {error}"
+        return
+    if not hasattr(trainer, "Config"):
+        yield f"{about}: {method.trainer} is no trainer of nnunet-limited, nor made from one"
+        return
+    for key in SHARED:
+        if key in method.settings:
+            yield f"{about}: {key} is set by the study; remove it"
+    try:
+        resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), about)
+    except LimitedError as error:
+        yield str(error)
+    learns_pseudo_labels = "pseudo_labels" in trainer.Config.model_fields
+    for problem in (*_source_problems(method, trainer, learns_pseudo_labels),
+                    *_teacher_problems(method, learns_pseudo_labels)):  # fmt: skip
+        yield f"{about}: {problem}"
+
+
+def _source_problems(method: Method, trainer: Any, learns_pseudo_labels: bool) -> Iterator[str]:
+    from nnunet_limited.pseudo_labels.sources import check_sources
+
+    if method.sources is None:
+        if method.ask or method.accept_licence:
+            yield "ask and accept_licence need sources; add sources, or remove them"
+        if getattr(trainer, "learns_consensus", False):
+            yield f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
+        return
+    if not learns_pseudo_labels:
+        yield f"{method.trainer} does not learn from sources; remove them"
+    try:
+        check_sources(os.path.expandvars(method.sources).split(","))
+    except LimitedError as error:
+        yield str(error)
+
+
+def _teacher_problems(method: Method, learns_pseudo_labels: bool) -> Iterator[str]:
+    from nnunet_limited.runs.request import find_trainer
+
+    if method.teacher is None:
+        return
+    if not learns_pseudo_labels:
+        yield f"{method.trainer} takes no teacher; remove it"
+    try:
+        if not hasattr(find_trainer(method.teacher, "teacher"), "resolve_config"):
+            yield f"teacher {method.teacher} is no trainer of nnunet-limited"
+    except LimitedError as error:
+        yield str(error)
+
+
+def left_out(raw: RawDataset, cases: int | None) -> list[str]:
+    """Return the cases that are not used if only ``cases`` are: a random choice, the same in every study."""
+    order = list(np.random.default_rng(0).permutation(sorted(raw.cases)))
+    return sorted(map(str, order[cases or len(order) :]))
