@@ -64,7 +64,9 @@ def markdown(table: pd.DataFrame, columns: Sequence[Column]) -> str:
 def latex(table: pd.DataFrame, columns: Sequence[Column]) -> str:
     """Return a table for LaTeX with the package booktabs."""
     text = shown(table, columns).to_latex(index=False, escape=True, column_format="l" + "r" * (len(columns) - 1))
-    return text.replace("±", r"$\pm$").replace("<", "$<$").replace("³", "$^3$")
+    for plain, escaped in (("±", r"$\pm$"), ("<", "$<$"), (">", "$>$"), ("³", "$^3$")):
+        text = text.replace(plain, escaped)
+    return text
 
 
 def table_of(caption: str, table: pd.DataFrame, columns: Sequence[Column]) -> dict[str, Any]:
