@@ -22,8 +22,8 @@ RECORD = "annotations.json"
 
 def ignore_of(dataset: RawDataset) -> int:
     """Return the value of the ignore label in a view of ``dataset``: its own or, as nnU-Net asks, the next number."""
-    declared = dataset.dataset_json["labels"].get("ignore")
-    return max(dataset.label_values) + 1 if declared is None else int(declared)
+    description = dataset.description
+    return max(description.label_values) + 1 if description.ignore is None else description.ignore
 
 
 def view_folder(name: str) -> Path:
@@ -59,7 +59,7 @@ def write_view(
     """
     folder = view_folder(name)
     cases = list(arguments)
-    ignore, ending = ignore_of(dataset), dataset.dataset_json["file_ending"]
+    ignore, ending = ignore_of(dataset), dataset.description.file_ending
     scratch = folder.with_name(f".{name}.tmp")
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -98,14 +98,14 @@ def write_view(
 def _declared(dataset: RawDataset, about: dict[str, dict[str, Any]]) -> dict[str, int]:
     """Return the ignore label as dataset.json has it, if any label is sparse or may be."""
     sparse = any(one.get("annotated_share", 0) < 1 for one in about.values())
-    return {"ignore": ignore_of(dataset)} if sparse or "ignore" in dataset.dataset_json["labels"] else {}
+    return {"ignore": ignore_of(dataset)} if sparse or dataset.description.ignore is not None else {}
 
 
 def _description(
     dataset: RawDataset, folder: Path, cases: Sequence[str], others: Sequence[str], ignore: dict[str, int]
 ) -> dict[str, Any]:
     """Return the view's dataset.json, whose paths stay right if all raw datasets move together."""
-    ending = dataset.dataset_json["file_ending"]
+    ending = dataset.description.file_ending
 
     def relative(file: Path | None) -> str:
         return Path(os.path.relpath(str(file), folder)).as_posix()
@@ -120,7 +120,7 @@ def _description(
     return {
         **kept,
         "view_of": dataset.name,
-        "labels": {**dataset.dataset_json["labels"], **ignore},
+        "labels": {**dataset.description.labels, **ignore},
         "numTraining": len(labels),
         "dataset": {case: {"images": images(case), "label": labels[case]} for case in sorted(labels)},
         "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in labels},

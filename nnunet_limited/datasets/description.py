@@ -2,12 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.errors import LimitedError
 
 DATASET_FORMAT = "write it as nnU-Net's dataset format asks"
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """The ``content`` of a checked dataset.json."""
+
+    content: dict[str, Any]
+
+    @property
+    def file_ending(self) -> str:
+        """The ending of image and label files."""
+        return str(self.content["file_ending"])
+
+    @property
+    def num_channels(self) -> int:
+        """The number of image channels."""
+        return len(self.content.get("channel_names") or self.content["modality"])
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The value of each label, or the values of each region, as they stand in the file."""
+        return dict(self.content["labels"])
+
+    @property
+    def ignore(self) -> int | None:
+        """The value of the ignore label, if there is one."""
+        value = self.content["labels"].get("ignore")
+        return None if value is None else int(value)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether labels are regions, which may overlap."""
+        return bool(self.content.get("regions_class_order"))
+
+    @property
+    def foreground(self) -> dict[str, list[int]]:
+        """The values of each foreground class or region by name, in the order of a prediction's channels."""
+        named = {n: values_of(v) for n, v in self.content["labels"].items() if n not in ("background", "ignore")}
+        return named if self.has_regions else dict(sorted(named.items(), key=lambda one: one[1]))
+
+    @property
+    def label_values(self) -> list[int]:
+        """Every value that a label file may hold, ignore included."""
+        return sorted({v for value in self.content["labels"].values() for v in values_of(value)})
+
+    @property
+    def foreground_values(self) -> set[int]:
+        """All label values but those of background and ignore."""
+        return {v for values in self.foreground.values() for v in values} - {0}
 
 
 def check_description(content: dict[str, Any], file: Path) -> None:

@@ -43,19 +43,17 @@ def import_labels(request: ImportRequest, processes: int) -> dict[str, Any]:
     if len(given) != 1:
         raise LimitedError(f"{len(given)} of --labels, --boxes and --points are given; give one")
     dataset = RawDataset.load(request.dataset)
-    ending = dataset.dataset_json["file_ending"]
+    ending = dataset.description.file_ending
     if ending not in ENDINGS:
         raise LimitedError(
             f"{dataset.folder} has {ending} images; labels can be brought in for {', '.join(ENDINGS[1:])}"
         )
     origin: dict[str, Any] = {"kind": "labels", "source": str(given[0])}
-    values = set(dataset.label_values) - {ignore_of(dataset)}
+    values = set(dataset.description.label_values) - {ignore_of(dataset)}
     if request.labels is not None:
         sources = label_files(request.labels, dataset)
         numbers = _numbers(request, dataset)
-        tasks: dict[str, Any] = {
-            case: (file, numbers, dataset.dataset_json["labels"]) for case, file in sources.items()
-        }
+        tasks: dict[str, Any] = {case: (file, numbers, dataset.description.labels) for case, file in sources.items()}
         origin |= {"unlabeled": request.unlabeled, "background": request.background}
         return _write(request, dataset, tasks, from_labels, origin, values, processes)
     boxes = request.boxes is not None
@@ -86,7 +84,7 @@ def _write(
 ) -> dict[str, Any]:
     def drawn_everywhere(cases: dict[str, dict[str, Any]]) -> None:
         drawn = {value for about in cases.values() for value in about["classes"]}
-        names = {value: name for name, value in dataset.dataset_json["labels"].items() if isinstance(value, int)}
+        names = {value: name for name, value in dataset.description.labels.items() if isinstance(value, int)}
         for value in sorted(required - drawn):
             raise LimitedError(
                 f"{origin['source']}: label {value} ({names.get(value, 'of a region')}) is drawn in no case; draw it "
@@ -128,7 +126,7 @@ def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
             "its own and give --background"
         )
     ignore = ignore_of(dataset)
-    numbers = {value: value for value in dataset.label_values if value}
+    numbers = {value: value for value in dataset.description.label_values if value}
     if request.background in numbers and request.background != ignore:
         raise LimitedError(
             f"--background {request.background} is a class of {dataset.folder}; draw it with another value"
@@ -141,9 +139,9 @@ def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
 
 
 def _class_of(given: Any, dataset: RawDataset, where: str) -> int:
-    labels = dataset.dataset_json["labels"]
+    labels = dataset.description.labels
     value = labels.get(given, given)
-    single = {int(v) for v in dataset.label_values} - {ignore_of(dataset)}
+    single = {int(v) for v in dataset.description.label_values} - {ignore_of(dataset)}
     if not str(value).isdecimal() or int(value) not in single:
         raise LimitedError(f"{where}: class {given!r} is none of {', '.join(map(str, sorted(single)))}; correct it")
     return int(value)

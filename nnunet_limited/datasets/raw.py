@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.datasets.description import DATASET_FORMAT, check_description, values_of
+from nnunet_limited.datasets.description import DATASET_FORMAT, DatasetDescription, check_description
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.host.images import listed_files, reader_for
@@ -54,20 +54,9 @@ class RawDataset:
         return sorted(i for i, case in self.cases.items() if case.label is None)
 
     @property
-    def num_channels(self) -> int:
-        """Number of image channels that dataset.json declares."""
-        return len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
-
-    @property
-    def label_values(self) -> list[int]:
-        """Every value that a label file may hold, ignore included."""
-        return sorted({v for value in self.dataset_json["labels"].values() for v in values_of(value)})
-
-    @property
-    def foreground_values(self) -> set[int]:
-        """All label values that dataset.json declares, but background and ignore."""
-        labels = self.dataset_json["labels"]
-        return {v for name, value in labels.items() if name != "ignore" for v in values_of(value)} - {0}
+    def description(self) -> DatasetDescription:
+        """What dataset.json says."""
+        return DatasetDescription(self.dataset_json)
 
     def reader(self) -> Any:
         """Return the host's reader class for the dataset's images."""
@@ -118,14 +107,14 @@ class RawDataset:
                     f"case {identifier} is both in {folder / 'imagesTr'} and in {unlabeled}; remove one of the two"
                 )
             cases[identifier] = Case(identifier, tuple(images_found), None)
-        dataset_object = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
-        for case in dataset_object.cases.values():
-            if len(case.images) != dataset_object.num_channels:
+        made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
+        for case in made.cases.values():
+            if len(case.images) != made.description.num_channels:
                 raise LimitedError(
                     f"case {case.identifier} in {folder} has {len(case.images)} image files but dataset.json declares "
-                    f"{dataset_object.num_channels} channels; add the missing files or correct channel_names"
+                    f"{made.description.num_channels} channels; add the missing files or correct channel_names"
                 )
-        return dataset_object
+        return made
 
 
 def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:

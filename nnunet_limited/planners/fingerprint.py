@@ -14,7 +14,7 @@ import numpy as np
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor
-from nnunet_limited.planners.ignored import ignore_value, without_ignored
+from nnunet_limited.planners.ignored import without_ignored
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
 from nnunet_limited.util.parallel import run_all
@@ -113,7 +113,7 @@ def inspect_dataset(
             "this dataset with 'nnunet-limited split'"
         )
     labeled = {*split.labeled, *split.validation}
-    reader, values = dataset.reader(), dataset.label_values
+    reader, values = dataset.reader(), dataset.description.label_values
     keys = {case: inspection_key(dataset.cases[case], case in labeled, values) for case in cases}
     cache = read_object(cache_file, "cache", "delete it") if cache_file.is_file() else {}
     new = [case for case in cases if keys[case] not in cache]
@@ -146,12 +146,12 @@ def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) 
     Ignored voxels are none of the foreground, unless nothing else could be, as where boxes are all there is.
     """
     own = {case: Path(str(dataset.cases[case].label)) for case in visible}
-    ignore = ignore_value(dataset.dataset_json)
+    ignore = dataset.description.ignore
     if ignore is None:
         return own
     folder = Path(os.environ["nnUNet_preprocessed"]) / "labels"
     folder.mkdir()
-    ending = dataset.dataset_json["file_ending"]
+    ending = dataset.description.file_ending
     tasks = [(dataset.cases[case], dataset.reader(), ignore, folder / f"{case}{ending}") for case in visible]
     found = run_all(without_ignored, tasks, processes, "Reading annotations")
     if not any(foreground for _, foreground in found):

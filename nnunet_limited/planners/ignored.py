@@ -15,12 +15,6 @@ from nnunet_limited.datasets.raw import Case
 from nnunet_limited.host.planning import nonzero_mask
 
 
-def ignore_value(dataset_json: dict[str, Any]) -> int | None:
-    """Return the value of the ignore label of a dataset, None if it has none."""
-    value = dataset_json["labels"].get("ignore")
-    return None if value is None else int(value)
-
-
 def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) -> tuple[Path, bool]:
     """Return a label file of ``case`` with background where it is ignored, and whether it has foreground.
 

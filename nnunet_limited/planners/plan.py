@@ -16,7 +16,6 @@ from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
 from nnunet_limited.planners.boxes import resample_boxes
 from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset
-from nnunet_limited.planners.ignored import ignore_value
 from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
     copy_ground_truth,
@@ -93,13 +92,13 @@ def make_plans(request: PlanRequest) -> PlanResult:
     write_json(preprocessed / f"{name}.json", plans)
     with_label = sorted({*split.labeled, *split.validation} - set(unusable))
     validated = [dataset.cases[case] for case in split.validation if case not in unusable]
-    copy_ground_truth(validated, preprocessed, dataset.dataset_json["file_ending"])
+    copy_ground_truth(validated, preprocessed, dataset.description.file_ending)
     for configuration in configurations:
         preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
         boxes = {case: file for case in split.labeled if (file := dataset.cases[case].boxes) is not None}
         resample_boxes(boxes, data_folders(plans, configuration)[0], plans, configuration, request.processes)
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
-    trainer = alone if ignore_value(dataset.dataset_json) is None else "LimitedSparseTrainer"
+    trainer = alone if dataset.description.ignore is None else "LimitedSparseTrainer"
     return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)
 
 
@@ -145,5 +144,5 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
             shrink(configuration)
         if len(request.patch) == len(configuration["patch_size"]):
             fit_patch(configuration, request.patch)
-        shaped_by = preprocessing_hash(plans, configuration, dataset.dataset_json["labels"])
+        shaped_by = preprocessing_hash(plans, configuration, dataset.description.labels)
         configuration["data_identifier"] = f"{DATA_PREFIX}{shaped_by}_{name}"

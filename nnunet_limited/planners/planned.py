@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw, preprocessed_folder, results_folder
@@ -80,9 +81,9 @@ class PlannedData:
         return read_object(self.folder / "dataset.json", "dataset description", "run 'nnunet-limited plan'")
 
     @property
-    def num_channels(self) -> int:
-        """The number of image channels."""
-        return len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+    def description(self) -> DatasetDescription:
+        """What the description of the dataset says."""
+        return DatasetDescription(self.dataset_json)
 
     @cached_property
     def label_manager(self) -> Any:

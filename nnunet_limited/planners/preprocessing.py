@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.plans import managers, with_inherited
-from nnunet_limited.planners.ignored import background_outside, ignore_value
+from nnunet_limited.planners.ignored import background_outside
 from nnunet_limited.util import files
 from nnunet_limited.util.files import content_hash, replacing
 from nnunet_limited.util.parallel import run_all
@@ -145,7 +146,7 @@ def preprocess_case(
         needed.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         made = Path(temporary) / case.identifier
-        ignore = ignore_value(dataset_json)
+        ignore = DatasetDescription(dataset_json).ignore
         if label is not None and ignore is not None and any(chosen.use_mask_for_norm):
             copy = Path(temporary) / f"label{dataset_json['file_ending']}"
             label = background_outside(case, manager.image_reader_writer_class, ignore, copy)

@@ -111,12 +111,12 @@ class Consensus(ModelSource):
     def check_sources(self, folds: Sequence[int | str]) -> None:
         """Refuse sources that cannot work; promptable models are loaded to see whether they can be."""
         check_sources(self.sources)
-        if "atlas" in self.sources and "ignore" in self.model.planned.dataset_json["labels"]:
+        if "atlas" in self.sources and self.model.planned.description.ignore is not None:
             planned = self.model.planned
             split = planned.split
             labeled = sorted({case for fold in folds for case in split.fold(fold).train})
             refuse_partial(labeled, planned.cases(self.model.configuration).labeled, planned.dataset_json)
-        channels = self.model.planned.num_channels
+        channels = self.model.planned.description.num_channels
         if self.settings.channel >= channels:
             raise LimitedError(
                 f"--ask channel={self.settings.channel}: the images have {channels} channels, counted from 0; give "
@@ -158,7 +158,7 @@ class Consensus(ModelSource):
     def told(self, labels: PseudoLabels) -> list[str]:
         """Return what the labelled cases have taught, and whose models were asked."""
         found = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
-        names = list(foreground_classes(self.model.planned.dataset_json))
+        names = list(self.model.planned.description.foreground)
         where, need = labels.folder.name, f"a slice counts from an agreement of {found['agreement']:g}"
         if found["dice"]:
             dice = ", ".join(
@@ -169,7 +169,7 @@ class Consensus(ModelSource):
             lines = [f"{where}: on {found['cases']} labelled cases the mean Dice is {dice}; {need}"]
         else:
             lines = [f"{where}: fewer than two labelled cases could be judged by what has not learnt them; {need}"]
-        first = 0 if self.model.planned.dataset_json.get("regions_class_order") else 1  # without the background
+        first = 0 if self.model.planned.description.has_regions else 1  # without the background
         for source, channels in found["left_out"].items():
             classes = ", ".join(names[channel - first] for channel in channels)
             lines.append(f"{where}: {source} is left out for {classes}, where it hurt")

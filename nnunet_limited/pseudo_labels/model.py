@@ -83,7 +83,7 @@ class ModelSource:
             "previous": self.previous,
             **self.further_origin(sorted({case for fold in members for case in split.fold(fold).train})),
         }
-        file_ending = self.model.planned.dataset_json["file_ending"]
+        file_ending = self.model.planned.description.file_ending
         return open_set(set_folder(preprocessed, split, self.name) / folder, file_ending, origin)
 
     def checkpoints(self, split: Split, members: Sequence[int | str]) -> dict[str, str]:

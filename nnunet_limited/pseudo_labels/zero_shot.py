@@ -16,7 +16,6 @@ import torch
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.planners.ignored import ignore_value
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import Prompter
 from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
@@ -87,9 +86,10 @@ class ZeroShot:
                 raise LimitedError(f"case {case!r} of {self.dataset.name} has no label to take prompts from")
         if not self.cases:
             raise LimitedError(f"{self.dataset.folder} has no labelled case; prompts are taken from labels")
-        if self.settings.channel >= self.dataset.num_channels:
+        channels = self.dataset.description.num_channels
+        if self.settings.channel >= channels:
             raise LimitedError(
-                f"--ask channel={self.settings.channel}: {self.dataset.name} has {self.dataset.num_channels} channels, "
+                f"--ask channel={self.settings.channel}: {self.dataset.name} has {channels} channels, "
                 "counted from 0; give another one"
             )
         for case in self.cases:
@@ -120,13 +120,13 @@ class ZeroShot:
         reader = self.dataset.reader()()
         image, about = reader.read_images([str(file) for file in case.images])
         label = reader.read_seg(str(case.label))[0][0]
-        ignore = ignore_value(self.dataset.dataset_json)
+        ignore = self.dataset.description.ignore
         if ignore is not None and (label == ignore).any():
             raise LimitedError(
                 f"{case.label} is annotated in part, and objects cut in two are no prompts; take cases of a --split "
                 "that are annotated throughout, or fewer --cases"
             )
-        names = {n: v for n, v in self.dataset.dataset_json["labels"].items() if n not in ("background", "ignore")}
+        names = {n: v for n, v in self.dataset.description.labels.items() if n not in ("background", "ignore")}
         masks = np.stack([np.isin(label, value) for value in names.values()])
         spacing = [float(step) for step in about["spacing"]]
         axis = coarsest_axis(masks.shape[1:], spacing)

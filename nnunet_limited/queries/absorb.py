@@ -115,7 +115,7 @@ def _answers(asked: Round, raw: RawDataset, request: AbsorbRequest, visible: set
             accepted = request.accept_unchanged or request.oracle is not None
             handed = None if accepted else tuple(asked.prefilled[case]["regions"])
             previous = raw.cases[case].label if case in visible else None
-            known = (raw.dataset_json["labels"], ignore_of(raw), reader, raw.dataset_json["file_ending"])
+            known = (raw.description.labels, ignore_of(raw), reader, raw.description.file_ending)
             answers[case] = Answer(raw.cases[case], file, tuple(asked.of(case)), handed, previous, *known)
     return answers
 
@@ -135,7 +135,7 @@ def _split_of(asked: Round, raw: RawDataset) -> Split | None:
 
 def answer(asked: Round, raw: RawDataset, labels: Path) -> None:
     """Write the label files of a round as an annotator would who knows the dense ``labels`` of a folder."""
-    ending, reader = raw.dataset_json["file_ending"], raw.reader()()
+    ending, reader = raw.description.file_ending, raw.reader()()
     for case in asked.cases:
         truth, file = labels / f"{case}{ending}", asked.folder / LABELS / f"{case}{ending}"
         if not truth.is_file():
@@ -149,7 +149,7 @@ def answer(asked: Round, raw: RawDataset, labels: Path) -> None:
 
 def _file_of(asked: Round, raw: RawDataset, case: str) -> Path | None:
     """Return the file with the answer to the queries in a case; beside others, the one that was handed out is none."""
-    endings = dict.fromkeys((raw.dataset_json["file_ending"], *ENDINGS))
+    endings = dict.fromkeys((raw.description.file_ending, *ENDINGS))
     found = [file for ending in endings if (file := asked.folder / LABELS / f"{case}{ending}").is_file()]
     if len(found) > 1:
         found = [file for file in found if file_hash(file) != asked.prefilled[case]["file"]]

@@ -60,7 +60,7 @@ class View:
 
 def copy_images(folder: Path, raw: RawDataset, case: str) -> None:
     """Copy the images of a case."""
-    about, ending = raw.cases[case], raw.dataset_json["file_ending"]
+    about, ending = raw.cases[case], raw.description.file_ending
     for channel, file in enumerate(about.images):
         _copy(file, folder / IMAGES / f"{case}_{channel:04d}{ending}")
         beside = file.with_name(f"{file.name.removesuffix(ending)}.json")  # as nnU-Net has the spacing beside TIFF
@@ -88,7 +88,7 @@ def begin_label(
         label[window.inside] = 0 if predicted is None else predicted[window.inside]
     if annotated is not None:
         label = np.where(annotated == ignore, label, annotated).astype(label.dtype)
-    write_label(raw.reader()(), label, file, properties, raw.dataset_json["file_ending"])
+    write_label(raw.reader()(), label, file, properties, raw.description.file_ending)
     return {"file": file_hash(file), "regions": [window_hash(label, window) for window in windows]}
 
 

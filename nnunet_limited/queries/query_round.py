@@ -134,7 +134,7 @@ class QueryRound:
         strategy, simulated = self.strategy, self.request.oracle is not None
         if self.request.model is None or (simulated and not strategy.needs_model and strategy.features is None):
             return lambda case: partial(self._describe, case)
-        values = sorted(self.raw.foreground_values)
+        values = sorted(self.raw.description.foreground_values)
         return ModelScorer(self.request, self.strategy, self.field, values, self.origin["folds"], device)
 
     def _finish(self, case: str, work: Callable[[], CaseScores]) -> None:
@@ -154,7 +154,7 @@ class QueryRound:
         if self.request.oracle is not None and self.strategy.needs_foreground:
             label = self._read(self.request.oracle / f"{case}{self.raw.dataset_json['file_ending']}")
             whole = MapExtent((0.0,) * label.ndim, tuple(map(float, label.shape)))
-            known |= class_counts(label, sorted(self.raw.foreground_values), whole, windows)
+            known |= class_counts(label, sorted(self.raw.description.foreground_values), whole, windows)
         content: dict[str, Any] = {f"start_{axis}": start for axis, start in enumerate(windows.starts)}
         content |= {"size": np.array(windows.size), "annotated": share, **known}
         with replacing(self._file(case)) as temporary, temporary.open("wb") as stream:
@@ -198,7 +198,7 @@ class QueryRound:
         simulated = self.request.oracle is not None
         scorer = None if self.request.model is None or simulated else self._scorer(device)
         asked = Round(self.request.out, self.origin, tuple(queries), {})
-        ending, reader = self.raw.dataset_json["file_ending"], self.raw.reader()()
+        ending, reader = self.raw.description.file_ending, self.raw.reader()()
         views: dict[Window, View] = {}
         hashes = {}
         for case in track(asked.cases):
@@ -222,9 +222,9 @@ class QueryRound:
 
     def class_names(self) -> dict[int, str]:
         """Return the name of each single label, by value."""
-        labels = self.raw.dataset_json["labels"]
+        labels = self.raw.description.labels
         names = {int(value): name for name, value in labels.items() if not isinstance(value, list)}
-        return {value: names.get(value, str(value)) for value in sorted(self.raw.foreground_values)}
+        return {value: names.get(value, str(value)) for value in sorted(self.raw.description.foreground_values)}
 
     def pool(self) -> tuple[Pool, np.ndarray]:
         """Return the candidates, and the minutes that each is thought to take."""

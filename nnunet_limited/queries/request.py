@@ -96,7 +96,7 @@ class CasePool:
         unit = {case: name for name, cases in grouped(list(raw.cases), group_by).items() for case in cases}
         validated = {unit[case] for fold in folds for case in fold.val}
         unlabeled, train = ({c for c in cases if unit[c] not in validated} for cases in (unlabeled, train))
-        candidates = sorted(train) if "ignore" in raw.dataset_json["labels"] else []
+        candidates = sorted(train) if raw.description.ignore is not None else []
         sparse = tuple(case for case in candidates if (label(case) == ignore_of(raw)).any())
         if not unlabeled and not sparse:
             raise LimitedError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.datasets.description import DatasetDescription, values_of
 from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.evaluation import folds_name, merge_folds
@@ -101,17 +102,10 @@ def _flags(request: TrainRequest, step: tuple[str, tuple[str, ...]] | None) -> t
     return (*request.flags[:position], *request.flags[position + 2 :], *step[1])
 
 
-def class_names(dataset_json: dict[str, Any]) -> dict[str, str]:
+def class_names(description: DatasetDescription) -> dict[str, str]:
     """Return the name of each class or region by the key it has in the host's ``summary.json``."""
-    names = {}
-    for name, value in dataset_json["labels"].items():
-        key = str(tuple(value)) if isinstance(value, (list, tuple)) and len(value) > 1 else str(_single(value))
-        names[key] = name
-    return names
-
-
-def _single(value: Any) -> Any:
-    return value[0] if isinstance(value, (list, tuple)) else value
+    groups = {name: values_of(value) for name, value in description.labels.items()}
+    return {str(tuple(values) if len(values) > 1 else values[0]): name for name, values in groups.items()}
 
 
 def read_scores(base: Path, trainer: str, plans: str, folds: Sequence[int]) -> Scores | None:
@@ -119,7 +113,7 @@ def read_scores(base: Path, trainer: str, plans: str, folds: Sequence[int]) -> S
     files = [base / f"fold_{fold}" / "validation" / "summary.json" for fold in folds]
     if not all(file.is_file() for file in files):
         return None
-    names = class_names(read_object(base / "dataset.json", "dataset description", "train a fold"))
+    names = class_names(DatasetDescription(read_object(base / "dataset.json", "dataset description", "train a fold")))
     dice: dict[str, list[float]] = {}
     for file in files:
         content = read_object(file, "validation result", "validate the fold again with --val")

@@ -56,7 +56,7 @@ def make_split(
 
     order = seeded_order(partition, groups, request.seed)
     chosen = explicit_groups(dataset, request, groups) if request.labeled_cases else None
-    classes = dataset.foreground_values
+    classes = dataset.description.foreground_values
 
     def first(candidates: Sequence[str]) -> list[str]:
         if chosen is not None:

@@ -65,7 +65,7 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     )
     assert stock == [{"train": list(split.folds[0].train), "val": list(split.folds[0].val)}]
     assert set(raw.without_label) == set(first.unlabeled) - set(made.cases)  # hidden labels are not there
-    assert ignore_of(raw) == raw.dataset_json["labels"]["ignore"] == 3
+    assert ignore_of(raw) == raw.description.labels["ignore"] == 3
     truths = workspace.root / "raw" / DATASET / "labelsTr"
     for case in made.cases:
         label, truth = read(raw.cases[case].label), read(truths / f"{case}.nii.gz")
@@ -112,7 +112,7 @@ def test_what_was_not_changed_is_no_answer(models, tmp_path: Path) -> None:
     label[first.inside] = 1 - (label[first.inside] == 1)
     write(label, file, file)
     raw, reader = RawDataset.load(DATASET), RawDataset.load(DATASET).reader()
-    known = (raw.dataset_json["labels"], ignore_of(raw), reader, ".nii.gz")
+    known = (raw.description.labels, ignore_of(raw), reader, ".nii.gz")
     hashes = tuple(made.prefilled[case]["regions"])
     answer = Answer(raw.cases[case], file, tuple(made.of(case)), hashes, None, *known)
     got, shares, _ = read_answer(answer)
@@ -131,7 +131,7 @@ def test_a_file_that_covers_a_part_of_the_scan_says_nothing_of_the_rest(workspac
     part.CopyInformation(sitk.ReadImage(str(case.images[0]))[:, :, 2:6])
     sitk.WriteImage(part, str(tmp_path / "case_00.nii.gz"))
     windows = (Window("case_00", (0, 0, 0), (4, 32, 32)),)
-    known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
+    known = (raw.description.labels, 3, raw.reader(), ".nii.gz")
     label, shares, _ = read_answer(Answer(case, tmp_path / "case_00.nii.gz", windows, ("0",), None, *known))
     assert shares == [(0.5, False)]
     assert (label[:2] == 3).all()
@@ -156,7 +156,7 @@ def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path)
     file = tmp_path / "case_00.seg.nrrd"
     sitk.WriteImage(segment, str(file))
     windows = (Window("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
-    known = (raw.dataset_json["labels"], 3, raw.reader(), ".nii.gz")
+    known = (raw.description.labels, 3, raw.reader(), ".nii.gz")
     answer = Answer(case, file, windows, ("0",), tmp_path / "previous.nii.gz", *known)
     about = write_answer(case, tmp_path / "made.nii.gz", raw.reader(), 3, answer, PATCH, 60.0)
     expected = previous.copy()

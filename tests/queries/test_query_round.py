@@ -55,7 +55,7 @@ def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, varia
     for n, window in enumerate(windows.windows(case)):
         assert np.isclose(stored["score_entropy"][n], entropy[window.inside].mean(), rtol=1e-4)
     label = scorer.on_scan(case)[0]
-    values = sorted(asker.raw.foreground_values)
+    values = sorted(asker.raw.description.foreground_values)
     counted = stored["foreground"].sum(0)  # middles tile the image
     assert np.allclose(counted, [(label == value).sum() for value in values])
     assert (stored["score_bald"] >= 0).all()

@@ -215,13 +215,13 @@ def _files(
     """Return a case's reader, image (first channel), label and predictions, and the values of its classes."""
     study = folder.study
     raw = RawDataset.load(run.dataset)
-    ending = raw.dataset_json["file_ending"]
+    ending = raw.description.file_ending
     image = images_by_case(raw.folder / study.test.images, ending)[case][0] if study.test else raw.cases[case].images[0]
     labels = compared(folder, run)[1] / f"{case}{ending}"
     predictions = {name: compared(folder, one)[0] / f"{case}{ending}" for name, one in shown.items()}
     values = {
         name: [int(v) for v in (value if isinstance(value, list) else [value])]
-        for name, value in raw.dataset_json["labels"].items()
+        for name, value in raw.description.labels.items()
         if name not in ("background", "ignore")
     }
     return reader_for(raw.dataset_json, image)(), image, labels, predictions, values

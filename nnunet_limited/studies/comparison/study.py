@@ -237,7 +237,7 @@ def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:
     for folder in (images, labels):
         if not folder.is_dir():
             raise LimitedError(f"test set {folder} is no folder; correct 'test', or remove it")
-    ending = raw.dataset_json["file_ending"]
+    ending = raw.description.file_ending
     found = {case: labels / f"{case}{ending}" for case in images_by_case(images, ending)}
     for label in found.values():
         if not label.is_file():

@@ -55,7 +55,7 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
 
     def on_train_start(self) -> None:
         """Load the promptable model, which only training needs."""
-        channels = len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+        channels = self.run.planned.description.num_channels
         if self.config.prompter_channel >= channels:
             raise LimitedError(
                 f"prompter_channel={self.config.prompter_channel}, but images have {channels} channels, from 0 on; "
