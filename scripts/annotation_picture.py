@@ -1,4 +1,4 @@
-"""Draw docs/annotations.png: one scan of the phantom with every kind of simulated annotation."""
+"""Draw docs/how-to/annotations.png: one scan of the phantom with every kind of simulated annotation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def main() -> None:
         axis.imshow(overlay, interpolation="nearest")
         axis.set_title(f"{title}\n{100 * (drawn != IGNORE).mean():.3g} % of the voxels")
         axis.set_axis_off()
-    figure.savefig("docs/annotations.png", dpi=90)
+    figure.savefig("docs/how-to/annotations.png", dpi=90)
 
 
 if __name__ == "__main__":

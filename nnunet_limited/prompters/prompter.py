@@ -112,7 +112,7 @@ def _check(made: Any, spec: str) -> None:
     missing = [name for name in ("ndim", "prompts", "about", "embed", "predict") if not hasattr(made, name)]
     if missing:
         raise LimitedError(
-            f"{spec!r} gives a {type(made).__name__} without {missing[0]!r}; see docs/prompted-models.md"
+            f"{spec!r} gives a {type(made).__name__} without {missing[0]!r}; see docs/how-to/prompted-models.md"
         )
     odd = set(made.prompts) - {"box", "point", "mask"}
     if made.ndim not in (2, 3) or odd or not made.prompts:
