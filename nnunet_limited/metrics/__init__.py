@@ -1,1 +1,1 @@
-"""How well a prediction agrees with the truth, and how sure that is."""
+"""Metrics of segmentation, statistics of studies, areas under learning curves; without nnU-Net."""

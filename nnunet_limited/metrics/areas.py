@@ -1,4 +1,4 @@
-"""What a loop of active learning is worth: areas and efficiencies of its curves, and what the next round will bring.
+"""Measures of a loop of active learning: area and efficiency of its curve, penalties, the gain of the next round.
 
 Definitions as in nnActive (Lüth et al., TMLR 2025, arXiv 2511.19183).
 """
@@ -17,9 +17,9 @@ from nnunet_limited.metrics.statistics import holm
 
 
 def area_under_budget_curve(dice: Sequence[float]) -> float:
-    """Return the area under the Dice of the rounds, which are taken to be equally far apart on [0, 1] (AUBC).
+    """Return the area under the Dice of the rounds, equally spaced on [0, 1] (AUBC).
 
-    A loop of one round has the area of its only Dice.
+    The area of a single round is its Dice.
     """
     return float(integrate.trapezoid(dice, dx=1 / (len(dice) - 1))) if len(dice) > 1 else float(dice[0])
 
@@ -27,9 +27,9 @@ def area_under_budget_curve(dice: Sequence[float]) -> float:
 def foreground_efficiency(foreground: Sequence[float], dice: Sequence[float], start: float, full: float) -> float:
     """Return b of dice = full - (full - start) exp(-b (foreground - its start)) by least squares (FG-Eff).
 
-    ``foreground`` is the annotated part of all foreground voxels in percent; ``start`` the mean Dice before the first
-    query, ``full`` that with every label. It is nan if there is nothing to gain, or
-    that is not known, or nothing was annotated.
+    ``foreground`` is the annotated part of all foreground voxels in percent, ``start`` the mean Dice before the first
+    query, ``full`` the Dice with all labels. The rate is nan if ``full`` is not above ``start``, if no foreground was
+    annotated, or if a value is nan.
     """
     x, y = np.asarray(foreground, float), np.asarray(dice, float)
     x = x - x[0]
@@ -47,30 +47,30 @@ def foreground_efficiency(foreground: Sequence[float], dice: Sequence[float], st
 
 
 def penalties(settings: Sequence[Mapping[str, np.ndarray]], level: float = 0.05) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return how often each strategy (row) was beaten by each other one (column), and the corrected p-values.
+    """Return how often each strategy (row) was beaten by each other strategy (column), and the corrected p-values.
 
-    Each of the ``settings``, such as the rounds, holds the scores of every strategy (seeds,), which are paired. Beaten
-    is what scores less with p < ``level`` in a paired two-sided t-test; the first table is the share of the settings
-    (pairwise penalty matrix; Ash et al., ICLR 2020). The second is of the means over settings, with Holm's correction
-    over all pairs; nan where there are fewer than two seeds.
+    Each of the ``settings``, e.g. a round, holds the scores of every strategy, of shape (seeds,) and paired by seed. A
+    strategy is beaten if its mean is lower with p < ``level`` in a paired two-sided t-test; the first table is the
+    fraction of settings (pairwise penalty matrix; Ash et al., ICLR 2020). The second table compares the means over
+    settings, with Holm's correction over all pairs; it is nan for fewer than two seeds.
     """
     names = list(settings[0])
-    shares = pd.DataFrame(0.0, index=names, columns=names)
+    fractions = pd.DataFrame(0.0, index=names, columns=names)
     for scores in settings:
         for a, b in permutations(names, 2):
             if scores[a].mean() < scores[b].mean() and _paired(scores[a], scores[b]) < level:
-                shares.loc[a, b] += 1 / len(settings)
+                fractions.loc[a, b] += 1 / len(settings)
     pairs = [(a, b) for n, a in enumerate(names) for b in names[n + 1 :]]
     means = {name: np.mean([scores[name] for scores in settings], axis=0) for name in names}
     corrected = holm([_paired(means[a], means[b]) for a, b in pairs]) if pairs else []
     p = pd.DataFrame(np.nan, index=names, columns=names)
     for (a, b), value in zip(pairs, corrected, strict=True):
         p.loc[a, b] = p.loc[b, a] = value
-    return shares, p
+    return fractions, p
 
 
 def _paired(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the p-value of a paired t-test; 1 for scores that are equal, nan for a single pair."""
+    """Return the p-value of a paired t-test: 1 for equal scores, nan for a single pair."""
     difference = np.asarray(a, float) - np.asarray(b, float)
     if len(difference) < 2:
         return float("nan")
@@ -80,10 +80,9 @@ def _paired(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def predicted_gain(dice: Sequence[float]) -> float:
-    """Return what the next round is expected to add to the Dice of the rounds so far; nan for fewer than three.
+    """Return the expected gain of Dice in the next round; nan for fewer than three rounds.
 
-    Gains are taken to shrink by the same factor each round, which is that of dice = c - a exp(-b round) through the
-    rounds by least squares.
+    Gains are assumed to shrink by the same factor each round: dice = c - a exp(-b round) is fitted by least squares.
     """
     y = np.asarray(dice, float)
     if len(y) < 3 or not np.isfinite(y).all():

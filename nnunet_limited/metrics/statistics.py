@@ -1,8 +1,8 @@
-"""What a study's numbers say, and how sure that is: paired differences, labels saved, stability of the ranking.
+"""Statistics of a study: paired differences with intervals, labels saved, stability of the ranking.
 
-Scores of one method are a table (pandas) with a row for each case and a column for each seed, nan where a case was not
-validated with that seed. Cases are the independent units: a case's mean over seeds is what is resampled and ranked.
-Rows that share the first level of their index are of one unit, as the scans of a patient are.
+The scores of a method are a table with a row for each case and a column for each seed, nan where a case was not
+validated with that seed. Cases are the independent units: their means over seeds are resampled and ranked. Rows with
+the same first level of the index belong to one unit, e.g. the scans of a patient.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-RESAMPLES = 9999
+RESAMPLES = 9999  # scipy's default of bootstrap and permutation tests
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     values = np.asarray(p_values, float)
-    known = ~np.isnan(values)
-    if known.any():
-        values[known] = multipletests(values[known], method="holm")[1]
+    valid = ~np.isnan(values)
+    if valid.any():
+        values[valid] = multipletests(values[valid], method="holm")[1]
     return [float(value) for value in values]
 
 
@@ -75,20 +75,20 @@ def labels_for(curve: Mapping[int, float], score: float, higher_is_better: bool 
     """Return the number of labelled cases at which the baseline's learning ``curve`` reaches ``score``.
 
     The curve (score by number of labelled cases) is taken as linear in the logarithm of that number, and its first
-    crossing counts. It is inf where the curve never gets there, and nan where it starts above and nothing is known.
+    crossing counts. It is inf if the curve stays below, and nan if it starts above ``score`` or is empty.
     """
     sign = 1 if higher_is_better else -1
     points = sorted((number, sign * value) for number, value in curve.items() if not np.isnan(value))
-    wanted = sign * score
+    target = sign * score
     if not points or np.isnan(score):
         return float("nan")
-    if points[0][1] > wanted:
+    if points[0][1] > target:
         return float("nan")
     if len(points) == 1:
-        return float(points[0][0]) if points[0][1] == wanted else float("inf")
+        return float(points[0][0]) if points[0][1] == target else float("inf")
     for (n0, v0), (n1, v1) in pairwise(points):
-        if v1 >= wanted:
-            return float(n0 * (n1 / n0) ** ((wanted - v0) / (v1 - v0)))
+        if v1 >= target:
+            return float(n0 * (n1 / n0) ** ((target - v0) / (v1 - v0)))
     return float("inf")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# The palette of Okabe and Ito, which remains distinct with colour blindness.
 COLOURS = ("#E69F00", "#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7", "#0072B2")
 TINT = 0.35
 

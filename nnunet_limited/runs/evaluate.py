@@ -60,7 +60,7 @@ def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd
         if case not in predicted:
             raise LimitedError(f"{request.predictions / (case + ending)} does not exist; predict that case too")
         if not label.is_file():
-            raise LimitedError(f"{label} does not exist; give the label of {predicted[case]}, or take that file away")
+            raise LimitedError(f"{label} does not exist; add the label of {predicted[case]}, or remove that prediction")
         files.append((predicted[case], label))
     tasks = [(*pair, content, request.tolerance, request.voxels) for pair in files]
     found = run_all(evaluate_case, tasks, request.processes, "evaluating")
@@ -93,8 +93,8 @@ def evaluate_case(
             f"{predicted} has shape {prediction.shape[1:]}, {label} {truth.shape[1:]}; predict the image of that label"
         )
     spacing = np.ones(truth.ndim - 1) if voxels else np.asarray(properties["spacing"], float)
-    kept = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
-    prediction, truth = (array.reshape([array.shape[1 + axis] for axis in kept]) for array in (prediction, truth))
+    axes = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
+    prediction, truth = (array.reshape([array.shape[1 + axis] for axis in axes]) for array in (prediction, truth))
     labels = dict(description["labels"])
     counted = truth != labels.pop("ignore", -1)
     rows = []
@@ -102,7 +102,7 @@ def evaluate_case(
         values = [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
         if name != "background":
             one, other = (np.isin(array, values) & counted for array in (prediction, truth))
-            rows.append({"class": name, **compare(MaskPair(one, other, spacing[kept].tolist(), tolerance))})
+            rows.append({"class": name, **compare(MaskPair(one, other, spacing[axes].tolist(), tolerance))})
     return rows
 
 

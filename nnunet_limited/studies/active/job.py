@@ -32,7 +32,7 @@ COSTS = ("items", "voxels", "foreground_voxels", "minutes")
 
 
 class StepRecord(TrainingRecord):
-    """What is recorded of a step: its dataset and split, what all labels so far cost, Dice of each validation case."""
+    """The record of a step: its dataset and split, the cost of all labels so far, Dice of each validation case."""
 
     dataset: str
     split: str

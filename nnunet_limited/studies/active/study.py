@@ -24,9 +24,9 @@ START, FULL = "start", "full"  # names of the trainings before the first query, 
 
 
 class Target(Part):
-    """What the queries of a round ask for, and how many there are."""
+    """The kind and number of the queries of a round."""
 
-    what: Literal["case", "slice", "patch"] = Field("case", description="whole cases, slices or patches")
+    what: Literal["case", "slice", "patch"] = Field("case", description="kind of query: whole cases, slices or patches")
     size: str | None = Field(None, pattern=r"^\d+x\d+(x\d+)?$", description="voxels of a patch, e.g. 20x20x20")
     axis: int | None = Field(None, ge=0, le=2, description="axis of slices; default: the largest spacing")
     items: int = Field(ge=1, description="number of items per round")
@@ -118,7 +118,7 @@ def read_active(file: Path) -> ActiveStudy:
 
 
 def problems(study: ActiveStudy) -> Iterator[str]:
-    """Yield what is wrong with a study, as far as it can be known without its data."""
+    """Yield the problems of a study that show without its data."""
     targets, methods = [one.slug for one in study.targets], [one.slug for one in study.methods]
     yield from repeated({"seeds": study.seeds, "strategies": study.strategies, "targets": targets, "methods": methods})
     yield from training_problems(study, [study.configuration])
@@ -140,7 +140,7 @@ def problems(study: ActiveStudy) -> Iterator[str]:
 
 
 def data_problems(study: ActiveStudy) -> Iterator[str]:
-    """Yield what does not fit the study's dataset."""
+    """Yield the problems of a study with its dataset."""
     raw = RawDataset.load(str(study.dataset))
     if raw.without_label:
         yield f"dataset {raw.name}: case {raw.without_label[0]} has no label, which the oracle needs; remove the case"

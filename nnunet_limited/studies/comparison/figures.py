@@ -116,7 +116,7 @@ def overlay(
 ) -> Picture:
     """Draw a case's image, truth, and predictions on the slice where the predictions differ most from the truth.
 
-    ``reader`` is the host's for these files; of an image of several channels in one file, the first is shown.
+    ``reader`` is nnU-Net's for these files; of several channels in one file, the first is shown.
     """
     volumes, properties = reader.read_images([str(image)])
     volume, spacing = volumes[0], properties["spacing"]

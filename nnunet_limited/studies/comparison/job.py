@@ -25,7 +25,7 @@ from nnunet_limited.util.files import read_object, replacing, write_json
 
 
 class RunRecord(TrainingRecord):
-    """What is recorded of a run of a comparison study."""
+    """The record of a run of a comparison study."""
 
     split_hash: str
     labeled_cases: int

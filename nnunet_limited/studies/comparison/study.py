@@ -126,7 +126,7 @@ class Run:
 
 
 def load_study(file: Path) -> Study:
-    """Read a study file and check all that can be known without its data, every problem in one error."""
+    """Read a study file and check it without its data; raise one LimitedError with all problems."""
     study = read_study(file)
     refuse(file, _problems(study))
     return study
@@ -138,7 +138,7 @@ def read_study(file: Path) -> Study:
 
 
 def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
-    """Check a study against its datasets, which must be in ``nnUNet_raw``; every problem in one error."""
+    """Check a study against its datasets, which must be in ``nnUNet_raw``; raise one LimitedError with all problems."""
     problems = list(known)
     for dataset in study.datasets:
         try:

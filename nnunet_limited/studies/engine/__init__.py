@@ -1,1 +1,1 @@
-"""What all kinds of studies share: the study file, its folder, the steps of a run, the workflow that runs them."""
+"""The engine of all studies: study file, folder, steps of a run, workflow, failures, common parts of reports."""

@@ -19,7 +19,7 @@ from nnunet_limited.studies.engine.failures import RunState
 from nnunet_limited.studies.engine.study_file import Part
 from nnunet_limited.util.files import read_object, replacing
 
-METHODS = "methods.json"  # every method that the study was ever run with
+METHODS = "methods.json"  # all methods that the study was run with
 RECORD = "trained.json"  # what the training of a run left
 PHANTOM, PHANTOM_DATASET = "phantom", "Dataset990_Phantom"
 
@@ -89,7 +89,7 @@ class StudyFolder(ABC):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make nnU-Net's folders for the block, which prepares the study; if it fails, a new folder is removed again.
+        """Make nnU-Net's folders for a block that prepares the study; if it fails, a new folder is removed.
 
         Raises LimitedError for a folder that is not empty and holds no study.
         """

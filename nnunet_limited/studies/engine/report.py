@@ -1,4 +1,4 @@
-"""The parts that the reports of all studies share: the list of runs, the record of how they were made, the files."""
+"""Common parts of reports: the list of runs, the record of how they were made, the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a run: a process of its own each, which calls commands, logs them, and marks a failure."""
+"""The steps of a run. Each is a process that calls commands, logs them, and marks a failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Call = Callable[..., str]
 
 
 class TrainingRecord(TypedDict):
-    """What is recorded of a training. Of self-training there are ``results`` and ``curves`` of every round."""
+    """The record of a training. For self-training ``results`` and ``curves`` have an entry per round."""
 
     trainer: str
     plans: str
@@ -166,7 +166,7 @@ def _curves(logged: dict[str, list[Any]]) -> dict[str, list[float]]:
 
 @contextmanager
 def device(names: str) -> Iterator[str]:
-    """Yield the device to use, and hold one of the GPUs that the study shares between its jobs.
+    """Yield the device to use, and reserve one of the GPUs of the study.
 
     ``names`` are CUDA's, e.g. ``0/1``; a name that is repeated stands for a GPU that takes several trainings. It is
     ``none`` on a machine whose GPUs are not used, and empty where the scheduler chooses the GPU.

@@ -48,7 +48,7 @@ class Method(Part):
 
 
 def read_part(file: Path, kind: type[P], example: str) -> P:
-    """Read a YAML file of a ``kind``; raise one LimitedError for all that is wrong, which names an ``example``."""
+    """Read a YAML file of a ``kind``; raise one LimitedError with all problems, with the name of an ``example``."""
     import yaml
 
     if not file.is_file():
@@ -79,7 +79,7 @@ def refuse(file: Path, problems: Iterable[str]) -> None:
 
 
 def repeated(lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:
-    """Yield a problem for each value that one of the lists has twice."""
+    """Yield a problem for each value that is listed twice."""
     for name, values in lists.items():
         texts = [str(value) for value in values]
         for text in sorted({one for one in texts if texts.count(one) > 1}):
@@ -87,7 +87,7 @@ def repeated(lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:
 
 
 def training_problems(study: Any, configurations: Iterable[str]) -> Iterator[str]:
-    """Yield what is wrong with the fields of a study that say how long, on what, and with which seeds it trains."""
+    """Yield the problems of a study's iterations, seeds and configurations."""
     if study.iterations % study.iterations_per_epoch:
         yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
     for seed in study.seeds:
@@ -99,7 +99,7 @@ def training_problems(study: Any, configurations: Iterable[str]) -> Iterator[str
 
 
 def method_problems(method: Method) -> Iterator[str]:
-    """Yield what is wrong with a method."""
+    """Yield the problems of a method."""
     # Imported here: the steps and the workflow read study files too, without these seconds of imports.
     from nnunet_limited.engine.settings import resolve
     from nnunet_limited.runs.request import find_trainer
