@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from nnunet_limited.datasets.description import check_description
+from nnunet_limited.datasets.description import DatasetDescription, check_description, values_of
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
@@ -95,13 +95,11 @@ def evaluate_case(
     spacing = np.ones(truth.ndim - 1) if voxels else np.asarray(properties["spacing"], float)
     axes = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
     prediction, truth = (array.reshape([array.shape[1 + axis] for axis in axes]) for array in (prediction, truth))
-    labels = dict(description["labels"])
-    counted = truth != labels.pop("ignore", -1)
+    valid = truth != DatasetDescription(description).ignore
     rows = []
-    for name, value in labels.items():
-        values = [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
-        if name != "background":
-            one, other = (np.isin(array, values) & counted for array in (prediction, truth))
+    for name, value in description["labels"].items():
+        if name not in ("background", "ignore"):
+            one, other = (np.isin(array, values_of(value)) & valid for array in (prediction, truth))
             rows.append({"class": name, **compare(MaskPair(one, other, spacing[axes].tolist(), tolerance))})
     return rows
 

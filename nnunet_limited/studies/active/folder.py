@@ -119,7 +119,7 @@ def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
     raw, oracle = RawDataset.load(str(study.dataset)), out.resolve() / ORACLE
     oracle.mkdir(exist_ok=True)
     for case in raw.labeled:
-        link = oracle / f"{case}{raw.dataset_json['file_ending']}"
+        link = oracle / f"{case}{raw.description.file_ending}"
         if not link.exists():
             link.symlink_to(Path(str(raw.cases[case].label)).resolve())
     with replacing(out / LEFT_OUT) as temporary:

@@ -66,7 +66,7 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
         method = FULL_METHOD if step.target == FULL else study.method(step.method)
         settings = settings_of(study, step.seed)
         record = train(call, method, dataset, study.configuration, planned["plans"], 0, settings)
-    ending = RawDataset.load(dataset).dataset_json["file_ending"]
+    ending = RawDataset.load(dataset).description.file_ending
     summary = read_object(
         folder.path / record["results"][-1] / "validation" / "summary.json", "validation", "run again"
     )

@@ -105,7 +105,7 @@ def _evaluate(folder: ComparisonFolder, run: Run, call: Call) -> None:
     raw = RawDataset.load(run.dataset)
     split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
     for case in test_cases(study, raw) or split.folds[run.fold].val:
-        if not (predictions / f"{case}{raw.dataset_json['file_ending']}").is_file():
+        if not (predictions / f"{case}{raw.description.file_ending}").is_file():
             raise LimitedError(f"{predictions} has no prediction of {case}; delete {run.identifier} and run again")
     words = ["evaluate", str(predictions), str(labels), "--dataset-json", str(description)]
     words += ["--tolerance", str(study.tolerance), *(["--voxels"] if study.voxels else [])]
