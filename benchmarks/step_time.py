@@ -36,7 +36,8 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     os.environ["nnUNet_n_proc_DA"] = "0"
     from nnunet_limited.datasets.phantom import write_phantom_dataset
     from nnunet_limited.datasets.raw import RawDataset
-    from nnunet_limited.planners.plan import PlanRequest, make_plans
+    from nnunet_limited.planners.plan import make_plans
+    from nnunet_limited.planners.request import PlanRequest
     from nnunet_limited.runs.variants import configure
     from nnunet_limited.splits import SplitRequest, make_split, write_split
     from nnunet_limited.splits.classes import class_reader
@@ -45,8 +46,9 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     write_boxes(folder)
     raw = RawDataset.load(folder.name)
     preprocessed = root / "preprocessed" / raw.name
-    write_split(preprocessed, *make_split(raw, preprocessed, SplitRequest("l3", "3"), class_reader(raw)))
-    plans = make_plans(PlanRequest(raw.name, "l3", (configuration,), size=size, processes=1)).plans
+    write_split(preprocessed, *make_split(raw, preprocessed, SplitRequest(name="l3", labeled="3"), class_reader(raw)))
+    request = PlanRequest(dataset=raw.name, split="l3", configurations=(configuration,), size=size, processes=1)
+    plans = make_plans(request).plans
     settings = {"seed": 0, "start_fraction": 0.0, "rampup_fraction": 0.0}
     name = configure(preprocessed, plans, settings, "benchmark")
     write_pseudo_labels(raw.name, configuration, name)

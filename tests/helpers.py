@@ -28,7 +28,8 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.split_trainer import HOST_SETTINGS
 from nnunet_limited.host.transforms import without_benchmark
 from nnunet_limited.losses.label_space import ClassLabels, RegionLabels
-from nnunet_limited.planners.plan import PlanRequest, make_plans
+from nnunet_limited.planners.plan import make_plans
+from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import Split, SplitRequest, load_split, make_split, write_split
 from nnunet_limited.splits.classes import class_reader
@@ -154,14 +155,16 @@ def make_named_split(name: str, **request: Any) -> Any:
     """Make and write a split of the dataset in the current folders."""
     raw = RawDataset.load(DATASET)
     folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET
-    made, partition = make_split(raw, folder, SplitRequest(name, **request), class_reader(raw))
+    made, partition = make_split(raw, folder, SplitRequest(name=name, **request), class_reader(raw))
     write_split(folder, made, partition)
     return made
 
 
 def plan(variant: Variant, split: str = "few") -> str:
     """Plan and preprocess for a network even smaller than tiny; return the plans' name."""
-    request = PlanRequest(DATASET, split, (variant.configuration,), size="tiny", processes=1)
+    request = PlanRequest(
+        dataset=DATASET, split=split, configurations=(variant.configuration,), size="tiny", processes=1
+    )
     name = make_plans(request).plans
     file = Path(os.environ["nnUNet_preprocessed"]) / DATASET / f"{name}.json"
     plans = json.loads(file.read_text(encoding="utf-8"))

@@ -169,7 +169,7 @@ def view(folders: Path) -> Workspace:
     """Return a view with scribbles of a dense dataset, split and planned with every label."""
     write_dataset(folders / "raw", Variant())
     (folders / "raw" / DATASET).rename(folders / "raw" / "Dataset991_Dense")
-    sparsify(SparsifyRequest("991", "scribbles", DATASET, seed=1), 1)
+    sparsify(SparsifyRequest(dataset="991", kind="scribbles", out=DATASET, seed=1), 1)
     make_named_split("few", folds=3)
     workspace = Workspace(folders, SPARSE)
     workspace.plans = plan(SPARSE)
@@ -253,7 +253,7 @@ def test_intensities_are_those_of_the_annotated_foreground(view: Workspace) -> N
 def test_boxes_alone_can_be_planned(folders: Path) -> None:
     """Where no foreground is annotated the insides of the boxes stand for it."""
     write_dataset(folders / "raw", Variant())
-    record = sparsify(SparsifyRequest("990", "boxes", "Dataset992_Boxes"), 1)
+    record = sparsify(SparsifyRequest(dataset="990", kind="boxes", out="Dataset992_Boxes"), 1)
     assert record["cases"]["case_00"]["boxes"]
     (folders / "raw" / DATASET).rename(folders / "raw" / "elsewhere")
     (folders / "raw" / "Dataset992_Boxes").rename(folders / "raw" / DATASET)

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, SetOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.train import (
+from nnunet_limited.cli.options import (
     PASS_THROUGH,
+    TRAIN,
     ConfigurationArgument,
     DatasetArgument,
     DeviceOption,
     EpochsOption,
+    FoldsOption,
     GpusOption,
     IterationsOption,
+    JsonOption,
+    PlansOption,
+    SetOption,
+    TrainerOption,
     WeightsOption,
-    host_flags,
+    add_command,
 )
+from nnunet_limited.cli.output import console, show_json, show_next, show_table
+from nnunet_limited.cli.train import GROUPS, host_flags
 from nnunet_limited.errors import LimitedError
-
-FoldsOption = Annotated[
-    str | None, typer.Option(help="Folds to train, e.g. --folds 0 1 2 (or 0,1,2); default: all of the split.")
-]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("crossval", context_settings=PASS_THROUGH)(crossval)
+    add_command(app, crossval, panel=TRAIN, groups=GROUPS, context_settings=PASS_THROUGH)
 
 
 def crossval(
     context: typer.Context,
     dataset: DatasetArgument,
     configuration: ConfigurationArgument,
-    trainer: Annotated[str, typer.Option("-tr", help="Trainer.")] = "LimitedMeanTeacherTrainer",
-    plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
+    trainer: TrainerOption = "LimitedMeanTeacherTrainer",
+    plans: PlansOption = "nnUNetPlans",
     folds: FoldsOption = None,
     assignments: SetOption = None,
     epochs: EpochsOption = None,
@@ -46,9 +49,11 @@ def crossval(
     pretrained_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train all folds (missing ones, and interrupted ones from where they stopped) and compare with the baseline.
+    """Train all folds and compare with the supervised baseline. Finished folds are skipped, interrupted ones resumed.
 
-    Every other flag of nnUNetv2_train is passed on. Example:
+    All other flags are passed on to nnUNetv2_train.
+
+    Example:
     nnunet-limited crossval 4 3d_fullres -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8
     """
     from nnunet_limited.runs.crossval import crossvalidate, default_folds
@@ -77,7 +82,7 @@ def chosen_folds(context: typer.Context, folds: str | None) -> list[int]:
     chosen += [argument for argument in context.args if argument.isdecimal()]
     context.args = [argument for argument in context.args if not argument.isdecimal()]
     if not chosen or not all(fold.isdecimal() for fold in chosen):
-        raise LimitedError(f"--folds {' '.join(chosen)} is no list of numbers; write e.g. --folds 0 1 2")
+        raise LimitedError(f"--folds {' '.join(chosen)} is not a list of fold numbers; give e.g. --folds 0 1 2")
     return sorted({int(fold) for fold in chosen})
 
 

@@ -8,22 +8,25 @@ from typing import Annotated
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_table
+from nnunet_limited.cli.options import START, JsonOption, add_command
+from nnunet_limited.cli.output import console, show_json, show_table
+
+OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for all output of the demo.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**31 - 1, help="Random seed of phantom, labelled cases and training.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("demo")(demo)
+    add_command(app, demo, panel=START)
 
 
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path("demo_output"),
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of phantom, split and training.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the whole way on a made-up dataset: 3 labelled cases, supervised against the recipe (minutes, CPU).
+def demo(out: OutOption = Path("demo_output"), seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """Compare supervised training with the recipe on a synthetic dataset with 3 labelled cases (minutes, CPU).
 
-    Example: nnunet-limited demo
+    Example:
+    nnunet-limited demo
     """
     from nnunet_limited.studies.demo import run_demo
 

@@ -1,32 +1,23 @@
-"""``nnunet-limited doctor`` and ``nnunet-limited path``."""
+"""``nnunet-limited doctor``."""
 
 from __future__ import annotations
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, console, show_json
+from nnunet_limited.cli.options import START, JsonOption, add_command
+from nnunet_limited.cli.output import console, show_json
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("doctor")(doctor)
-    app.command("path")(path)
-
-
-def path() -> None:
-    """Print the folder to put into nnUNet_extTrainer where Python's .pth files are not read.
-
-    Example: export nnUNet_extTrainer=$(nnunet-limited path)
-    """
-    from nnunet_limited.host.discovery import extension_folder
-
-    print(extension_folder())
+    """Add the command."""
+    add_command(app, doctor, panel=START)
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check that nnU-Net, torch, the folders and the trainers are in order, and say how to mend what is not.
+    """Check nnU-Net, torch, folders and trainers, and print how to fix what is wrong.
 
-    Example: nnunet-limited doctor
+    Example:
+    nnunet-limited doctor
     """
     from nnunet_limited.host.doctor import examine
 

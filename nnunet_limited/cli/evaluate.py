@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_table
+from nnunet_limited.cli.options import COMPARE, JsonOption, add_command
+from nnunet_limited.cli.output import console, show_json, show_table
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate")(evaluate)
+    add_command(app, evaluate, panel=COMPARE)
 
 
 def evaluate(

@@ -6,17 +6,19 @@ import os
 import sys
 import warnings
 from itertools import zip_longest
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from nnunet_limited import __version__
 from nnunet_limited.cli import (
+    configure,
     crossval,
     demo,
     doctor,
     evaluate,
     import_labels,
+    path,
     plan,
     pseudo_label,
     query,
@@ -37,27 +39,23 @@ from nnunet_limited.util.parallel import default_processes
 USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
-    help="Train nnU-Net v2 well when labels are scarce.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Train nnU-Net v2 well when labels are scarce.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    demo,
-    sparsify,
-    import_labels,
-    split,
-    plan,
-    trainers,
-    train,
-    crossval,
-    pseudo_label,
-    self_train,
-    zero_shot,
-    query,
-    evaluate,
-    study,
-    simulate_al,
-    doctor,
-):
-    module.register(app)
+# In the order of the panels in the help, and of the commands in them.
+MODULES = (
+    (doctor, demo, split, plan),
+    (train, crossval, self_train, trainers, configure),
+    (sparsify, import_labels, query),
+    (pseudo_label, zero_shot),
+    (evaluate, study, simulate_al),
+    (path,),
+)
+for modules in MODULES:
+    for module in modules:
+        module.register(app)
 
 
 def _version(value: bool) -> None:
@@ -66,8 +64,13 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+]
+
+
 @app.callback()
-def _callback(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True)) -> None:
+def _callback(version: VersionOption = False) -> None:
     pass
 
 
@@ -75,7 +78,7 @@ def main() -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
     export_extension_folder()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a small machine
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # what the host imports of torch
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of what nnU-Net imports
     try:
         os.environ.setdefault("nnUNet_def_n_proc", str(default_processes()))
         status = app(standalone_mode=False)
@@ -85,8 +88,8 @@ def main() -> None:
         message = _usage(error)
         sys.exit(_report(f"{message} (see {_command()} --help)") if message else 2)
     except (KeyboardInterrupt, typer.Abort):
-        again = "with --c " if _command().endswith("train") else ""
-        print(f"\n{_command()}: interrupted; run it again {again}to go on where it stopped", file=sys.stderr)
+        again = "with --c " if _command().endswith(" train") else ""
+        print(f"\n{_command()}: interrupted; run it again {again}to resume", file=sys.stderr)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -100,7 +103,7 @@ def _command() -> str:
 
 
 def _usage(error: Any) -> str:
-    """Return the message of a usage error with the value it is about, which not every click names."""
+    """Return the message of a usage error with the wrong value, which some versions of click leave out."""
     message: str = error.format_message()
     options = getattr(getattr(error, "param", None), "opts", ())
     for argument, following in zip_longest(sys.argv[1:], sys.argv[2:], fillvalue=""):

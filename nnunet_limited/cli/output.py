@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from nnunet_limited.errors import LimitedError
-
 console = Console(soft_wrap=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="A setting, e.g. consistency_weight=0.3; repeatable. Gives the plans a name of their own.",
-    ),
-]
 
 
 def show_json(content: Any) -> None:
@@ -45,19 +32,3 @@ def show_next(*commands: str) -> None:
     console.print("\nNext:")
     for command in commands:
         console.print(f"  {command}", markup=False, highlight=False)
-
-
-def read_list(file: Path | None, option: str) -> tuple[str, ...]:
-    """Read case names, one a line; blank lines and lines that begin with # do not count."""
-    if file is None:
-        return ()
-    if not file.is_file():
-        raise LimitedError(f"{option} {file} does not exist; write one case name a line into it")
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise LimitedError(f"{option} {file} is not a text file ({error}); write one case name a line") from error
-    cases = tuple(line for line in lines if line and not line.startswith("#"))
-    if not cases:
-        raise LimitedError(f"{option} {file} names no case; write one case name a line")
-    return cases

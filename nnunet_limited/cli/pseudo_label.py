@@ -11,8 +11,18 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.train import ConfigurationArgument, DatasetArgument, DeviceOption
+from nnunet_limited.cli.options import (
+    PSEUDO_LABELS,
+    AskOption,
+    ConfigurationArgument,
+    DatasetArgument,
+    DeviceOption,
+    JsonOption,
+    LicenceOption,
+    SourcesOption,
+    add_command,
+)
+from nnunet_limited.cli.output import console, show_json, show_next, show_table
 from nnunet_limited.errors import LimitedError
 
 if TYPE_CHECKING:
@@ -21,30 +31,10 @@ if TYPE_CHECKING:
     from nnunet_limited.pseudo_labels.model import ModelSource
     from nnunet_limited.runs.request import TrainRequest
 
-SourcesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--sources",
-        help="What labels together, apart by commas: student (the model), atlas (labelled cases registered to the "
-        "others; for organs, not for lesions), sam:FOLDER, tiny-vit:FILE.pt, nninteractive:FOLDER, module:factory. "
-        "Default: the model alone.",
-    ),
-]
-AskOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--ask",
-        help="How sources are asked, e.g. kind=two-pass, axes=3, channel=1, clean=0; repeatable.",
-    ),
-]
-LicenceOption = Annotated[
-    str | None, typer.Option("--accept-licence", help="Licence of weights that you accept, where one must be.")
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("pseudo-label")(pseudo_label)
+    add_command(app, pseudo_label, panel=PSEUDO_LABELS)
 
 
 def progress(cases: list[str], title: str) -> Iterable[str]:

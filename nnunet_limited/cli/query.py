@@ -12,16 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.sparsify import voxels
-from nnunet_limited.cli.train import DatasetArgument, DeviceOption
+from nnunet_limited.cli.options import ANNOTATE, DatasetArgument, DeviceOption, JsonOption, add_command
+from nnunet_limited.cli.output import console, show_json, show_next, show_table
 from nnunet_limited.errors import LimitedError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("query")(query)
-    app.command("absorb")(absorb)
+    add_command(app, query, panel=ANNOTATE)
+    add_command(app, absorb, panel=ANNOTATE)
 
 
 def _progress(cases: list[str]) -> Iterable[str]:
@@ -69,10 +68,12 @@ def query(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what to annotate next, and write a folder with all that annotators need.
+    """Choose what to annotate next, and write a folder with all that annotators need.
 
-    With a model: nnunet-limited query 501 3d_fullres -tr LimitedSparseTrainer -p nnUNetPlans_l8 --what patch --size
-    16x64x64 --items 20 --out round_1. Without one: nnunet-limited query 501 --items 4 --out round_1
+    Examples:
+    nnunet-limited query 501 3d_fullres -tr LimitedSparseTrainer -p nnUNetPlans_l8 \\
+      --what patch --size 16x64x64 --items 20 --out round_1
+    nnunet-limited query 501 --items 4 --out round_0  (without a model)
     """
     from nnunet_limited.queries.query_round import QueryRound
     from nnunet_limited.queries.request import QueryRequest, round_of
@@ -80,6 +81,7 @@ def query(
     from nnunet_limited.runs.launch import choose_device
     from nnunet_limited.runs.request import TrainRequest
     from nnunet_limited.util.extras import require_extra
+    from nnunet_limited.util.fields import parse_voxels
 
     require_extra("al", "query", "jinja2")
     cold = (configuration, trainer, plans) == (None, None, None)
@@ -106,7 +108,7 @@ def query(
         strategy or ("typiclust" if cold else "clasp_pe"),
         items,
         minutes,
-        Granularity(what, axis, voxels(size) if size is not None else ()),
+        Granularity(what, axis, parse_voxels(size, "--size") if size is not None else ()),
         seed,
         model,
         tuple(folds or ()),
@@ -181,9 +183,11 @@ def absorb(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check what came back of a round, and make the dataset and the split of the next one.
+    """Check the annotations of a round, and make the dataset and the split of the next one.
 
-    Answers may be partial; what is missing can be asked again. Nothing that was there is changed. Example:
+    Partial annotations are allowed; what is missing can be queried again. Existing files stay as they are.
+
+    Example:
     nnunet-limited absorb round_1 --out Dataset601_Heart
     """
     from nnunet_limited.host.folders import raw_folder

@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nnunet_limited.cli.crossval import FoldsOption, chosen_folds, show_result, show_what_next
-from nnunet_limited.cli.output import JsonOption, SetOption, show_json
-from nnunet_limited.cli.pseudo_label import AskOption, LicenceOption, SourcesOption, labeller, progress
-from nnunet_limited.cli.train import (
+from nnunet_limited.cli.crossval import chosen_folds, show_result, show_what_next
+from nnunet_limited.cli.options import (
     PASS_THROUGH,
+    TRAIN,
+    AskOption,
     ConfigurationArgument,
     DatasetArgument,
     DeviceOption,
     EpochsOption,
+    FoldsOption,
     GpusOption,
     IterationsOption,
+    JsonOption,
+    LicenceOption,
+    PlansOption,
+    SetOption,
+    SourcesOption,
     WeightsOption,
-    host_flags,
+    add_command,
 )
+from nnunet_limited.cli.output import show_json
+from nnunet_limited.cli.pseudo_label import labeller, progress
+from nnunet_limited.cli.train import GROUPS, host_flags
 from nnunet_limited.util.files import content_hash
 
 if TYPE_CHECKING:
@@ -30,20 +39,23 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("self-train", context_settings=PASS_THROUGH)(self_train)
+    groups = {"Pseudo-labels": "teacher rounds sources ask accepted", **GROUPS}
+    add_command(app, self_train, panel=TRAIN, groups=groups, context_settings=PASS_THROUGH)
 
 
 def self_train(
     context: typer.Context,
     dataset: DatasetArgument,
     configuration: ConfigurationArgument,
-    trainer: Annotated[str, typer.Option("-tr", help="Trainer that learns pseudo-labels.")] = "LimitedRecipeTrainer",
+    trainer: Annotated[
+        str, typer.Option("-tr", help="Trainer that trains on the pseudo-labels.")
+    ] = "LimitedRecipeTrainer",
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", help="Trainer of the models that label first; default: the one that -tr names."),
+        typer.Option("--teacher", help="Trainer of the first pseudo-labelling models; default: the teacher of -tr."),
     ] = None,
-    plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of pseudo-labelling and training.")] = 1,
+    plans: PlansOption = "nnUNetPlans",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds of pseudo-labelling and training.")] = 1,
     sources: SourcesOption = None,
     ask: AskOption = None,
     accepted: LicenceOption = None,
@@ -56,13 +68,15 @@ def self_train(
     pretrained_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a teacher, let each fold label its unlabelled cases, and train on them: the recommended recipe.
+    """Train a teacher, pseudo-label the unlabelled cases with it, and train on them: the recommended recipe.
 
-    With --sources each round is labelled by several sources in place of the model alone. Settings are given to both
-    runs. What is done already is not done again. Every other flag of nnUNetv2_train is passed on. Examples:
-    nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8;
-    nnunet-limited self-train 500 3d_fullres -p nnUNetPlans_l1 -tr LimitedPromptedPseudoLabelTrainer --sources
-    student,atlas --rounds 2
+    With --sources, several sources label together in each round. Settings apply to teacher and student. Finished work
+    is skipped. All other flags are passed on to nnUNetv2_train.
+
+    Examples:
+    nnunet-limited self-train 4 3d_fullres -p nnUNetPlans_l8
+    nnunet-limited self-train 500 3d_fullres -p nnUNetPlans_l1 --rounds 2 \\
+      -tr LimitedPromptedPseudoLabelTrainer --sources student,atlas
     """
     from nnunet_limited.runs.crossval import default_folds
     from nnunet_limited.runs.launch import choose_device

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nnunet_limited.cli.options import COMPARE, PASS_THROUGH
 from nnunet_limited.cli.study import (
     REPORT_NEEDS,
     CoresOption,
@@ -21,7 +22,7 @@ from nnunet_limited.cli.study import (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("simulate-al", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(simulate_al)
+    app.command("simulate-al", rich_help_panel=COMPARE, context_settings=PASS_THROUGH)(simulate_al)
 
 
 def simulate_al(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
+from nnunet_limited.cli.options import COMPARE, JsonOption
+from nnunet_limited.cli.output import console, show_json, show_next, show_table
 from nnunet_limited.errors import LimitedError
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ commands = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.add_typer(commands, name="study")
-    app.command("report")(report)
+    app.add_typer(commands, name="study", rich_help_panel=COMPARE)
+    app.command("report", rich_help_panel=COMPARE)(report)
 
 
 @commands.command("plan")

@@ -6,20 +6,27 @@ from typing import Annotated
 
 import typer
 
-from nnunet_limited.cli.output import SetOption, console
+from nnunet_limited.cli.options import (
+    PASS_THROUGH,
+    TRAIN,
+    ConfigurationArgument,
+    DatasetArgument,
+    DeviceOption,
+    EpochsOption,
+    GpusOption,
+    IterationsOption,
+    PlansOption,
+    SetOption,
+    TrainerOption,
+    WeightsOption,
+    add_command,
+)
+from nnunet_limited.cli.output import console
 
-PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
-DatasetArgument = Annotated[str, typer.Argument(help="Number or name of the dataset.")]
-ConfigurationArgument = Annotated[str, typer.Argument(help="2d, 3d_fullres, …")]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Short for --set num_epochs=N.")]
-IterationsOption = Annotated[
-    int | None,
-    typer.Option("--iterations", min=1, help="Steps an epoch: short for --set num_iterations_per_epoch=N."),
-]
-# Declared because click would read -num_gpus as -n -u -m … and find the -p in it.
-DeviceOption = Annotated[str | None, typer.Option("-device", help="cuda, cpu or mps; default: what is there.")]
-GpusOption = Annotated[int | None, typer.Option("-num_gpus", min=1, help="GPUs to train on.")]
-WeightsOption = Annotated[str | None, typer.Option("-pretrained_weights", help="Checkpoint to start from.")]
+GROUPS = {
+    "Settings": "assignments epochs iterations",
+    "nnU-Net": "device num_gpus pretrained_weights",
+}
 
 
 def host_flags(context: typer.Context, device: str | None, gpus: int | None, weights: str | None) -> tuple[str, ...]:
@@ -32,16 +39,16 @@ def host_flags(context: typer.Context, device: str | None, gpus: int | None, wei
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train", context_settings=PASS_THROUGH)(train)
+    add_command(app, train, panel=TRAIN, groups=GROUPS, context_settings=PASS_THROUGH)
 
 
 def train(
     context: typer.Context,
     dataset: DatasetArgument,
     configuration: ConfigurationArgument,
-    fold: Annotated[str, typer.Argument(help="Fold number, or all.")],
-    trainer: Annotated[str, typer.Option("-tr", help="Trainer.")] = "LimitedMeanTeacherTrainer",
-    plans: Annotated[str, typer.Option("-p", help="Plans.")] = "nnUNetPlans",
+    fold: Annotated[str, typer.Argument(metavar="FOLD", help="Fold number, or all.")],
+    trainer: TrainerOption = "LimitedMeanTeacherTrainer",
+    plans: PlansOption = "nnUNetPlans",
     assignments: SetOption = None,
     epochs: EpochsOption = None,
     iterations: IterationsOption = None,
@@ -49,9 +56,10 @@ def train(
     num_gpus: GpusOption = None,
     pretrained_weights: WeightsOption = None,
 ) -> None:
-    """Train one fold; every other flag of nnUNetv2_train is passed on (--c, --val, --npz …).
+    """Train one fold. All other flags are passed on to nnUNetv2_train (--c, --val, --npz …).
 
-    Example: nnunet-limited train 4 3d_fullres 0 -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8 --epochs 200
+    Example:
+    nnunet-limited train 4 3d_fullres 0 -tr LimitedMeanTeacherTrainer -p nnUNetPlans_l8 --epochs 200
     """
     from nnunet_limited.runs.launch import run_host_training
     from nnunet_limited.runs.request import TrainRequest
@@ -66,5 +74,5 @@ def train(
     )
     request = request.with_settings(assignments or [], epochs, iterations)
     if request.plans != plans:
-        console.print(f"Settings go by the plans name {request.plans}", highlight=False)
+        console.print(f"The settings are stored in the plans {request.plans}", highlight=False)
     run_host_training(request)

@@ -6,21 +6,26 @@ from typing import Annotated
 
 import typer
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_table
+from nnunet_limited.cli.options import TRAIN, JsonOption, add_command
+from nnunet_limited.cli.output import console, show_json, show_table
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("trainers")(trainers)
+    add_command(app, trainers, panel=TRAIN)
 
 
 def trainers(
-    name: Annotated[str | None, typer.Argument(help="One trainer; default: all.")] = None, as_json: JsonOption = False
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Trainer to describe; default: list all.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the trainers, or what one of them does, its settings and its paper.
+    """List the trainers, or describe one of them with its settings and its paper.
 
     Time and memory of a step are relative to supervised training (2D, --size tiny, one CPU core; the memory is that of
-    activations and gradients). Example: nnunet-limited trainers LimitedCPSTrainer
+    activations and gradients).
+
+    Example:
+    nnunet-limited trainers LimitedCPSTrainer
     """
     from nnunet_limited.trainers.catalogue import describe, trainer_names
 

@@ -12,15 +12,23 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from nnunet_limited.cli.output import JsonOption, console, show_json, show_next, show_table
-from nnunet_limited.cli.pseudo_label import AskOption, LicenceOption, asked
-from nnunet_limited.cli.train import DatasetArgument, DeviceOption
+from nnunet_limited.cli.options import (
+    PSEUDO_LABELS,
+    AskOption,
+    DatasetArgument,
+    DeviceOption,
+    JsonOption,
+    LicenceOption,
+    add_command,
+)
+from nnunet_limited.cli.output import console, show_json, show_next, show_table
+from nnunet_limited.cli.pseudo_label import asked
 from nnunet_limited.errors import LimitedError
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("zero-shot")(zero_shot)
+    add_command(app, zero_shot, panel=PSEUDO_LABELS)
 
 
 def zero_shot(

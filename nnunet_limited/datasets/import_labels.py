@@ -1,97 +1,87 @@
-"""Bring sparse labels that people made into a view of their dataset."""
+"""Import sparse labels that people made into a view of their dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
-from nnunet_limited.annotations.annotation import Annotation, Box, box_codes, classes
-from nnunet_limited.annotations.files import ENDINGS, FILL, Coordinates, read_image, read_labels, read_table, to_voxel
-from nnunet_limited.annotations.objects import ball, from_boxes
+from nnunet_limited.annotations.annotation import Annotation, box_codes, classes
+from nnunet_limited.annotations.importers.boxes import BOX_COLUMNS, from_box_rows
+from nnunet_limited.annotations.importers.images import ENDINGS, from_label_image, read_image
+from nnunet_limited.annotations.importers.points import POINT_COLUMNS, from_point_rows
+from nnunet_limited.annotations.importers.tables import read_table
 from nnunet_limited.datasets.derived import box_file, ignore_of, write_view
 from nnunet_limited.datasets.raw import Case, RawDataset
+from nnunet_limited.datasets.request import ImportRequest
 from nnunet_limited.errors import LimitedError
 
-POINT_COLUMNS = ("case", "class", "x", "y", "z")
-BOX_COLUMNS = ("case", "class", "x0", "y0", "z0", "x1", "y1", "z1")
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """What ``nnunet-limited import-labels`` is asked for: one of ``labels``, ``boxes`` and ``points``."""
-
-    dataset: str
-    name: str
-    labels: Path | None = None
-    unlabeled: int | None = None
-    background: int = 0
-    boxes: Path | None = None
-    points: Path | None = None
-    coordinates: Coordinates = "voxel"
-    radius: float = 2.0
+Importer = Callable[..., Annotation]
 
 
 def import_labels(request: ImportRequest, processes: int) -> dict[str, Any]:
-    """Make the view ``request.name`` and return its record."""
-    given = [source for source in (request.labels, request.boxes, request.points) if source is not None]
-    if len(given) != 1:
-        raise LimitedError(f"{len(given)} of --labels, --boxes and --points are given; give one")
+    """Make the view ``request.out`` and return its record."""
+    sources = [source for source in (request.labels, request.boxes, request.points) if source is not None]
+    if len(sources) != 1:
+        raise LimitedError(f"{len(sources)} of --labels, --boxes and --points are given; give one")
     dataset = RawDataset.load(request.dataset)
     ending = dataset.description.file_ending
     if ending not in ENDINGS:
         raise LimitedError(
-            f"{dataset.folder} has {ending} images; labels can be brought in for {', '.join(ENDINGS[1:])}"
+            f"{dataset.folder} has {ending} images; labels can be imported for {', '.join(ENDINGS[1:])} images"
         )
-    origin: dict[str, Any] = {"kind": "labels", "source": str(given[0])}
-    values = set(dataset.description.label_values) - {ignore_of(dataset)}
+    required = set(dataset.description.label_values) - {ignore_of(dataset)}
+    tasks: dict[str, tuple[Importer, tuple[Any, ...]]]
     if request.labels is not None:
-        sources = label_files(request.labels, dataset)
-        numbers = _numbers(request, dataset)
-        tasks: dict[str, Any] = {case: (file, numbers, dataset.description.labels) for case, file in sources.items()}
-        origin |= {"unlabeled": request.unlabeled, "background": request.background}
-        return _write(request, dataset, tasks, from_labels, origin, values, processes)
-    boxes = request.boxes is not None
-    rows = read_table(given[0], BOX_COLUMNS if boxes else POINT_COLUMNS)
-    by_case: dict[str, list[dict[str, Any]]] = {}
-    for line, row in enumerate(rows, 1):
-        row["class"] = _class_of(row["class"], dataset, f"{given[0]}, row {line}")
-        if row["case"] not in dataset.cases:
-            raise LimitedError(f"{given[0]}, row {line}: {dataset.folder} has no case {row['case']!r}; correct it")
-        if boxes and not row["class"]:
-            raise LimitedError(f"{given[0]}, row {line}: a box of background says nothing; remove it")
-        by_case.setdefault(row["case"], []).append({**row, "where": f"{given[0]}, row {line}"})
-    origin |= {"kind": "boxes" if boxes else "points", "coordinates": request.coordinates}
-    tasks = {case: (rows, request.coordinates, request.radius) for case, rows in by_case.items()}
-    if boxes:
-        return _write(request, dataset, tasks, from_box_rows, origin, values - {0}, processes)
-    return _write(request, dataset, tasks, from_points, origin, values, processes)
+        files = label_files(request.labels, dataset)
+        numbers, names = _numbers(request, dataset), dataset.description.labels
+        tasks = {case: (from_label_image, (file, numbers, names)) for case, file in files.items()}
+        about = {"kind": "labels", "unlabeled": request.unlabeled, "background": request.background}
+    elif request.boxes is not None:
+        rows = _rows(request.boxes, BOX_COLUMNS, dataset)
+        tasks = {case: (from_box_rows, (found, request.coordinates)) for case, found in rows.items()}
+        about = {"kind": "boxes", "coordinates": request.coordinates}
+        required -= {0}
+    else:
+        rows = _rows(sources[0], POINT_COLUMNS, dataset)
+        tasks = {case: (from_point_rows, (found, request.coordinates, request.radius)) for case, found in rows.items()}
+        about = {"kind": "points", "coordinates": request.coordinates}
 
-
-def _write(
-    request: ImportRequest,
-    dataset: RawDataset,
-    tasks: dict[str, Any],
-    annotate: Any,
-    origin: dict[str, Any],
-    required: set[int],
-    processes: int,
-) -> dict[str, Any]:
-    def drawn_everywhere(cases: dict[str, dict[str, Any]]) -> None:
-        drawn = {value for about in cases.values() for value in about["classes"]}
+    def check_classes(cases: dict[str, dict[str, Any]]) -> None:
+        drawn = {value for case in cases.values() for value in case["classes"]}
         names = {value: name for name, value in dataset.description.labels.items() if isinstance(value, int)}
         for value in sorted(required - drawn):
             raise LimitedError(
-                f"{origin['source']}: label {value} ({names.get(value, 'of a region')}) is drawn in no case; draw it "
+                f"{sources[0]}: label {value} ({names.get(value, 'of a region')}) is drawn in no case; draw it "
                 "at least once, or the network cannot learn it"
             )
 
-    return write_view(dataset, request.name, tasks, annotate, origin, processes, drawn_everywhere)
+    origin = {"kind": about["kind"], "source": str(sources[0]), **about}
+    return write_view(dataset, request.out, tasks, annotate, origin, processes, check_classes)
+
+
+def annotate(
+    case: Case, target: Path, reader_class: Any, ignore: int, importer: Importer, arguments: tuple[Any, ...]
+) -> dict[str, Any]:
+    """Write the imported label of one case to ``target`` on the grid of its image; return what to record of it."""
+    image = read_image(case.images[0], "image")
+    made = importer(image, ignore, *arguments)
+    _write(made.label, image, target)
+    about: dict[str, Any] = {**made.cost(ignore, 0.0), "classes": classes(made.label, ignore)}
+    del about["minutes"]
+    if made.boxes:
+        _write(box_codes(made.label.shape, made.boxes), image, box_file(target))
+        about |= {"boxes": [list(box) for box in made.boxes], "classes": sorted({box.value for box in made.boxes})}
+    return about
+
+
+def _write(array: np.ndarray, image: Any, target: Path) -> None:
+    made = sitk.GetImageFromArray(array.astype(np.int16))
+    made.CopyInformation(image)
+    sitk.WriteImage(made, str(target), useCompression=True)
 
 
 def label_files(folder: Path, dataset: RawDataset) -> dict[str, Path]:
@@ -117,9 +107,9 @@ def label_files(folder: Path, dataset: RawDataset) -> dict[str, Path]:
 
 
 def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
-    """Return what each number in the label files stands for in the view."""
+    """Return the label value of the view for each value in the label files."""
     if request.unlabeled is None:
-        raise LimitedError("--labels needs --unlabeled, the value of voxels that nobody annotated; give e.g. 255")
+        raise LimitedError("--labels needs --unlabeled, the value of unannotated voxels; give e.g. 255")
     if request.unlabeled == request.background:
         raise LimitedError(
             f"--unlabeled {request.unlabeled} is the value of the background too; draw the background with a label of "
@@ -133,130 +123,28 @@ def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
         )
     if request.unlabeled in numbers and request.unlabeled != ignore:
         raise LimitedError(
-            f"--unlabeled {request.unlabeled} is a class of {dataset.folder}; give the value of the rest"
+            f"--unlabeled {request.unlabeled} is a class of {dataset.folder}; give the value of unannotated voxels"
         )
     return {**numbers, request.background: 0, request.unlabeled: ignore}
 
 
-def _class_of(given: Any, dataset: RawDataset, where: str) -> int:
-    labels = dataset.description.labels
-    value = labels.get(given, given)
+def _rows(file: Path, columns: tuple[str, ...], dataset: RawDataset) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of a table by case, with the value of their class, and ``where`` they stand for messages."""
+    by_case: dict[str, list[dict[str, Any]]] = {}
+    for line, row in enumerate(read_table(file, columns), 1):
+        where = f"{file}, row {line}"
+        value = _class_of(row["class"], dataset, where)
+        if row["case"] not in dataset.cases:
+            raise LimitedError(f"{where}: {dataset.folder} has no case {row['case']!r}; correct it")
+        if columns == BOX_COLUMNS and not value:
+            raise LimitedError(f"{where}: a box cannot be of class background; remove it")
+        by_case.setdefault(row["case"], []).append({**row, "class": value, "where": where})
+    return by_case
+
+
+def _class_of(name: Any, dataset: RawDataset, where: str) -> int:
+    value = dataset.description.labels.get(name, name)
     single = {int(v) for v in dataset.description.label_values} - {ignore_of(dataset)}
     if not str(value).isdecimal() or int(value) not in single:
-        raise LimitedError(f"{where}: class {given!r} is none of {', '.join(map(str, sorted(single)))}; correct it")
+        raise LimitedError(f"{where}: class {name!r} is none of {', '.join(map(str, sorted(single)))}; correct it")
     return int(value)
-
-
-def _image(case: Case) -> Any:
-    return read_image(case.images[0], "image")
-
-
-def _write_array(array: np.ndarray, image: Any, target: Path) -> None:
-    made = sitk.GetImageFromArray(array.astype(np.int16))
-    made.CopyInformation(image)
-    sitk.WriteImage(made, str(target), useCompression=True)
-
-
-def _save(made: Annotation, image: Any, target: Path, ignore: int) -> dict[str, Any]:
-    """Write a label on the grid of ``image``; return what is to be recorded of it."""
-    _write_array(made.label, image, target)
-    about: dict[str, Any] = {**made.cost(ignore, 0.0), "classes": classes(made.label, ignore)}
-    del about["minutes"]
-    if made.boxes:
-        _write_array(box_codes(made.label.shape, made.boxes), image, box_file(target))
-        about |= {"boxes": [list(box) for box in made.boxes], "classes": sorted({box.value for box in made.boxes})}
-    return about
-
-
-def from_labels(
-    case: Case,
-    target: Path,
-    reader_class: Any,
-    ignore: int,
-    file: Path,
-    numbers: dict[int, int],
-    names: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the label drawn in ``file`` with the view's ``numbers``; what is not drawn is ignored."""
-    image = _image(case)
-    background = next(number for number, value in numbers.items() if value == 0)
-    known = {name: background if value == 0 else value for name, value in names.items() if isinstance(value, int)}
-    drawn = read_labels(file, image, known)
-    unknown = sorted(set(np.unique(drawn).tolist()) - {*numbers, FILL})
-    if unknown:
-        raise LimitedError(
-            f"label {file} has the value {unknown[0]}, which is neither a class nor the value of voxels without label "
-            f"(known are {', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
-        )
-    label = np.full(drawn.shape, ignore, np.int16)
-    for number, value in numbers.items():
-        label[drawn == number] = value
-    if (label == ignore).all():
-        raise LimitedError(f"label {file} has no annotated voxel; draw something, or remove the file")
-    in_plane = np.zeros((3, 3, 3))  # people draw in slices
-    in_plane[1] = 1
-    volume = label.reshape(-1, *label.shape[-2:])
-    marks = sum(ndimage.label(volume == value, in_plane)[1] for value in classes(label, ignore))
-    planes = int((volume != ignore).any(axis=(1, 2)).sum())
-    return _save(Annotation(label, marks, planes), image, target, ignore)
-
-
-def from_box_rows(
-    case: Case,
-    target: Path,
-    reader_class: Any,
-    ignore: int,
-    rows: list[dict[str, Any]],
-    coordinates: Coordinates,
-    *_: Any,
-) -> dict[str, Any]:
-    """Write background outside of all boxes of a case."""
-    image = _image(case)
-    shape = image.GetSize()[::-1]
-    found = []
-    for row in rows:
-        corners = np.stack([to_voxel([row[f"{axis}{end}"] for axis in "xyz"], coordinates, image) for end in "01"])
-        start, stop = np.ceil(corners.min(0) - 0.5).astype(int), np.floor(corners.max(0) + 0.5).astype(int) + 1
-        if (start < 0).any() or (stop > shape).any():
-            raise LimitedError(
-                f"{row['where']}: the box covers the voxels {start[::-1].tolist()} to {(stop - 1)[::-1].tolist()}, the "
-                f"image of {case.identifier} has {list(shape[::-1])}; correct it, or --coordinates {coordinates}"
-            )
-        found.append(Box(row["class"], tuple(start.tolist()), tuple(stop.tolist())))
-    return _save(from_boxes(np.zeros(shape, np.int16), ignore, found), image, target, ignore)
-
-
-def from_points(
-    case: Case,
-    target: Path,
-    reader_class: Any,
-    ignore: int,
-    rows: list[dict[str, Any]],
-    coordinates: Coordinates,
-    radius: float,
-) -> dict[str, Any]:
-    """Write a ball of the class around each point of a case; where two classes meet nothing is known."""
-    image = _image(case)
-    label = np.full(image.GetSize()[::-1], ignore, np.int16)
-    spacing = np.array(image.GetSpacing()[::-1])
-    for value, middle in _middles(rows, coordinates, image, case):
-        near = np.zeros(label.shape, bool)
-        ball(near, np.ones(label.shape, bool), middle, radius * spacing.min(), spacing)
-        clash = near & (label != ignore) & (label != value)
-        label[near] = value
-        label[clash] = ignore
-    planes = int((label.reshape(-1, *label.shape[-2:]) != ignore).any(axis=(1, 2)).sum())
-    return _save(Annotation(label, len(rows), planes), image, target, ignore)
-
-
-def _middles(
-    rows: list[dict[str, Any]], coordinates: Coordinates, image: Any, case: Case
-) -> Iterable[tuple[int, np.ndarray]]:
-    for row in rows:
-        middle = np.rint(to_voxel([row[axis] for axis in "xyz"], coordinates, image)).astype(int)
-        if (middle < 0).any() or (middle >= image.GetSize()[::-1]).any():
-            raise LimitedError(
-                f"{row['where']}: the point is voxel {middle[::-1].tolist()}, the image of {case.identifier} has "
-                f"{list(image.GetSize())}; correct it, or --coordinates {coordinates}"
-            )
-        yield row["class"], middle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,16 @@ from nnunet_limited.annotations.annotation import box_codes
 from nnunet_limited.annotations.simulate import KINDS, check_options, simulate
 from nnunet_limited.datasets.derived import box_file, write_view
 from nnunet_limited.datasets.raw import Case, RawDataset
+from nnunet_limited.datasets.request import SparsifyRequest
 from nnunet_limited.errors import LimitedError
 
 
-@dataclass(frozen=True)
-class SparsifyRequest:
-    """What ``nnunet-limited sparsify`` is asked for; ``seconds`` is what a mark costs, by default that of its kind."""
-
-    dataset: str
-    kind: str
-    name: str
-    seed: int = 0
-    options: dict[str, Any] = field(default_factory=dict)
-    seconds: float | None = None
-
-
 def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
-    """Make the view ``request.name`` and return its record."""
+    """Make the view ``request.out`` and return its record."""
     check_options(request.kind, request.options)
     dataset = RawDataset.load(request.dataset)
     if not dataset.labeled:
-        raise LimitedError(f"{dataset.folder} has no labelled case, so there is nothing to make sparse; add labels")
+        raise LimitedError(f"{dataset.folder} has no labelled case, so there is nothing to sparsify; add labels")
     seconds = KINDS[request.kind].seconds if request.seconds is None else request.seconds
     origin = {
         "kind": request.kind,
@@ -41,7 +29,7 @@ def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
         "seconds_per_mark": seconds,
     }
     arguments = (request.kind, request.seed, request.options, seconds)
-    return write_view(dataset, request.name, dict.fromkeys(dataset.labeled, arguments), annotate, origin, processes)
+    return write_view(dataset, request.out, dict.fromkeys(dataset.labeled, arguments), annotate, origin, processes)
 
 
 def annotate(
@@ -59,7 +47,7 @@ def annotate(
     try:
         label, properties = reader.read_seg(str(case.label))
     except Exception as error:
-        raise LimitedError(f"label {case.label} cannot be read ({error}); mend or remove it") from error
+        raise LimitedError(f"label {case.label} cannot be read ({error}); repair or remove it") from error
     dense = label[0].astype(np.int16)
     made = simulate(kind, dense, ignore, case.identifier, seed, properties["spacing"], options)
     reader.write_seg(made.label, str(target), properties)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nnunet_limited
 from nnunet_limited.datasets.raw import RawDataset
@@ -15,7 +15,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
 from nnunet_limited.planners.boxes import resample_boxes
-from nnunet_limited.planners.fingerprint import Geometry, extract_fingerprint, inspect_dataset
+from nnunet_limited.planners.fingerprint import extract_fingerprint, inspect_dataset
 from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
     copy_ground_truth,
@@ -24,26 +24,12 @@ from nnunet_limited.planners.preprocessing import (
     preprocess,
     preprocessing_hash,
 )
+from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
 from nnunet_limited.util.files import write_json
 
-Size = Literal["default", "tiny"]
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners can plan, without the cascade
-
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """What ``nnunet-limited plan`` is asked for."""
-
-    dataset: str
-    split: str
-    configurations: tuple[str, ...] = ()
-    planner: str = "ExperimentPlanner"
-    size: Size = "default"
-    geometry: Geometry = "all"
-    patch: tuple[int, ...] = ()
-    processes: int = 1
 
 
 @dataclass(frozen=True)

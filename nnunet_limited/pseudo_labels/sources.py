@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field
 
-from nnunet_limited.annotations.files import read_table
-from nnunet_limited.datasets.import_labels import BOX_COLUMNS
+from nnunet_limited.annotations.importers.boxes import BOX_COLUMNS
+from nnunet_limited.annotations.importers.tables import read_table
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.planners.preprocessing import require_preprocessed

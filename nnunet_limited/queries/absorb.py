@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.annotations.annotation import classes, outlines
-from nnunet_limited.annotations.files import ENDINGS, FILL, read_image, read_labels
+from nnunet_limited.annotations.importers.images import ENDINGS, FILL, read_image, read_labels
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
@@ -273,7 +273,7 @@ def _write_split(
     """
     folder = preprocessed_folder(raw.name)
     if before is None:
-        made = SplitRequest(name, protocol="deployment", group_by=group_by)
+        made = SplitRequest(name=name, protocol="deployment", group_by=group_by)
         split, partition = make_split(raw, folder, made, class_reader(raw))
     else:
         group_by = before.info.get("group_by")

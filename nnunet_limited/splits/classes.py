@@ -21,7 +21,7 @@ def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
         try:
             values, _ = reader_class().read_seg(str(label))
         except Exception as error:
-            raise LimitedError(f"label {label} cannot be read ({error}); mend or remove it") from error
+            raise LimitedError(f"label {label} cannot be read ({error}); repair or remove it") from error
         return set(np.unique(values).astype(int).tolist())
 
     return classes_of

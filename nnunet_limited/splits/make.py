@@ -5,35 +5,39 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
+from nnunet_limited.splits.classes import class_reader
+from nnunet_limited.splits.published import make_published_split, write_published_partition
+from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.util.files import read_json, write_json
 
 PARTITION_SEED = 12345  # the host's own, so that the partition equals the one stock nnU-Net would make
-Protocol = Literal["benchmark", "deployment"]
 Groups = dict[str, list[str]]
 
 
-@dataclass(frozen=True)
-class SplitRequest:
-    """What the user asks for; ``labeled`` counts groups (patients) when ``group_by`` is given."""
-
-    name: str
-    labeled: str | None = None
-    folds: int | None = None
-    seed: int = 0
-    protocol: Protocol | None = None
-    group_by: str | None = None
-    labeled_cases: tuple[str, ...] = ()
-    test_cases: tuple[str, ...] = field(default=())
+def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = False) -> tuple[Split, list[Path]]:
+    """Make the split that is asked for and write it; return it and the files written."""
+    folder = preprocessed_folder(dataset.name)
+    if request.published is None:
+        adopt_partition(dataset, folder)
+        split, partition = make_split(dataset, folder, request, class_reader(dataset))
+    else:
+        for name in ("folds", "protocol", "group_by", "labeled_cases", "test_cases"):
+            if value := getattr(request, name):
+                text = ",".join(value) if isinstance(value, tuple) else value
+                option = f"--{name.replace('_', '-')} {text}"
+                raise LimitedError(f"--published and {option} exclude each other; remove one of them")
+        split = make_published_split(dataset, request.name, request.published, request.labeled)
+        partition = write_published_partition(folder, split)
+    return split, write_split(folder, split, partition, replace)
 
 
 def make_split(
@@ -42,52 +46,24 @@ def make_split(
     """Return the split and the dataset's fold partition (validation cases per fold).
 
     ``folder`` is the preprocessed dataset folder; an existing ``splits_final.json`` there fixes the partition.
-    ``classes_of(case)`` gives the foreground classes in a case's label; it is asked only until every class is covered.
+    ``classes_of(case)`` returns the values in a case's label; it is called only until every class is covered.
     """
     split_name(request.name)
-    known(dataset, request.test_cases, "--test-cases")
+    check_known(dataset, request.test_cases, "--test-cases")
+    everything = [case for case in dataset.cases if case not in set(request.test_cases)]
     labels = [case for case in dataset.labeled if case not in set(request.test_cases)]
     if not labels:
         raise LimitedError(f"{dataset.folder} has no labelled case; put at least one label file into labelsTr")
     groups = grouped(labels, request.group_by)
     partition = fold_partition(folder, groups, request.folds)
-    protocol = request.protocol or ("deployment" if dataset.without_label else "benchmark")
-    everything = [case for case in dataset.cases if case not in set(request.test_cases)]
-
     order = seeded_order(partition, groups, request.seed)
-    chosen = explicit_groups(dataset, request, groups) if request.labeled_cases else None
-    classes = dataset.description.foreground_values
-
-    def first(candidates: Sequence[str]) -> list[str]:
-        if chosen is not None:
-            return [group for group in candidates if group in chosen]
-        count = wanted(request.labeled, len(candidates))
-        if count > len(candidates) and request.labeled is not None:
-            raise LimitedError(
-                f"--labeled {request.labeled}: only {len(candidates)} labelled "
-                f"{'groups' if request.group_by else 'cases'} are there to choose from; ask for fewer"
-            )
-        return covering(candidates, classes, lambda g: set().union(*map(classes_of, groups[g])))[:count]
-
-    def members(names: Iterable[str]) -> tuple[str, ...]:
-        return tuple(sorted(case for name in names for case in groups[name]))
-
-    folds = []
+    select = selection(dataset, request, groups, classes_of)
+    protocol = request.protocol or ("deployment" if dataset.without_label else "benchmark")
     if protocol == "benchmark":
-        for part in partition:
-            train = members(first([group for group in order if not set(groups[group]) & set(part)]))
-            hidden = set(everything) - set(train) - set(part)
-            folds.append(Fold(train, tuple(part), tuple(sorted(hidden))))
+        folds = benchmark_folds(partition, order, groups, select, everything)
     else:
-        selected = first(order)
-        labeled = members(selected)
-        hidden = set(everything) - set(labeled)
-        for part in partition:
-            val = tuple(case for case in part if case in labeled)
-            train = tuple(case for case in labeled if case not in val) if len(labeled) > len(val) else labeled
-            if val:
-                folds.append(Fold(train, val, tuple(sorted(hidden))))
-        if len(folds) == 1 and len(selected) > 1:
+        folds = deployment_folds(partition, order, groups, select, everything)
+        if len(folds) == 1 and len(select(order)) > 1:
             raise LimitedError(
                 f"all labelled cases are validation cases of the same fold of {folder / 'splits_final.json'}, so none "
                 "is left to train on; choose cases from several folds or delete that file if nothing was trained yet"
@@ -112,11 +88,73 @@ def make_split(
     return Split(split.name, split.dataset, split.folds, info), partition
 
 
+def selection(
+    dataset: RawDataset, request: SplitRequest, groups: Groups, classes_of: Callable[[str], set[int]]
+) -> Callable[[Sequence[str]], list[str]]:
+    """Return a function that takes the groups that may be labelled, in order, and returns those that are."""
+    listed = explicit_groups(dataset, request, groups) if request.labeled_cases else None
+    classes = dataset.description.foreground_values
+
+    def select(candidates: Sequence[str]) -> list[str]:
+        if listed is not None:
+            return [group for group in candidates if group in listed]
+        count = wanted(request.labeled, len(candidates))
+        if count > len(candidates) and request.labeled is not None:
+            unit = "groups" if request.group_by else "cases"
+            raise LimitedError(
+                f"--labeled {request.labeled}: there are only {len(candidates)} labelled {unit} to choose from; ask "
+                "for fewer"
+            )
+        return covering(candidates, classes, lambda g: set().union(*map(classes_of, groups[g])))[:count]
+
+    return select
+
+
+def benchmark_folds(
+    partition: list[list[str]],
+    order: Sequence[str],
+    groups: Groups,
+    select: Callable[[Sequence[str]], list[str]],
+    cases: Sequence[str],
+) -> list[Fold]:
+    """Return folds over all labelled cases, in which the labels of unselected training cases are hidden."""
+    folds = []
+    for part in partition:
+        train = members(select([group for group in order if not set(groups[group]) & set(part)]), groups)
+        hidden = set(cases) - set(train) - set(part)
+        folds.append(Fold(train, tuple(part), tuple(sorted(hidden))))
+    return folds
+
+
+def deployment_folds(
+    partition: list[list[str]],
+    order: Sequence[str],
+    groups: Groups,
+    select: Callable[[Sequence[str]], list[str]],
+    cases: Sequence[str],
+) -> list[Fold]:
+    """Return folds over the selected cases; all others are unlabelled in each. One case is trained and validated on."""
+    labeled = members(select(order), groups)
+    hidden = tuple(sorted(set(cases) - set(labeled)))
+    folds = []
+    for part in partition:
+        val = tuple(case for case in part if case in labeled)
+        train = tuple(case for case in labeled if case not in val) if len(labeled) > len(val) else labeled
+        if val:
+            folds.append(Fold(train, val, hidden))
+    return folds
+
+
+def members(names: Iterable[str], groups: Groups) -> tuple[str, ...]:
+    """Return the cases of some groups, sorted."""
+    return tuple(sorted(case for name in names for case in groups[name]))
+
+
 def adopt_partition(dataset: RawDataset, folder: Path) -> None:
     """Copy the raw dataset's own ``splits_final.json``, if it has one, as nnU-Net's planner does."""
     theirs, ours = dataset.folder / "splits_final.json", folder / "splits_final.json"
     if theirs.is_file() and not ours.is_file():
-        write_json(ours, read_json(theirs, "split", "mend or remove it"))
+        write_json(ours, read_json(theirs, "split", "repair or remove it"))
 
 
 def write_split(folder: Path, split: Split, partition: list[list[str]], replace: bool = False) -> list[Path]:
@@ -147,7 +185,7 @@ def write_split(folder: Path, split: Split, partition: list[list[str]], replace:
     return written
 
 
-def known(dataset: RawDataset, cases: Iterable[str], option: str) -> None:
+def check_known(dataset: RawDataset, cases: Iterable[str], option: str) -> None:
     """Refuse a case list that names a case the dataset does not have."""
     for case in cases:
         if case not in dataset.cases:
@@ -171,7 +209,7 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
     if len(groups) == 1 and len(cases) > 1:
         raise LimitedError(
             f"--group-by {pattern!r} puts all {len(cases)} cases into one group, {group!r}; write an expression that "
-            "tells patients apart, e.g. 'patient[0-9]+'"
+            "distinguishes patients, e.g. 'patient[0-9]+'"
         )
     return groups
 
@@ -208,7 +246,7 @@ def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list
         )
     for group, cases in groups.items():
         if len({place[case] for case in cases}) > 1:
-            raise LimitedError(f"{final} tears group {group!r} apart ({', '.join(cases)}); {remedy}")
+            raise LimitedError(f"{final} splits group {group!r} ({', '.join(cases)}); {remedy}")
     return partition
 
 
@@ -256,7 +294,7 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
     """Return the groups that ``--labeled-cases`` names, which must be whole."""
     if request.labeled is not None:
         raise LimitedError("--labeled and --labeled-cases exclude each other; give one of them")
-    known(dataset, request.labeled_cases, "--labeled-cases")
+    check_known(dataset, request.labeled_cases, "--labeled-cases")
     listed = set(request.labeled_cases)
     for case in request.labeled_cases:
         if dataset.cases[case].label is None:
@@ -266,5 +304,5 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
     for group, cases in groups.items():
         if listed & set(cases) and not set(cases) <= listed:
             missing = min(set(cases) - listed)
-            raise LimitedError(f"--labeled-cases tears group {group!r} apart; add {missing!r}")
+            raise LimitedError(f"--labeled-cases splits group {group!r}; add {missing!r}")
     return {group for group, cases in groups.items() if set(cases) <= listed}

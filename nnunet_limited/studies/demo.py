@@ -16,17 +16,16 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.evaluation import dice_of_files
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder, results_folder
 from nnunet_limited.host.predict import load_predictor, predict_folder
-from nnunet_limited.planners.plan import PlanRequest, make_plans
+from nnunet_limited.planners.plan import make_plans
+from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.pseudo_labels.model import ModelSource
 from nnunet_limited.report.comparison_picture import CaseFiles, comparison_picture
 from nnunet_limited.runs.launch import train_here
 from nnunet_limited.runs.predict import CHECKPOINT
 from nnunet_limited.runs.request import TrainRequest, find_trainer
 from nnunet_limited.runs.variants import configure
-from nnunet_limited.splits import Fold, SplitRequest, make_split, write_split
-from nnunet_limited.splits.classes import class_reader
+from nnunet_limited.splits import Fold, SplitRequest, create_split
 from nnunet_limited.util.files import write_json
-from nnunet_limited.util.parallel import default_processes
 
 DATASET, SPLIT, CONFIGURATION, FOLD = "Dataset990_Phantom", "l3", "2d", 0
 TRAINERS = {"supervised": "LimitedSupervisedTrainer", "recipe": "LimitedRecipeTrainer"}
@@ -50,7 +49,8 @@ def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]
     log(f"1/5 writing the phantom dataset and a split with 3 labelled cases (seed {seed})")
     fold = make_data(seed)
     log("2/5 planning for the split and preprocessing")
-    plans = make_plans(PlanRequest(DATASET, SPLIT, (CONFIGURATION,), size="tiny", processes=default_processes())).plans
+    request = PlanRequest(dataset=DATASET, split=SPLIT, configurations=(CONFIGURATION,), size="tiny")
+    plans = make_plans(request).plans
     plans = configure(preprocessed_folder(DATASET), plans, {**SETTINGS, "seed": seed}, "demo")
 
     predictions = {}
@@ -77,12 +77,11 @@ def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]
 
 def make_data(seed: int) -> Fold:
     """Write the phantom dataset and its split; return the fold to train."""
-    raw, folder = raw_folder(DATASET), preprocessed_folder(DATASET)
+    raw = raw_folder(DATASET)
     if not (raw / "dataset.json").is_file():
         write_phantom_dataset(raw.parent, DATASET, seed=seed, shape=SHAPE)
     dataset = RawDataset.load(DATASET)
-    split, partition = make_split(dataset, folder, SplitRequest(SPLIT, "3", seed=seed), class_reader(dataset))
-    write_split(folder, split, partition)
+    split, _ = create_split(dataset, SplitRequest(name=SPLIT, labeled="3", seed=seed))
     return split.folds[FOLD]
 
 

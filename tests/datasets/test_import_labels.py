@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_limited.datasets.import_labels import ImportRequest, import_labels
+from nnunet_limited.datasets.import_labels import import_labels
 from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.datasets.request import ImportRequest
 from nnunet_limited.errors import LimitedError
 
 IGNORE = 3
@@ -56,7 +57,7 @@ def drawn_label() -> np.ndarray:
 
 def brought(raw: Path, case: str, **request) -> np.ndarray:
     """Bring labels in; return what the view says of a case."""
-    record = import_labels(ImportRequest("990", "Dataset991_Sparse", **request), 1)
+    record = import_labels(ImportRequest(dataset="990", out="Dataset991_Sparse", **request), 1)
     assert record["ignore"] == IGNORE
     dataset = RawDataset.load("991")
     image = sitk.ReadImage(str(dataset.cases[case].label))
@@ -114,7 +115,7 @@ def test_segments_that_overlap_are_refused(raw: Path, folders: Path) -> None:
         image.SetMetaData(f"Segment{n}_Layer", str(n))
     sitk.WriteImage(image, str(folders / "drawn" / "c.seg.nrrd"))
     with pytest.raises(LimitedError, match="overlaps"):
-        import_labels(ImportRequest("990", "Dataset991_Sparse", labels=folders / "drawn", unlabeled=0, background=4), 1)
+        brought(raw, "c", labels=folders / "drawn", unlabeled=0, background=4)
     assert not (folders / "raw" / "Dataset991_Sparse").exists()
 
 
@@ -178,7 +179,7 @@ def test_what_slicer_does_not_segment_is_not_annotated(raw: Path, folders: Path)
     image.SetMetaData("Segment0_Name", "Lever")
     sitk.WriteImage(image, str(folders / "drawn" / "c.seg.nrrd"))
     with pytest.raises(LimitedError, match=r"'Lever' is no class; .*background, liver, tumour"):
-        import_labels(ImportRequest("990", "Dataset992_Sparse", labels=folders / "drawn", unlabeled=9), 1)
+        import_labels(ImportRequest(dataset="990", out="Dataset992_Sparse", labels=folders / "drawn", unlabeled=9), 1)
 
 
 @pytest.mark.parametrize("source", ["labels", "points", "boxes"])
@@ -210,7 +211,7 @@ def test_single_images(folders: Path, source: str) -> None:
         expected = np.zeros((10, 12))
         expected[2:5, 3:6] = 2
         request = {"boxes": folders / "boxes.csv"}
-    record = import_labels(ImportRequest("990", "Dataset991_Sparse", **request), 1)
+    record = import_labels(ImportRequest(dataset="990", out="Dataset991_Sparse", **request), 1)
     made = sitk.GetArrayFromImage(sitk.ReadImage(str(RawDataset.load("991").cases["a"].label)))
     assert np.array_equal(made, expected)
     assert record["cases"]["a"]["slices"] == 1

@@ -28,7 +28,7 @@ def both(case: str) -> set[int]:
 
 
 def make(tmp_path: Path, data: RawDataset, classes=both, **request):
-    return make_split(data, tmp_path, SplitRequest("s", **request), classes)
+    return make_split(data, tmp_path, SplitRequest(name="s", **request), classes)
 
 
 def test_benchmark_folds_are_the_hosts_and_hide_the_rest(tmp_path: Path) -> None:

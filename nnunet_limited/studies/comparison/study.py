@@ -204,7 +204,13 @@ def _try_split(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tup
     if study.published is not None:
         return make_published_split(raw, "check", raw.folder / study.published, labeled)
     request = SplitRequest(
-        "check", labeled, study.number_of_folds, seed, study.protocol, study.group_by, test_cases=out
+        name="check",
+        labeled=labeled,
+        folds=study.number_of_folds,
+        seed=seed,
+        protocol=study.protocol,
+        group_by=study.group_by,
+        test_cases=out,
     )
     return make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
 

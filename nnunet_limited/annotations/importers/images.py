@@ -1,21 +1,19 @@
-"""Annotation files as ITK-SNAP, 3D Slicer, MITK and scripts write them, brought onto the grid of their image."""
+"""Label images as ITK-SNAP, 3D Slicer, MITK and scripts write them, on the grid of the annotated image."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
+from nnunet_limited.annotations.annotation import Annotation, classes
 from nnunet_limited.errors import LimitedError
 
-Coordinates = Literal["voxel", "lps", "ras"]
 ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
-FILL = -1  # where a file says nothing because it covers a part of the image only
+FILL = -1  # the value outside a file that covers a part of the image only
 
 
 def read_image(file: Path, what: str) -> Any:
@@ -110,46 +108,29 @@ def _segments(drawn: Any, file: Path, names: dict[str, int]) -> np.ndarray:
     return values
 
 
-def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of a CSV file with these ``columns``, or of a JSON list of objects with these keys.
+def from_label_image(image: Any, ignore: int, file: Path, numbers: dict[int, int], names: dict[str, Any]) -> Annotation:
+    """Return the label (z, y, x) drawn in ``file`` on the grid of the SimpleITK ``image``; the rest is ``ignore``.
 
-    The columns besides ``case`` and ``class`` are numbers.
+    ``numbers`` maps the values in the file to values of the label, ``names`` the names of classes to their values.
+    Raises LimitedError for a value that is not among ``numbers``, and for a file in which nothing is drawn.
     """
-    if not file.is_file():
-        raise LimitedError(f"{file} does not exist; write a CSV file with the columns {','.join(columns)}")
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # as spreadsheets begin their files
-        rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    background = next(number for number, value in numbers.items() if value == 0)
+    known = {name: background if value == 0 else value for name, value in names.items() if isinstance(value, int)}
+    drawn = read_labels(file, image, known)
+    unknown = sorted(set(np.unique(drawn).tolist()) - {*numbers, FILL})
+    if unknown:
         raise LimitedError(
-            f"{file} is not readable ({error}); write CSV with the columns {','.join(columns)}"
-        ) from error
-    if not isinstance(rows, list) or not rows:
-        raise LimitedError(f"{file} holds no row; write one for each object, with the columns {','.join(columns)}")
-    for line, row in enumerate(rows, 1):
-        missing = [key for key in columns if not isinstance(row, dict) or row.get(key) in (None, "")]
-        if missing:
-            raise LimitedError(
-                f"{file}, row {line}: no {missing[0]!r}; the columns, apart by commas, are {','.join(columns)}"
-            )
-        for key in columns[2:]:
-            try:
-                row[key] = float(row[key])
-            except (TypeError, ValueError) as error:
-                raise LimitedError(f"{file}, row {line}: {key} is {row[key]!r}, not a number; correct it") from error
-    return rows
-
-
-def to_voxel(point: Sequence[float], coordinates: Coordinates, image: Any) -> np.ndarray:
-    """Return the continuous voxel index (z, y, x) of a ``point`` (x, y, z) in the SimpleITK ``image``.
-
-    The z of a point in a 2D image does not count.
-
-    ``voxel`` is the index itself, counted from 0; ``lps`` and ``ras`` are millimetres in the scanner's frame.
-    """
-    known = np.asarray(point, float)[: image.GetDimension()]
-    if coordinates == "voxel":
-        return known[::-1]
-    sign = np.array([-1, -1, 1] if coordinates == "ras" else [1, 1, 1], float)[: image.GetDimension()]
-    place = image.TransformPhysicalPointToContinuousIndex([float(v) for v in known * sign])
-    return np.array(place[::-1])
+            f"label {file} has the value {unknown[0]}, which is neither a class nor the value of unannotated voxels "
+            f"(known are {', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
+        )
+    label = np.full(drawn.shape, ignore, np.int16)
+    for number, value in numbers.items():
+        label[drawn == number] = value
+    if (label == ignore).all():
+        raise LimitedError(f"label {file} has no annotated voxel; draw something, or remove the file")
+    in_plane = np.zeros((3, 3, 3))  # people draw in slices
+    in_plane[1] = 1
+    volume = label.reshape(-1, *label.shape[-2:])
+    marks = sum(ndimage.label(volume == value, in_plane)[1] for value in classes(label, ignore))
+    planes = int((volume != ignore).any(axis=(1, 2)).sum())
+    return Annotation(label, marks, planes)

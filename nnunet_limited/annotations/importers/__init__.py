@@ -1,0 +1,1 @@
+"""Sparse labels that people made, as annotations on the grid of their image."""

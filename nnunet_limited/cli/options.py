@@ -1,0 +1,211 @@
+"""Options of commands: made from the fields of requests, or declared here once for all commands that share them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from annotated_types import Ge, Le, Lt
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from nnunet_limited.errors import LimitedError
+
+START, TRAIN, ANNOTATE = "Start", "Train", "Annotate"
+PSEUDO_LABELS, COMPARE, PLUMBING = "Pseudo-labels", "Compare", "Plumbing"
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+FLAG = " "  # in place of a metavar, or typer would write <bool> behind a flag
+# The option of a field is named after it, unless it stands here: these are nnU-Net's own.
+FLAGS = {"trainer": "-tr", "plans": "-p", "planner": "-pl", "configurations": "-c", "processes": "-np"}
+METAVARS: dict[Any, str] = {
+    int: "N",
+    float: "X",
+    str: "NAME",
+    Path: "PATH",
+    bool: FLAG,
+    "dataset": "DATASET",
+    "configuration": "CONFIGURATION",
+    "configurations": "NAME",
+    "labeled": "N|N%",
+    "group_by": "REGEX",
+    "labeled_cases": "FILE",
+    "test_cases": "FILE",
+    "published": "FILE",
+    "boxes": "FILE",
+    "points": "FILE",
+    "labels": "FOLDER",
+    "size": "ZxYxX",
+    "patch": "ZxYxX",
+}
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Number or name of the dataset.")]
+ConfigurationArgument = Annotated[
+    str, typer.Argument(metavar="CONFIGURATION", help="Configuration, e.g. 2d or 3d_fullres.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Setting of the trainer, e.g. consistency_weight=0.3; repeatable. Plans with settings get a name of "
+        "their own.",
+    ),
+]
+
+TrainerOption = Annotated[str, typer.Option("-tr", help="Trainer.")]
+PlansOption = Annotated[str, typer.Option("-p", help="Plans.")]
+FoldsOption = Annotated[
+    str | None,
+    typer.Option("--folds", metavar="N N …", help="Folds to train, e.g. --folds 0 1 2 (or 0,1,2). Default: all."),
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Number of epochs; short for --set num_epochs=N.")
+]
+IterationsOption = Annotated[
+    int | None,
+    typer.Option("--iterations", min=1, help="Steps per epoch; short for --set num_iterations_per_epoch=N."),
+]
+# Declared because click would read -num_gpus as -n -u -m … and find the -p in it.
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("-device", metavar="DEVICE", help="Device: cuda, cpu or mps; default: the first of these that works."),
+]
+GpusOption = Annotated[int | None, typer.Option("-num_gpus", min=1, help="Number of GPUs to train on.")]
+WeightsOption = Annotated[
+    str | None, typer.Option("-pretrained_weights", metavar="FILE", help="Checkpoint to start training from.")
+]
+SourcesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sources",
+        metavar="SOURCE,…",
+        help="Sources of the pseudo-labels, separated by commas: student (the model), atlas (labelled cases registered "
+        "to the others; for organs, not for lesions), sam:FOLDER, tiny-vit:FILE.pt, nninteractive:FOLDER, "
+        "module:factory. Default: the model alone.",
+    ),
+]
+AskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ask",
+        metavar="KEY=VALUE",
+        help="Setting of the prompts, e.g. kind=two-pass, axes=3, channel=1 or clean=0; repeatable.",
+    ),
+]
+LicenceOption = Annotated[
+    str | None, typer.Option("--accept-licence", help="Licence of the weights that you accept, where they require it.")
+]
+
+
+def add_command(
+    app: typer.Typer,
+    function: Callable[..., None],
+    request: type[BaseModel] | None = None,
+    *,
+    panel: str | None = None,
+    name: str | None = None,
+    arguments: Sequence[str] = ("dataset",),
+    flags: Mapping[str, str] | None = None,
+    metavars: Mapping[str, str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> None:
+    """Make ``function`` a command, whose first parameter is a ``request`` if there is one.
+
+    Each field of the request becomes an argument, if it is one of ``arguments``, or an option, of which ``flags`` and
+    ``metavars`` may give the name and the placeholder of its value. ``groups`` maps titles of the help to the names of
+    the fields or parameters under them, separated by blanks.
+    """
+    titles = {each: title for title, names in (groups or {}).items() for each in names.split()}
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+    fields: list[inspect.Parameter] = []
+    if request is not None:
+        own = own[1:]
+        for key, field in request.model_fields.items():
+            flag = None if key in arguments else (flags or {}).get(key, FLAGS.get(key, f"--{key.replace('_', '-')}"))
+            metavar = (metavars or {}).get(key, METAVARS.get(key))
+            fields.append(_parameter(key, field, flag, metavar, titles.get(key)))
+    own = [p if p.annotation is typer.Context else _titled(p, titles.get(p.name)) for p in own]
+
+    def command(**values: Any) -> None:
+        if request is None:
+            return function(**values)
+        mine = {key: values.pop(key) for key in request.model_fields}
+        return function(build(request, mine, {p.name: p.default for p in fields}), **values)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*fields, *own)]
+    parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)  # required ones first
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    text = inspect.cleandoc(function.__doc__ or "").replace("\n\nExample", "\n\n\b\nExample")
+    app.command(name or function.__name__.replace("_", "-"), help=text, rich_help_panel=panel, **settings)(command)
+
+
+def build(request: type[BaseModel], values: dict[str, Any], defaults: dict[str, Any]) -> Any:
+    """Return the request that the values of its options make; those that were not given keep the fields' defaults."""
+    given = {key: value for key, value in values.items() if value is not None and value != defaults[key]}
+    try:
+        return request(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        original = first.get("ctx", {}).get("error")
+        if isinstance(original, LimitedError):
+            raise original from error
+        option = f"--{str(first['loc'][0]).replace('_', '-')}"
+        raise LimitedError(f"{option} {first['input']}: {first['msg'].lower()}; give another value") from error
+
+
+def _parameter(name: str, field: FieldInfo, flag: str | None, metavar: str | None, title: str | None) -> Any:
+    """Return the parameter of a command that the ``field`` of a request amounts to."""
+    kind, optional = _written(field)
+    required = field.is_required()
+    default = inspect.Parameter.empty if required else None if optional else field.default
+    limits = _limits(field) if kind in (int, float) else {}
+    metavar = None if get_origin(kind) is Literal else metavar or METAVARS.get(kind)
+    shown: dict[str, Any] = {"help": field.description, "metavar": metavar, "rich_help_panel": title, **limits}
+    option = typer.Argument(**shown) if flag is None else typer.Option(flag, **shown)
+    annotation: Any = Annotated[kind | None if optional and not required else kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _titled(parameter: inspect.Parameter, title: str | None) -> inspect.Parameter:
+    """Return the ``parameter`` of a function with a placeholder for its value, under a title of the help."""
+    kind, option = parameter.annotation.__origin__, copy(parameter.annotation.__metadata__[0])
+    option.rich_help_panel = title
+    option.metavar = option.metavar or METAVARS.get(next(iter(get_args(kind)), kind))
+    return parameter.replace(annotation=Annotated[kind, option])
+
+
+def _written(field: FieldInfo) -> tuple[Any, bool]:
+    """Return the type of a field as the command line reads it, and whether its option may be left out as None."""
+    kind = field.annotation
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    single = [part for part in parts if part is not NoneType]
+    optional = len(single) < len(parts) or field.default_factory is not None
+    read = next((m.json_schema_input_type for m in field.metadata if isinstance(m, BeforeValidator)), PydanticUndefined)
+    if read is not PydanticUndefined:
+        return read, True
+    if get_origin(single[0]) is tuple:
+        return list[get_args(single[0])[0]], True  # type: ignore[misc]
+    return single[0], optional
+
+
+def _limits(field: FieldInfo) -> dict[str, Any]:
+    """Return the smallest and the largest value of a field's option."""
+    found: dict[str, Any] = {}
+    for one in field.metadata:
+        if isinstance(one, Ge):
+            found["min"] = one.ge
+        elif isinstance(one, Le):
+            found["max"] = one.le
+        elif isinstance(one, Lt) and isinstance(one.lt, int):
+            found["max"] = one.lt - 1
+    return found

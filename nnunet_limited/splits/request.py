@@ -1,0 +1,41 @@
+"""What the command ``split`` is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nnunet_limited.util.fields import CaseList
+
+
+class SplitRequest(BaseModel):
+    """Folds, and which cases are labelled in each; ``labeled`` counts groups (patients) with ``group_by``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Name of the split, e.g. l8.")
+    labeled: str | None = Field(
+        None,
+        description="Number or percentage of labelled cases in each fold's training part (of groups with --group-by), "
+        "e.g. 8 or 10%. Default: all.",
+    )
+    folds: int | None = Field(None, description="Number of folds; default: those of splits_final.json, else 5.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Random seed of the labelled cases; smaller sets of one seed are subsets."
+    )
+    protocol: Literal["benchmark", "deployment"] | None = Field(
+        None,
+        description="benchmark: folds over all cases, all of which have labels; most labels are hidden. deployment: "
+        "folds over the labelled cases; all others are unlabelled in every fold. Default: deployment if the dataset "
+        "has cases without a label.",
+    )
+    group_by: str | None = Field(
+        None, description="Regular expression of the patient in a case name; cases of one patient stay together."
+    )
+    labeled_cases: CaseList = Field((), description="File that lists the labelled cases, one per line.")
+    test_cases: CaseList = Field((), description="File that lists cases to exclude from all folds, one per line.")
+    published: Path | None = Field(
+        None, description="JSON file of a published split, whose order or list of patients names the labelled cases."
+    )
