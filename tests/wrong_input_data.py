@@ -164,7 +164,7 @@ TABLE: list[Row] = [
     (
         "splits_final.json tears groups apart",
         "split 990 --name x --group-by ^p[0-9]",
-        ("{preprocessed}/splits_final.json", "'p", "apart"),
+        ("{preprocessed}/splits_final.json", "splits group 'p"),
         nothing,
     ),
     (

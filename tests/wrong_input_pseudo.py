@@ -123,7 +123,7 @@ TABLE: list[Row] = [
     ("folds to self-train are text", f"self-train 990 2d -p {PLANS} --folds x", ("--folds x",), nothing),
     ("self-train with an unknown setting", f"self-train 990 2d -p {PLANS} --set w=1", ("'w'",), nothing),
     # ---- patch
-    ("patch is text", "plan 990 --split few -c 2d --patch big", ("--patch big", "80x112x112"), nothing),
+    ("patch is text", "plan 990 --split few -c 2d --patch big", ("--patch big", "8x64x64"), nothing),
     ("patch with an empty edge", "plan 990 --split few -c 2d --patch 64x", ("--patch 64x",), nothing),
     ("patch of another dimension", "plan 990 --split few -c 2d --patch 16x16x16", ("--patch 16x16x16", "2d"), nothing),
     ("patch without configuration", "plan 990 --split few --patch 16x16", ("--patch 16x16", "-c 2d"), nothing),
