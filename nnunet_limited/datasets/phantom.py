@@ -67,12 +67,24 @@ def _tube(rng: np.random.Generator, points: np.ndarray, y: float, x: float, radi
 
 def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple[np.ndarray, np.ndarray]:
     """One case: an image (float32, whole numbers in the int16 range) and its uint8 label, both (z, y, x)."""
-    if any(size < least for size, least in zip(shape, _MIN_SHAPE, strict=True)):
+    if any(size < smallest for size, smallest in zip(shape, _MIN_SHAPE, strict=True)):
         raise LimitedError(f"phantom shape {shape} is too small: use at least {_MIN_SHAPE} (z, y, x)")
     rng = np.random.default_rng(seed)
-    uniform = rng.uniform
+    anatomy = _anatomy(rng, shape)
+    image = _acquired(rng, *_contrast(rng, anatomy, shape))
+    label = np.zeros(shape, np.uint8)
+    label[(anatomy["organ"] < 0) & (anatomy["vein"] >= 0)] = LABELS["organ"]
+    label[anatomy["lesion"] < 0] = LABELS["lesion"]
+    label[anatomy["artery"] < 0] = LABELS["artery"]
+    return np.clip(np.rint(image), 0, 32767).astype(np.float32), label
 
-    # Pose and anatomy: in-plane coordinates run from -1 to 1, +y is posterior, and the whole space is warped.
+
+def _anatomy(rng: np.random.Generator, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """The signed distance (z, y, x) to each structure, negative inside.
+
+    In-plane coordinates run from -1 to 1, +y is posterior, and the whole space is warped.
+    """
+    uniform = rng.uniform
     ends = (0.75, 1.0, 1.0)
     axes = [np.linspace(-end, end, n, dtype=np.float32) for end, n in zip(ends, shape, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))
@@ -80,11 +92,6 @@ def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple
     points = np.tensordot(turn, grid - centre[:, None, None, None], axes=(1, 0)) / uniform(0.88, 1.06)
     points = points + 0.05 * np.stack([_smooth_field(rng, shape, 4) for _ in range(3)])
     relief = [0.035 * _smooth_field(rng, shape, 6) for _ in range(2)]
-
-    def soft(distance: np.ndarray) -> np.ndarray:
-        """The share of each voxel that the structure fills."""
-        return np.clip(0.5 - distance * shape[2] / 2, 0, 1)
-
     half_y, half_x = uniform(0.68, 0.8), uniform(0.82, 0.92)
     body = np.abs(points[1] / half_y) ** 2.4 + np.abs(points[2] / half_x) ** 2.4
     body = 0.8 * (body ** (1 / 2.4) - 1)
@@ -117,43 +124,66 @@ def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple
     lesion = np.maximum(lesion, organ - 0.05)  # it may bulge out of the organ a little
     cysts = bodies((organ > 0.12) & (cavity < -0.12) & (tubes > 0.12), int(rng.integers(2, 5)))
     cysts = np.maximum(cysts, np.maximum(cavity, 0.04 - organ))
+    return {
+        "body": body,
+        "cavity": cavity,
+        "spine": spine,
+        "spleen": spleen,
+        "organ": organ,
+        "cysts": cysts,
+        "lesion": lesion,
+        "vein": vein,
+        "artery": artery,
+    }
 
-    # Contrast: every case has its own; look-alikes share the intensity of what they resemble.
+
+def _contrast(
+    rng: np.random.Generator, anatomy: dict[str, np.ndarray], shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ideal image (z, y, x) of the structures, and white noise (2, z, y, x) for its acquisition.
+
+    Every case has its own contrast; look-alikes share the intensity of what they resemble.
+    """
+    uniform = rng.uniform
+
+    def soft(distance: np.ndarray) -> np.ndarray:
+        """The fraction of each voxel that the structure fills."""
+        return np.clip(0.5 - distance * shape[2] / 2, 0, 1)
+
     fat, muscle, tissue = uniform(0.65, 0.95), uniform(0.22, 0.35), uniform(0.25, 0.45)
     organ_value = tissue + uniform(0.15, 0.3)
     lesion_value, blood = organ_value + uniform(0.26, 0.4), uniform(0.75, 1.05)
     white = rng.standard_normal((4, *shape), dtype=np.float32)
     fine, coarse = (ndimage.gaussian_filter(white[i], (s / 2, s, s)) for i, s in ((0, 0.8), (1, 1.8)))
     fine, coarse = fine / fine.std(), coarse / coarse.std()
-    image = fat * soft(body)
+    image = fat * soft(anatomy["body"])
     mesentery = np.where(coarse > uniform(0.8, 1.6), 0.6 * fat + 0.4 * tissue, tissue)
-    wall = np.where(cavity > -uniform(0.04, 0.09), muscle, mesentery)  # muscle lines the cavity
+    wall = np.where(anatomy["cavity"] > -uniform(0.04, 0.09), muscle, mesentery)  # muscle lines the cavity
     for distance, value in (
-        (cavity, wall + 0.05 * coarse),
-        (spine - 0.03, muscle * 0.6),
-        (spine, uniform(0.45, 0.65) + 0.04 * fine),
-        (spleen, organ_value + uniform(-0.06, 0.06) + 0.03 * fine),
-        (organ, organ_value + uniform(0.02, 0.05) * fine),
-        (cysts, lesion_value + uniform(-0.06, 0.06) + 0.03 * fine),
-        (lesion, lesion_value + uniform(0.02, 0.06) * coarse),
-        (vein, blood + uniform(-0.08, 0.08)),
-        (artery, blood),
+        (anatomy["cavity"], wall + 0.05 * coarse),
+        (anatomy["spine"] - 0.03, muscle * 0.6),
+        (anatomy["spine"], uniform(0.45, 0.65) + 0.04 * fine),
+        (anatomy["spleen"], organ_value + uniform(-0.06, 0.06) + 0.03 * fine),
+        (anatomy["organ"], organ_value + uniform(0.02, 0.05) * fine),
+        (anatomy["cysts"], lesion_value + uniform(-0.06, 0.06) + 0.03 * fine),
+        (anatomy["lesion"], lesion_value + uniform(0.02, 0.06) * coarse),
+        (anatomy["vein"], blood + uniform(-0.08, 0.08)),
+        (anatomy["artery"], blood),
     ):
-        share = soft(distance)
-        image = image * (1 - share) + value * share
+        fraction = soft(distance)
+        image = image * (1 - fraction) + value * fraction
+    return image, white[2:]
 
-    # Acquisition: blur, receive-coil bias, Rician noise, arbitrary units.
+
+def _acquired(rng: np.random.Generator, image: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """The image after blur, bias of the receive coil, and Rician noise made of ``white`` noise, in arbitrary units."""
+    uniform = rng.uniform
     image = ndimage.gaussian_filter(image, (uniform(0.2, 0.5), *[uniform(0.5, 0.9)] * 2))
-    bias = np.exp(uniform(0.05, 0.2) * _smooth_field(rng, shape, 3))
+    bias = np.exp(uniform(0.05, 0.2) * _smooth_field(rng, image.shape, 3))
     noise = uniform(0.025, 0.055)
-    image = np.clip(image, 0, None) ** uniform(0.85, 1.2) * bias + noise * white[2]
-    image = np.sqrt(image**2 + (noise * white[3]) ** 2) * uniform(400, 1200)
-
-    label = np.zeros(shape, np.uint8)
-    label[(organ < 0) & (vein >= 0)] = LABELS["organ"]
-    label[lesion < 0] = LABELS["lesion"]
-    label[artery < 0] = LABELS["artery"]
-    return np.clip(np.rint(image), 0, 32767).astype(np.float32), label
+    image = np.clip(image, 0, None) ** uniform(0.85, 1.2) * bias + noise * white[0]
+    scanned: np.ndarray = np.sqrt(image**2 + (noise * white[1]) ** 2) * uniform(400, 1200)
+    return scanned
 
 
 def _write(array: np.ndarray, path: Path) -> None:

@@ -66,8 +66,8 @@ class RawDataset:
     def load(cls, dataset: str) -> RawDataset:
         """Find the dataset in ``nnUNet_raw`` and list its cases.
 
-        Images without label are in ``imagesUn/`` or under the key ``unlabeled`` of dataset.json; ``labelsVal/`` holds
-        labels to validate on in place of those to learn from.
+        Images without a label are in ``imagesUn/`` or under the key ``unlabeled`` of dataset.json; ``labelsVal/`` holds
+        labels to validate on in place of those to train on.
         """
         raw = nnunet_folder("nnUNet_raw")
         if not raw.is_dir():
@@ -77,36 +77,14 @@ class RawDataset:
             raise LimitedError(f"{folder} does not exist; put the raw dataset there or correct nnUNet_raw")
         dataset_json = read_object(folder / "dataset.json", "dataset description", DATASET_FORMAT)
         check_description(dataset_json, folder / "dataset.json")
-        unlabeled, training = folder / UNLABELED_FOLDER, folder / "imagesTr"
-        if "dataset" not in dataset_json and not training.is_dir() and not unlabeled.is_dir():
-            raise LimitedError(f"{training} does not exist; put the training images there")
-
-        cases = {}
-        ending = dataset_json["file_ending"]
-        if "dataset" in dataset_json:  # the host completes the entries in place; ours stay as they are on disk
-            copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
-            listed = listed_files(folder, copy)
-        else:
-            nothing_yet = unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir()))
-            images = {} if nothing_yet else images_by_case(training, ending)
-            listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
-        for identifier, files in listed.items():
-            label = Path(files["label"])
-            further = [folder / name / f"{identifier}{ending}" for name in (TRUTH_FOLDER, BOX_FOLDER)]
-            found = [file if file.is_file() else None for file in (label, *further)]
-            cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), *found)
-        without = {
-            identifier: [folder / os.path.expandvars(image) for image in entry["images"]]
-            for identifier, entry in dataset_json.get("unlabeled", {}).items()
-        }
-        if unlabeled.is_dir():
-            without |= images_by_case(unlabeled, ending)
-        for identifier, images_found in without.items():
+        cases = labeled_cases(folder, dataset_json)
+        for identifier, images in unlabeled_images(folder, dataset_json).items():
             if identifier in cases:
                 raise LimitedError(
-                    f"case {identifier} is both in {folder / 'imagesTr'} and in {unlabeled}; remove one of the two"
+                    f"case {identifier} is in {folder / 'imagesTr'} and in {folder / UNLABELED_FOLDER}; remove one of "
+                    "the two"
                 )
-            cases[identifier] = Case(identifier, tuple(images_found), None)
+            cases[identifier] = Case(identifier, tuple(images), None)
         made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
         for case in made.cases.values():
             if len(case.images) != made.description.num_channels:
@@ -115,6 +93,37 @@ class RawDataset:
                     f"{made.description.num_channels} channels; add the missing files or correct channel_names"
                 )
         return made
+
+
+def labeled_cases(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Case]:
+    """Return the training cases of a raw dataset, which dataset.json lists or ``imagesTr/`` holds."""
+    unlabeled, training, ending = folder / UNLABELED_FOLDER, folder / "imagesTr", dataset_json["file_ending"]
+    if "dataset" in dataset_json:  # the host completes the entries in place; ours stay as they are on disk
+        copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
+        listed = listed_files(folder, copy)
+    else:
+        if not training.is_dir() and not unlabeled.is_dir():
+            raise LimitedError(f"{training} does not exist; put the training images there")
+        only_unlabeled = unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir()))
+        images = {} if only_unlabeled else images_by_case(training, ending)
+        listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
+    cases = {}
+    for identifier, files in listed.items():
+        further = [folder / name / f"{identifier}{ending}" for name in (TRUTH_FOLDER, BOX_FOLDER)]
+        found = [file if file.is_file() else None for file in (Path(files["label"]), *further)]
+        cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), *found)
+    return cases
+
+
+def unlabeled_images(folder: Path, dataset_json: dict[str, Any]) -> dict[str, list[Path]]:
+    """Return the images of the cases that dataset.json or ``imagesUn/`` lists as unlabelled."""
+    images = {
+        identifier: [folder / os.path.expandvars(image) for image in entry["images"]]
+        for identifier, entry in dataset_json.get("unlabeled", {}).items()
+    }
+    if (folder / UNLABELED_FOLDER).is_dir():
+        images |= images_by_case(folder / UNLABELED_FOLDER, dataset_json["file_ending"])
+    return images
 
 
 def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:

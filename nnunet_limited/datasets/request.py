@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nnunet_limited.util.fields import Voxels
+from nnunet_limited.util.request import Request
 
 OUT = "Name of the new dataset, e.g. Dataset601_HeartScribbles."
 
 
-class SparsifyRequest(BaseModel):
+class SparsifyRequest(Request):
     """Dataset, kind of sparse label, and how it is drawn."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = Field(description="Number or name of the dataset.")
     kind: Literal["scribbles", "slices", "orthogonal-slices", "boxes", "points", "patches"] = Field(
@@ -61,10 +60,8 @@ class SparsifyRequest(BaseModel):
         return {name: value for name in names if (value := getattr(self, name)) not in (None, ())}
 
 
-class ImportRequest(BaseModel):
+class ImportRequest(Request):
     """Dataset and annotations: exactly one of ``labels``, ``boxes`` and ``points``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = Field(description="Number or name of the dataset.")
     out: str = Field(description=OUT)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nnunet_limited.util.fields import Voxels
 from nnunet_limited.util.parallel import default_processes
+from nnunet_limited.util.request import Request
 
 
-class PlanRequest(BaseModel):
+class PlanRequest(Request):
     """Dataset and split, and what to plan for them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = Field(description="Number or name of the dataset.")
     split: str = Field(description="Name of the split to plan for.")

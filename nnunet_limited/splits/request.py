@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nnunet_limited.util.fields import CaseList
+from nnunet_limited.util.request import Request
 
 
-class SplitRequest(BaseModel):
+class SplitRequest(Request):
     """Folds, and which cases are labelled in each; ``labeled`` counts groups (patients) with ``group_by``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="Name of the split, e.g. l8.")
     labeled: str | None = Field(
