@@ -2,7 +2,7 @@
 
 
 class LimitedError(ValueError):
-    """Bad input: one sentence that names the file or value and says what to do.
+    """Bad input: one sentence that names the file or value and the remedy.
 
     The command line prints it as one line and exits with status 2.
     """

@@ -1,1 +1,1 @@
-"""Sparse labels: simulated from dense ones, or brought in from people. Nothing here needs nnU-Net."""
+"""Sparse labels, simulated from dense ones or imported. Nothing here needs nnU-Net."""

@@ -1,4 +1,4 @@
-"""What an annotator leaves behind, and what it costs."""
+"""Annotations and their cost."""
 
 from __future__ import annotations
 
@@ -50,14 +50,16 @@ class Annotation(NamedTuple):
 
 
 def box_codes(shape: tuple[int, ...], boxes: Sequence[Box]) -> np.ndarray:
-    """Return an array of ``shape`` whose bit ``c - 1`` says whether a voxel is in a box of class ``c``, 1 to 15.
+    """Return an array of ``shape`` whose bit ``c - 1`` is set where a voxel is in a box of class ``c``, 1 to 15.
 
     Raises LimitedError for a class beyond that.
     """
     codes = np.zeros(shape, np.int16)
     for box in boxes:
         if box.value > 15:
-            raise LimitedError(f"a box of class {box.value}: boxes can be of the classes 1 to 15; merge some classes")
+            raise LimitedError(
+                f"a box has class {box.value}, but boxes can have the classes 1 to 15 only; merge some classes"
+            )
         codes[box.inside] |= np.int16(1 << (box.value - 1))
     return codes
 

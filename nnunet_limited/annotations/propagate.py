@@ -1,4 +1,4 @@
-"""Carry the labels of annotated slices to the others (after Cai et al., DeSCO, CVPR 2023, arXiv 2303.13090)."""
+"""Propagate the labels of annotated slices to the others (after Cai et al., DeSCO, CVPR 2023, arXiv 2303.13090)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-WHOLE = 0.9  # part of a slice that is annotated at the least
+WHOLE = 0.9  # smallest annotated fraction of a slice that counts as annotated
 ITERATIONS, SMOOTHING = 30, 1.0  # of the registration of neighbours; the smoothing of its field in voxels
 
 
@@ -27,7 +27,7 @@ def propagate(image: np.ndarray, label: np.ndarray, annotated: Sequence[int], ax
     """Return ``label`` (3D) with that of every slice across ``axis`` taken from the nearest of the ``annotated`` ones.
 
     Each slice is registered to its neighbour on the way there by symmetric demons in the ``image`` (3D), and the
-    fields are composed, so that the label is sampled once, however far it is carried.
+    fields are composed, so that the label is sampled once, however many slices it is propagated.
     """
     images, labels = np.moveaxis(image, axis, 0), np.moveaxis(label, axis, 0)
     made = np.empty_like(labels)

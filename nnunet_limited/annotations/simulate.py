@@ -1,4 +1,4 @@
-"""The kinds of sparse labels that can be simulated, with what each may be told."""
+"""The kinds of sparse labels that can be simulated, with their options."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ KINDS = {
 
 
 def check_options(kind: str, options: dict[str, Any]) -> None:
-    """Refuse an option that simulating ``kind`` does not understand, or lacks."""
+    """Raise LimitedError for an option that ``kind`` does not have, or needs and lacks."""
     for name, value in options.items():
         if name not in KINDS[kind].options:
             fitting = ", ".join(other for other, about in KINDS.items() if name in about.options)
-            raise LimitedError(f"--{name} {value} says nothing of --kind {kind}; leave it out (it is for {fitting})")
+            raise LimitedError(f"--{name} {value} has no effect with --kind {kind}; remove it (it is for {fitting})")
     if kind == "patches" and "size" not in options:
         raise LimitedError("--kind patches needs --size, the voxels of a patch along each axis; give e.g. 8x64x64")
     if kind == "points" and options.get("placement") == "equidistant":
-        raise LimitedError("--placement equidistant says nothing of --kind points; give centre or random")
+        raise LimitedError("--placement equidistant is not possible with --kind points; give centre or random")
 
 
 def simulate(

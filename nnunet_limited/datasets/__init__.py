@@ -1,1 +1,1 @@
-"""Raw datasets: reading, deriving, making up."""
+"""Raw datasets: read, derived from others, or synthetic."""

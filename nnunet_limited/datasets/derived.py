@@ -36,7 +36,7 @@ def view_folder(name: str) -> Path:
         folder = nnunet_folder(variable)
         for other in sorted(folder.glob(f"Dataset{match[1]}_*")) if folder.is_dir() else ():
             if variable == "nnUNet_raw" or other.name != name:
-                raise LimitedError(f"--out {name}: {other} is there already; choose another number or remove it")
+                raise LimitedError(f"--out {name}: {other} exists; choose another number or remove it")
     return raw / name
 
 

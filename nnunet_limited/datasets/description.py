@@ -1,4 +1,4 @@
-"""The description of a dataset, dataset.json: checked before nnU-Net stumbles over it."""
+"""The description of a dataset, dataset.json, checked before nnU-Net fails on it."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class DatasetDescription:
 
 
 def check_description(content: dict[str, Any], file: Path) -> None:
-    """Refuse a dataset.json that nnU-Net would stumble over later."""
+    """Raise LimitedError for a dataset.json that nnU-Net would fail on later."""
     for key in ("labels", "file_ending"):
         if key not in content:
             raise LimitedError(f"{file} has no key {key!r}; {DATASET_FORMAT}")
     if not content.get("channel_names") and not content.get("modality"):
-        raise LimitedError(f"{file} has no key 'channel_names', or names no channel there; {DATASET_FORMAT}")
+        raise LimitedError(f"{file} has no key 'channel_names', or it is empty; {DATASET_FORMAT}")
     for key, kind in (
         ("labels", dict),
         ("file_ending", str),
@@ -89,15 +89,13 @@ def check_description(content: dict[str, Any], file: Path) -> None:
             raise LimitedError(f"{file}: label {name!r} cannot be {value!r}; {example}")
     values = sorted({v for value in labels.values() for v in values_of(value)})
     if labels.get("background") not in (0, "0") or values != list(range(len(values))):
-        raise LimitedError(
-            f"{file}: the labels {labels} must start with background 0 and leave out no number; {example}"
-        )
+        raise LimitedError(f"{file}: the labels {labels} must be numbered from background 0 without gaps; {example}")
     if values_of(labels.get("ignore", values[-1])) != values[-1:]:
         raise LimitedError(f"{file}: label 'ignore' is {labels['ignore']}; give it the highest value, {values[-1]}")
     regions = [name for name, value in labels.items() if len(values_of(value)) > 1]
     if regions and "regions_class_order" not in content:
         raise LimitedError(
-            f"{file}: {regions[0]!r} is a region, which asks for a key 'regions_class_order'; {DATASET_FORMAT}"
+            f"{file}: {regions[0]!r} is a region, which needs a key 'regions_class_order'; {DATASET_FORMAT}"
         )
 
 

@@ -1,9 +1,9 @@
-"""A made-in-code 3D data set that looks like an abdominal MRI, for the demonstration and for tests.
+"""A synthetic 3D dataset that looks like an abdominal MRI, for the demo and for tests.
 
 Each case is an axial stack with a body outline in air, fat, a spine, and three labelled classes: a large
 ``organ``, an ``artery`` in front of the spine, and a ``lesion`` in the organ. Unlabelled look-alikes stand
 next to them: a spleen with the organ's intensity, a vein beside the artery, cysts outside the organ with the
-lesion's size and intensity. What tells them apart (size, roundness, the side of the organ, being inside it)
+lesion's size and intensity. What distinguishes them (size, roundness, the side of the organ, being inside it)
 survives mirroring, so that mirroring stays a valid augmentation.
 """
 
@@ -68,7 +68,7 @@ def _tube(rng: np.random.Generator, points: np.ndarray, y: float, x: float, radi
 def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple[np.ndarray, np.ndarray]:
     """One case: an image (float32, whole numbers in the int16 range) and its uint8 label, both (z, y, x)."""
     if any(size < smallest for size, smallest in zip(shape, _MIN_SHAPE, strict=True)):
-        raise LimitedError(f"phantom shape {shape} is too small: use at least {_MIN_SHAPE} (z, y, x)")
+        raise LimitedError(f"phantom shape {shape} is too small; use at least {_MIN_SHAPE} (z, y, x)")
     rng = np.random.default_rng(seed)
     anatomy = _anatomy(rng, shape)
     image = _acquired(rng, *_contrast(rng, anatomy, shape))
@@ -200,13 +200,15 @@ def write_phantom_dataset(
     seed: int = 0,
     shape: tuple[int, int, int] = (24, 64, 64),
 ) -> Path:
-    """Write an nnU-Net raw data set under ``raw`` and return its folder.
+    """Write a raw nnU-Net dataset under ``raw`` and return its folder.
 
     The truth of the held-out cases goes to ``labelsTs``. ``dataset.json`` comes last: a folder without it was
     interrupted. A case depends only on ``seed`` and its place in its part: asking for more keeps the others.
     """
     if training < 1 or test < 0:
-        raise LimitedError(f"a phantom data set needs training >= 1 and test >= 0, not {training} and {test}")
+        raise LimitedError(
+            f"a phantom dataset has training >= 1 and test >= 0 cases, not {training} and {test}; correct the numbers"
+        )
     folder = Path(raw) / dataset
     parts = {"Tr": range(training), "Ts": range(training, training + test)}
     wanted = {f"images{p}/case_{i:03d}_0000.nii.gz" for p, cases in parts.items() for i in cases}
@@ -214,7 +216,7 @@ def write_phantom_dataset(
     present = {f"{sub}/{file.name}" for sub in _FOLDERS for file in (folder / sub).glob("*")}
     if present - wanted:
         extra = folder / min(present - wanted)
-        raise LimitedError(f"{extra} is not of this phantom data set: delete {folder} or use another name")
+        raise LimitedError(f"{extra} does not belong to this phantom dataset; delete {folder} or use another name")
     description = folder / "dataset.json"
     description.unlink(missing_ok=True)
     for sub in _FOLDERS:

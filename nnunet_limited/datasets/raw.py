@@ -1,4 +1,4 @@
-"""A raw nnU-Net dataset as we see it: images, and which of them have a label file."""
+"""Raw nnU-Net datasets: images, and the label files of those that have one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOX_FOLDER = "labelsBoxes"
 class Case:
     """One scan: a file per channel, and its label file if there is one.
 
-    ``truth`` is the label to validate on where it is another, as it is where the label to learn from is sparse.
+    ``truth`` is the label to validate on where it differs from ``label``, which may be sparse.
     ``boxes`` is an image of the boxes where they are the annotation (see ``annotations.annotation.box_codes``).
     """
 
@@ -55,7 +55,7 @@ class RawDataset:
 
     @property
     def description(self) -> DatasetDescription:
-        """What dataset.json says."""
+        """The description of the dataset, dataset.json."""
         return DatasetDescription(self.dataset_json)
 
     def reader(self) -> Any:

@@ -1,1 +1,1 @@
-"""Everything that touches the edges of nnunetv2: discovery, folders, raw datasets, files."""
+"""The interfaces to nnU-Net: discovery, folders, plans, cases, images, planning, prediction."""

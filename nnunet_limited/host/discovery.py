@@ -1,4 +1,4 @@
-"""How nnU-Net finds our trainers, and what can go wrong there."""
+"""How nnU-Net finds our trainers."""
 
 from __future__ import annotations
 

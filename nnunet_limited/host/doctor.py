@@ -1,4 +1,4 @@
-"""Is this environment fit to train? Each finding says what was looked at, what was found and how to mend it."""
+"""Check whether this environment can train; each finding has a remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TORCHVISION = (
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool

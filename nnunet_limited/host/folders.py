@@ -12,7 +12,9 @@ def nnunet_folder(variable: str) -> Path:
     """Return the folder that the environment ``variable`` (``nnUNet_raw`` etc.) names, which must be set."""
     value = os.environ.get(variable)
     if not value:
-        raise LimitedError(f"{variable} is not set; export {variable}=/path/to/{variable} (see nnU-Net's set-up)")
+        raise LimitedError(
+            f"{variable} is not set; export {variable}=/path/to/{variable} (see nnU-Net's documentation)"
+        )
     return Path(value)
 
 
@@ -37,7 +39,7 @@ def has_raw(dataset: str) -> bool:
 
 
 def dataset_name(dataset: str) -> str:
-    """Return the full name (``Dataset004_Hippocampus``) of a dataset given by name or number."""
+    """Return the full name, e.g. ``Dataset004_Hippocampus``, of a dataset from its name or number."""
     if not dataset.startswith("Dataset") and not dataset.isdecimal():
         raise LimitedError(f"dataset {dataset!r} is neither a number nor a name like Dataset004_Hippocampus; give one")
     found = set()

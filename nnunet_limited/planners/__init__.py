@@ -1,1 +1,1 @@
-"""Fingerprint and plans over a split: what planning may see is what the split says is labelled."""
+"""Fingerprint and plans of a split: planning reads only the labels that the split does not hide."""

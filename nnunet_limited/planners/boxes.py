@@ -14,7 +14,7 @@ from nnunet_limited.util.parallel import run_all
 def resample_boxes(
     files: dict[str, Path], folder: Path, plans: dict[str, Any], configuration: str, processes: int
 ) -> None:
-    """Bring the images of boxes of cases preprocessed in ``folder`` onto its grid, beside it, unless that is done."""
+    """Resample the images of boxes of cases preprocessed in ``folder`` to its grid, into a folder beside it."""
     made = box_folder(folder)
     tasks = [
         (case, file, folder, plans, configuration)

@@ -24,7 +24,7 @@ VOXELS_PER_CASE = 1e6  # that intensities are measured at; the host's number for
 
 
 class Inspection(NamedTuple):
-    """What planning needs of one case; ``problem`` says why its label cannot be used, if so."""
+    """The geometry of one case; ``problem`` states why its label cannot be used, None if it can."""
 
     spacing: list[float]
     shape_after_crop: list[int]
@@ -35,8 +35,8 @@ class Inspection(NamedTuple):
 def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequence[int]) -> Inspection:
     """Read one case, check it, and return its geometry.
 
-    The label is opened only if ``use_label``; why it cannot be used is told in ``problem``. Any fault of the image is
-    an error.
+    The label is opened only if ``use_label``; ``problem`` states why it cannot be used. Any fault of the image is an
+    error.
     """
     reader = reader_class()
     files = ", ".join(map(str, case.images))
@@ -179,7 +179,7 @@ def extract_fingerprint(
         for case, label in labels.items()
     }
     no_foreground = LimitedError(
-        f"the labels of {', '.join(visible[:3])}… contain no foreground at all; label at least one case that does"
+        f"the labels of {', '.join(visible[:3])}… contain no foreground; label at least one case with foreground"
     )
     try:
         extractor.run(overwrite_existing=True)

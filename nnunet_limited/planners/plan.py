@@ -34,7 +34,7 @@ CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners c
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What planning made: the plans' name and file, the configurations preprocessed, and what to be warned of.
+    """Name and file of the plans, the preprocessed configurations, and warnings.
 
     ``trainer`` is the one to begin with where there is no unlabelled case or labels are sparse, else None.
     """
@@ -47,7 +47,7 @@ class PlanResult:
 
 
 def make_plans(request: PlanRequest) -> PlanResult:
-    """Fingerprint, plan and preprocess one dataset for one split. Work already done is not done again."""
+    """Fingerprint, plan and preprocess one dataset for one split. Finished work is skipped."""
     dataset = RawDataset.load(request.dataset)
     preprocessed = preprocessed_folder(dataset.name)
     split = load_split(preprocessed, request.split)

@@ -1,4 +1,4 @@
-"""A planned dataset: its plans, and where they say that data, split and results are."""
+"""A planned dataset: its plans, and the data, split and results that they name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CaseFolders(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PlannedData:
-    """What ``plans`` say of the dataset preprocessed in ``folder``; each part is read when it is first asked for.
+    """The dataset preprocessed in ``folder`` as ``plans`` describe it; each part is read when it is first used.
 
     The plans may be nnU-Net's own, which are not bound to a split, or not on disk yet.
     """
@@ -82,7 +82,7 @@ class PlannedData:
 
     @property
     def description(self) -> DatasetDescription:
-        """What the description of the dataset says."""
+        """The description of the dataset, dataset.json."""
         return DatasetDescription(self.dataset_json)
 
     @cached_property

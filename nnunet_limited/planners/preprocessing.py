@@ -38,7 +38,7 @@ def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]
 
 
 def is_bound(plans: dict[str, Any]) -> bool:
-    """Tell whether ``plans`` are ours, made from a split, and not the host's own."""
+    """Return whether ``plans`` are ours, made from a split, and not the host's own."""
     return "split" in (plans.get("limited") or {})
 
 
@@ -88,7 +88,7 @@ def preprocess(
 
 
 def is_current(result: Path, case: Case, use_label: bool) -> bool:
-    """Tell whether ``result``, which is written last, is there and not older than the raw files it is made from."""
+    """Return whether ``result``, which is written last, is there and not older than the raw files it is made from."""
     sources = [*case.images, *([case.label] if use_label and case.label else [])]
     return files.is_current(result, sources)
 
@@ -103,9 +103,10 @@ def origin_of(dataset: RawDataset) -> RawDataset | None:
 
 
 def link_preprocessed(case: Case, origin: RawDataset, folder: Path, use_label: bool) -> bool:
-    """Link a case that ``origin`` has preprocessed from the same files in a folder of the same name; tell if it could.
+    """Link a case that ``origin`` has preprocessed from the same files in a folder of the same name.
 
-    Such folders are named after all that preprocessing depends on, and cases in them are replaced, never changed.
+    Returns whether there is one. Such folders are named after all that preprocessing depends on, and cases in them are
+    replaced, never changed.
     """
     theirs = origin.cases.get(case.identifier)
     source = folder.parents[1] / origin.name / folder.name
@@ -177,7 +178,7 @@ def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: st
 
 
 def require_preprocessed(folder: Path, cases: Iterable[str], what: str, remedy: str) -> None:
-    """Refuse to go on when a case is not preprocessed in ``folder``."""
+    """Raise LimitedError for a case that is not preprocessed in ``folder``."""
     for case in cases:
         if not (folder / f"{case}.pkl").is_file():
             raise LimitedError(f"{what} case {case!r} is not preprocessed in {folder}; {remedy}")

@@ -1,4 +1,4 @@
-"""A slice of an image with the outlines of its classes, as every picture of this package shows it."""
+"""A slice of an image with the outlines of its classes, as all pictures of this package show it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show_image(axes: Any, image: np.ndarray, aspect: float) -> None:
     low, high = np.percentile(image, (0.5, 99.5))
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
     axes.set_axis_off()
-    axes.set(xticks=[], yticks=[])  # they are laid out, for half of the time, even where they are not drawn
+    axes.set(xticks=[], yticks=[])  # laying them out takes half of the time, even where they are hidden
 
 
 def show_labels(axes: Any, labels: np.ndarray, classes: Mapping[str, Sequence[int]], tint: float = TINT) -> None:

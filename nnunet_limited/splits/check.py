@@ -91,7 +91,7 @@ def split_file(folder: Path, name: str) -> Path:
 
 
 def info_file(folder: Path, name: str) -> Path:
-    """Return the file that says how the split ``name`` was made."""
+    """Return the file that records how the split ``name`` was made."""
     return folder / f"splits_{split_name(name)}.info.json"
 
 
@@ -122,7 +122,9 @@ def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | Non
         for key in ("train", "val"):
             both = sorted(set(fold.unlabeled) & set(parts[key]))
             if both:
-                raise LimitedError(f"{where}: case {both[0]!r} is in 'unlabeled' and in {key!r}; remove it from one")
+                raise LimitedError(
+                    f"{where}: case {both[0]!r} is in 'unlabeled' and in {key!r}; remove it from one of them"
+                )
         if not fold.train:
             raise LimitedError(f"{where} has 0 labelled cases in 'train'; name at least one")
         if not fold.val:
@@ -142,7 +144,7 @@ def load_split(folder: Path, name: str) -> Split:
         raise LimitedError(f"{file} was made for {info['dataset']}, not for {folder.name}; {MAKE_ONE} for this dataset")
     if info.get("hash", split.hash) != split.hash:
         raise LimitedError(
-            f"{file} was changed after it was made (hash {split.hash}, {sidecar.name} says {info['hash']}); "
+            f"{file} was changed after it was made (hash {split.hash}, {sidecar.name} has {info['hash']}); "
             f"make it again under a new name, or delete {sidecar.name} if the change is meant"
         )
     return split

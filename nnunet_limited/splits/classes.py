@@ -1,4 +1,4 @@
-"""Which classes a label file holds."""
+"""Read which classes a label file holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_limited.errors import LimitedError
 
 
 def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
-    """Return a function that gives the values in a case's label file, opening each file at most once."""
+    """Return a function that returns the values in a case's label file, opening each file at most once."""
     reader = cache(dataset.reader)
 
     @cache

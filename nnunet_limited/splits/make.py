@@ -208,7 +208,7 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
         groups.setdefault(group, []).append(case)
     if len(groups) == 1 and len(cases) > 1:
         raise LimitedError(
-            f"--group-by {pattern!r} puts all {len(cases)} cases into one group, {group!r}; write an expression that "
+            f"--group-by {pattern!r} matches all {len(cases)} cases as one group, {group!r}; write an expression that "
             "distinguishes patients, e.g. 'patient[0-9]+'"
         )
     return groups
@@ -300,7 +300,7 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
         if dataset.cases[case].label is None:
             raise LimitedError(f"--labeled-cases names {case!r}, which has no label file; annotate or remove it")
         if case in request.test_cases:
-            raise LimitedError(f"case {case!r} is in --labeled-cases and in --test-cases; remove it from one")
+            raise LimitedError(f"case {case!r} is in --labeled-cases and in --test-cases; remove it from one of them")
     for group, cases in groups.items():
         if listed & set(cases) and not set(cases) <= listed:
             missing = min(set(cases) - listed)

@@ -1,4 +1,4 @@
-"""Splits of published comparisons: who is labelled is what the papers say, not drawn."""
+"""Splits of published comparisons: the papers list the labelled cases."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What has nothing to do with nnU-Net: files, processes, extras, random states."""
+"""Helpers without nnU-Net: files, processes, extras, random states."""

@@ -27,5 +27,5 @@ def require_transformers(what: str) -> None:
     if (5, 4) <= Version(found).release[:2] < (5, 21):
         raise LimitedError(
             f"{what}: with transformers {found} nnU-Net does not find its trainers; pip install 'nnunet-limited[sam]', "
-            "which takes another release"
+            "which installs a supported release"
         )

@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def is_current(file: Path, sources: Iterable[Path]) -> bool:
-    """Tell whether ``file`` is there and not older than any of the ``sources`` it is made from."""
+    """Return whether ``file`` is there and not older than any of the ``sources`` it is made from."""
     return file.is_file() and all(source.stat().st_mtime <= file.stat().st_mtime for source in sources)
 
 
@@ -58,7 +58,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 def unwritable(path: Path, error: OSError) -> LimitedError:
     """Return the error to raise for a ``path`` that cannot be written."""
     return LimitedError(
-        f"{path} cannot be written ({error.strerror or error}); free the disk, mend the folder's permissions "
+        f"{path} cannot be written ({error.strerror or error}); free the disk, correct the folder's permissions "
         "or point nnUNet_preprocessed / nnUNet_results elsewhere"
     )
 
@@ -76,14 +76,14 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise LimitedError(f"{what} {path} is not readable JSON ({error}); mend it or {remedy}") from error
+        raise LimitedError(f"{what} {path} is not readable JSON ({error}); repair it or {remedy}") from error
 
 
 def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """Read ``path`` as :func:`read_json` does; anything but a JSON object is an error too."""
     content = read_json(path, what, remedy)
     if not isinstance(content, dict):
-        raise LimitedError(f"{what} {path} holds {content!r:.40}, not a JSON object {{…}}; mend it or {remedy}")
+        raise LimitedError(f"{what} {path} holds {content!r:.40}, not a JSON object {{…}}; repair it or {remedy}")
     return content
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def default_processes() -> int:
-    """Return the number of worker processes to use: nnU-Net's ``nnUNet_def_n_proc``, at most one a core."""
+    """Return the number of worker processes to use: nnU-Net's ``nnUNet_def_n_proc``, at most one per core."""
     value = os.environ.get("nnUNet_def_n_proc", "8")
     if not value.isdecimal():
         raise LimitedError(f"nnUNet_def_n_proc={value} is not a number of processes; export a number or unset it")
@@ -49,8 +49,8 @@ def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], proces
                     progress.advance(bar)
             except BrokenProcessPool as error:
                 raise LimitedError(
-                    f"{description}: a worker process died, probably for want of memory; use fewer than {processes} "
-                    "(-np, or export nnUNet_def_n_proc) and run the command again, it goes on where it stopped"
+                    f"{description}: a worker process died, probably out of memory; use fewer than {processes} "
+                    "(-np, or export nnUNet_def_n_proc) and run the command again; finished work is skipped"
                 ) from error
             finally:
                 pool.shutdown(cancel_futures=True)

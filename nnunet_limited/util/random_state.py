@@ -1,4 +1,4 @@
-"""Random states that can be saved, restored, and kept apart from one another."""
+"""Random states that can be saved, restored and separated."""
 
 from __future__ import annotations
 

@@ -14,6 +14,6 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     def changed(self, **changes: Any) -> Self:
-        """Return a request with other values, from which nothing that was computed of the old ones is kept."""
+        """Return a request with other values, without the cached properties of this one."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**given, **changes})

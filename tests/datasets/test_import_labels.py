@@ -166,7 +166,7 @@ def test_boxes(raw: Path, folders: Path, coordinates: str) -> None:
 
 
 def test_what_slicer_does_not_segment_is_not_annotated(raw: Path, folders: Path) -> None:
-    """Whatever the value of the rest is said to be; and a name that is no class is no class."""
+    """Whatever the value of the rest is said to be; and a name that is not a class is not a class."""
     image = on_grid((drawn_label() == 1).astype(np.uint8))
     image.SetMetaData("Segment0_LabelValue", "1")
     image.SetMetaData("Segment0_Name", "liver")
@@ -178,7 +178,7 @@ def test_what_slicer_does_not_segment_is_not_annotated(raw: Path, folders: Path)
     assert np.array_equal(made, np.where(drawn_label() == 1, 1, IGNORE))
     image.SetMetaData("Segment0_Name", "Lever")
     sitk.WriteImage(image, str(folders / "drawn" / "c.seg.nrrd"))
-    with pytest.raises(LimitedError, match=r"'Lever' is no class; .*background, liver, tumour"):
+    with pytest.raises(LimitedError, match=r"'Lever' is not a class; .*background, liver, tumour"):
         import_labels(ImportRequest(dataset="990", out="Dataset992_Sparse", labels=folders / "drawn", unlabeled=9), 1)
 
 

@@ -22,7 +22,7 @@ def read_image(file: Path, what: str) -> Any:
         return sitk.ReadImage(str(file))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise LimitedError(f"{what} {file} cannot be read ({reason}); save it anew, e.g. as .nii.gz") from error
+        raise LimitedError(f"{what} {file} cannot be read ({reason}); save it again, e.g. as .nii.gz") from error
 
 
 def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
@@ -41,11 +41,11 @@ def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
     values = _segments(drawn, file, names) if file.name.endswith(".seg.nrrd") else sitk.GetArrayFromImage(drawn)
     if values.shape != tuple(drawn.GetSize()[::-1]):
         raise LimitedError(f"label {file} has {drawn.GetNumberOfComponentsPerPixel()} channels; save one label map")
-    least = FILL if file.name.endswith(".seg.nrrd") else 0
-    if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < least:
-        odd = values[(values != np.rint(values)) | (values < least)].flat[0]
+    smallest = FILL if file.name.endswith(".seg.nrrd") else 0
+    if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < smallest:
+        odd = values[(values != np.rint(values)) | (values < smallest)].flat[0]
         raise LimitedError(
-            f"label {file} has the value {odd:g}, labels are whole numbers from 0; save it as a label map"
+            f"label {file} has the value {odd:g}, but labels are whole numbers from 0; save it as a label map"
         )
     whole = np.full(image.GetSize()[::-1], FILL, np.int16)
     start = _offset(drawn, image, file)
@@ -95,7 +95,7 @@ def _segments(drawn: Any, file: Path, names: dict[str, int]) -> np.ndarray:
         )
         if name and name.lower() not in known:
             raise LimitedError(
-                f"label {file}: segment {name!r} is no class; give it the name of one of {', '.join(names)}"
+                f"label {file}: segment {name!r} is not a class; give it the name of one of {', '.join(names)}"
             )
         inside = layers[..., int(layer)] == int(value)
         if (inside & taken).any():
@@ -121,7 +121,7 @@ def from_label_image(image: Any, ignore: int, file: Path, numbers: dict[int, int
     if unknown:
         raise LimitedError(
             f"label {file} has the value {unknown[0]}, which is neither a class nor the value of unannotated voxels "
-            f"(known are {', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
+            f"(known: {', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
         )
     label = np.full(drawn.shape, ignore, np.int16)
     for number, value in numbers.items():

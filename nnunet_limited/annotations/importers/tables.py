@@ -35,7 +35,7 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
         missing = [key for key in columns if not isinstance(row, dict) or row.get(key) in (None, "")]
         if missing:
             raise LimitedError(
-                f"{file}, row {line}: no {missing[0]!r}; the columns, apart by commas, are {','.join(columns)}"
+                f"{file}, row {line}: no {missing[0]!r}; the columns, separated by commas, are {','.join(columns)}"
             )
         for key in columns[2:]:
             try:
@@ -48,9 +48,8 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 def to_voxel(point: Sequence[float], coordinates: Coordinates, image: Any) -> np.ndarray:
     """Return the continuous voxel index (z, y, x) of a ``point`` (x, y, z) in the SimpleITK ``image``.
 
-    The z of a point in a 2D image does not count.
-
-    ``voxel`` is the index itself, counted from 0; ``lps`` and ``ras`` are millimetres in the scanner's frame.
+    The z of a point in a 2D image is ignored. ``voxel`` is the index itself, from 0; ``lps`` and ``ras`` are
+    millimetres in the coordinate system of the scanner.
     """
     known = np.asarray(point, float)[: image.GetDimension()]
     if coordinates == "voxel":
