@@ -189,7 +189,7 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
     made.network.eval()
     made.loss = SimpleNamespace(loss=lambda output, target: output.sum())  # supervised losses have masks of their own
     crops = made.crops(next(made.dataloader_train))
-    mask = torch.ones_like(crops.mask)
+    mask = torch.ones_like(crops.valid)
     mask[..., : mask.shape[-1] // 2] = False
     label = torch.where(mask, crops.full_label, -1)  # nor is it annotated, where labelled crops are pasted
     recorded = []
@@ -212,7 +212,7 @@ def test_masked_voxels_have_no_influence(workspaces, trainer: str) -> None:
         recorded.clear()
         made.optimizer.zero_grad(set_to_none=True)
         seed_everything(0)
-        loss = made.unsupervised_loss(crops._replace(inside=mask, mask=mask, label=label)).loss
+        loss = made.unsupervised_loss(crops._replace(inside=mask, valid=mask, label=label)).loss
         loss.backward()
         values.append(loss.item())
         for output in recorded:

@@ -22,7 +22,7 @@ from nnunet_limited.util.parallel import default_processes, run_all
 AXES = (0, 1, 2)
 
 
-class Stacked:
+class ChannelStack:
     """Arrays (channels, *spatial) that are read as one; what is not sliced is not read."""
 
     def __init__(self, *parts: Any) -> None:
@@ -76,7 +76,7 @@ class PropagatedDataset(UnannotatedDataset):
         if identifier in self.apart:
             labels = blosc2.open(str(self.propagated / f"{identifier}.b2nd"), mode="r", dparams={"nthreads": 1})
         weights = [self._weights(steps, axis, shape) for axis, steps in zip(AXES, apart, strict=True)]
-        return Stacked(data, *weights), Stacked(mask, labels), previous, properties
+        return ChannelStack(data, *weights), ChannelStack(mask, labels), previous, properties
 
     def _weights(self, steps: list[float], axis: int, shape: tuple[int, ...]) -> np.ndarray:
         """Return weights (1, *shape) that depend on the place along ``axis``, 0 without ``steps``."""

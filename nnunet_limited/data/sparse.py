@@ -13,10 +13,11 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.host.transforms import SegOnlyTransform
 
-BEYOND, OUTSIDE = -1, -2  # what padding and rotation add; what the host left out of an image as being empty
+BEYOND, OUTSIDE = -1, -2  # what padding and rotation add; empty parts of an image, which nnU-Net leaves out
+SPARSE = 1  # in the second channel of the segmentation of a case that is annotated in part
 
 
-class Recoded:
+class LazyRecode:
     """A stored array that is read with other values; what is not sliced is not read."""
 
     def __init__(self, array: Any, recode: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -28,24 +29,24 @@ class Recoded:
         return self.recode(np.asarray(self.array[item]))
 
 
-class BordersUnknown(SegOnlyTransform):
+class IgnoreBeyondBorder(SegOnlyTransform):
     """Ignore what lies beyond the border of a sparsely labelled image.
 
-    The host makes background of it, which is right only where the rest of the image is annotated too. It is told of
-    each case by :class:`SparseDataset`, whose loader augments a case as soon as it is loaded.
+    nnU-Net makes background of it, which is right only where the rest of the image is annotated too. The channels of
+    the segmentation are the label and the mark of :class:`SparseDataset`, which is dropped.
     """
 
     def __init__(self, ignore: int) -> None:
         """Take the value of the ignore label."""
         super().__init__()
         self.ignore = ignore
-        self.sparse = False
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
-        if self.sparse:
-            segmentation[segmentation == BEYOND] = self.ignore
-            segmentation[segmentation == OUTSIDE] = 0
-        return segmentation
+        label, mark = segmentation.split([1, len(segmentation) - 1])
+        if (mark == SPARSE).any():
+            label[label == BEYOND] = self.ignore
+            label[label == OUTSIDE] = 0
+        return label
 
 
 class AnnotatedCases(PreprocessedCases):
@@ -65,24 +66,24 @@ class AnnotatedCases(PreprocessedCases):
 
 
 class SparseDataset(AnnotatedCases):
-    """Labelled cases for the labelled stream."""
+    """Labelled cases for the labelled stream, with a mark of those that are annotated in part only.
 
-    def __init__(self, folder: str, cases: Iterable[str], borders: BordersUnknown) -> None:
-        """Take the folder, its cases, and the transform to tell which of them are sparse."""
-        super().__init__(folder, cases, borders.ignore)
-        self.borders = borders
+    The mark takes the place of a previous stage's segmentation, so that nnU-Net crops, moves and stacks it like the
+    label.
+    """
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Return what the host does; of a sparse case, what is empty is told apart from what padding will add."""
-        data, label, previous, properties = super().load_case(identifier)
-        self.borders.sparse = self.is_sparse(identifier)
-        if self.borders.sparse:
-            label = Recoded(label, lambda values: np.where(values == BEYOND, OUTSIDE, values))
-        return data, label, previous, properties
+        """Return data, label, mark (*spatial) and properties; in sparse cases empty parts differ from padding."""
+        data, label, _, properties = super().load_case(identifier)
+        sparse = self.is_sparse(identifier)
+        if sparse:
+            label = LazyRecode(label, lambda values: np.where(values == BEYOND, OUTSIDE, values))
+        mark = np.broadcast_to(np.int8(SPARSE if sparse else 0), data.shape[1:])
+        return data, label, mark, properties
 
 
 class UnannotatedDataset(UnlabeledDataset):
-    """Unlabelled cases, and sparsely labelled ones: of those, the mask says 0 without annotation and 1 with it."""
+    """Unlabelled cases, and sparsely labelled ones, whose mask is 0 without annotation and 1 with it."""
 
     def __init__(
         self, folder: str, unlabeled: Iterable[str], labeled_folder: str, labeled: Iterable[str], ignore: int
@@ -106,7 +107,7 @@ class UnannotatedDataset(UnlabeledDataset):
             return super().load_case(identifier)
         data, label, previous, properties = self.annotated.load_case(identifier)
         ignore = self.annotated.ignore
-        mask = Recoded(label, lambda v: np.where(v == BEYOND, BEYOND, v != ignore).astype(np.int8))
+        mask = LazyRecode(label, lambda v: np.where(v == BEYOND, BEYOND, v != ignore).astype(np.int8))
         return data, mask, previous, {**properties, "class_locations": {}}
 
 
@@ -116,4 +117,4 @@ class BoxDataset(UnlabeledDataset):
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Return data, mask, boxes and properties."""
         data, label, boxes, properties = super().load_case(identifier)
-        return data, Recoded(label, lambda v: np.where(v == BEYOND, BEYOND, 0).astype(np.int8)), boxes, properties
+        return data, LazyRecode(label, lambda v: np.where(v == BEYOND, BEYOND, 0).astype(np.int8)), boxes, properties

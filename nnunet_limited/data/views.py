@@ -6,22 +6,22 @@ from typing import Any
 
 import torch
 
+from nnunet_limited.data.crops import pack
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.transforms import GEOMETRIC, INTENSITY, LABEL_ONLY, MASKING, BasicTransform
 
 
 class Views(BasicTransform):
-    """Turn a crop into a weak view (geometry only) and strong views (the host's intensity augmentation on top).
+    """Turn a crop into a weak view (geometry only) and strong views (nnU-Net's intensity augmentation on top).
 
-    In: ``image`` (c + further, *spatial) and ``segmentation`` (1 or more, *spatial), whose first channel is -1 outside
-    the image and 0 inside; others are stored labels. Out: ``image`` ((1 + strong) * c + further, *spatial), weak first,
-    and ``segmentation`` moved alike.
+    It takes ``image`` (c + further, *spatial) and ``segmentation`` (1 + n, *spatial): -1 outside of the image and 0
+    inside, then stored labels. It returns both as :func:`~nnunet_limited.data.crops.pack` does, the weak view first.
     """
 
     def __init__(self, host_pipeline: Any, strong: int = 1, further: int = 0) -> None:
-        """Sort the transforms of the host's ``get_training_transforms``; one that is not known is refused.
+        """Sort the transforms of nnU-Net's ``get_training_transforms``.
 
-        Taken for an intensity transform, one that moves voxels would make the views of different places.
+        Raises LimitedError for an unknown one: if it moved voxels, the views would show different places.
         """
         super().__init__()
         self.strong, self.further = strong, further
@@ -45,7 +45,7 @@ class Views(BasicTransform):
         views = [image, *(self._strong_view(image, mask) for _ in range(self.strong))]
         for transform in self.masking:
             views = [transform(image=view, segmentation=mask)["image"] for view in views]
-        return {"image": torch.cat([*views, further]), "segmentation": mask}
+        return pack(views, further, mask)
 
     def _strong_view(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         view = {"image": image.clone(), "segmentation": mask}

@@ -52,7 +52,7 @@ class Run:
         """Record in the results folder what is trained there."""
         write_json(self.results / RECORD, self.record)
 
-    def learns_from(self, what: str, content: str) -> None:
+    def record_input(self, what: str, content: str) -> None:
         """Record the hash of ``what`` this fold alone learns from; refuse a fold that has learnt from others."""
         self.record[what] = content
         file = self.results / RECORD

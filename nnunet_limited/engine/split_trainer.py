@@ -11,7 +11,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed, nn
 
-from nnunet_limited.data.sparse import BordersUnknown, SparseDataset
+from nnunet_limited.data.sparse import IgnoreBeyondBorder, SparseDataset
 from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.log import LimitedLogger
 from nnunet_limited.engine.run import Run, open_run
@@ -133,9 +133,9 @@ class SplitTrainer(nnUNetTrainer):
         if self.device.type == "cpu" and threads.isdigit():  # the host takes every core, those of other runs too
             torch.set_num_threads(max(1, int(threads)))
         super().initialize()
-        self.laid_out(self.network)
+        self.to_channels_last(self.network)
 
-    def laid_out(self, network: nn.Module) -> nn.Module:
+    def to_channels_last(self, network: nn.Module) -> nn.Module:
         """Return the network, on a CPU with its convolutions' channels last if the settings ask for it."""
         if self.config.channels_last and self.device.type == "cpu":
             for parameter in network.parameters():
@@ -174,15 +174,14 @@ class SplitTrainer(nnUNetTrainer):
         pipeline: Any = super().get_training_transforms(*args, **kwargs)
         if self.sparse_ignore is not None and kwargs.get("ignore_label") is not None:
             names = [type(transform).__name__ for transform in pipeline.transforms]
-            self.borders = BordersUnknown(self.sparse_ignore)
-            pipeline.transforms.insert(names.index("RemoveLabelTransform"), self.borders)
+            pipeline.transforms.insert(names.index("RemoveLabelTransform"), IgnoreBeyondBorder(self.sparse_ignore))
         return pipeline
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Return the host's datasets; for sparse labels, the training one tells its sparse cases."""
         train, val = super().get_tr_and_val_datasets()
         if self.sparse_ignore is not None:
-            train = SparseDataset(train.source_folder, train.identifiers, self.borders)
+            train = SparseDataset(train.source_folder, train.identifiers, self.sparse_ignore)
         return train, val
 
     def do_split(self) -> tuple[list[str], list[str]]:

@@ -13,10 +13,10 @@ from torch import autocast, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_limited.data.crops import Crops, Unsupervised, unpack
 from nnunet_limited.data.loaders import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
 from nnunet_limited.data.sparse import UnannotatedDataset
 from nnunet_limited.data.views import Views
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.hidden_dice import HiddenLabelDice
 from nnunet_limited.engine.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
@@ -68,7 +68,7 @@ class LimitedTrainer(SplitTrainer):
 
     def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
         """Return optimizer and schedule of a trainable partner, which are those of the student."""
-        with self.acting(name):
+        with self.using_network(name):
             return self.configure_optimizers()
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
@@ -98,7 +98,7 @@ class LimitedTrainer(SplitTrainer):
         with self.method_stream.active():
             made = self.make_partners()
         for name, partner in made.items():
-            self.partners[name] = self.laid_out(partner.to(self.device))
+            self.partners[name] = self.to_channels_last(partner.to(self.device))
             if not any(parameter.requires_grad for parameter in partner.parameters()):
                 continue
             if self._do_i_compile():
@@ -217,11 +217,11 @@ class LimitedTrainer(SplitTrainer):
         if weight:
             # Without the cache, or weights cast under no_grad would be reused without gradient.
             with self._autocast(cache=False), self.method_stream.active():
-                loss, pseudo, partner_loss, counted = self.unsupervised_loss(crops)
+                loss, pseudo, partner_loss, valid = self.unsupervised_loss(crops)
             self._backward(weight * loss if partner_loss is None else weight * loss + partner_loss)
-            counted = crops.mask if counted is None else counted
-            terms[1], terms[2] = loss.detach(), masked_mean(counted.float(), crops.mask)
-            shares = self.labels.class_fractions(pseudo, counted)
+            valid = crops.valid if valid is None else valid
+            terms[1], terms[2] = loss.detach(), masked_mean(valid.float(), crops.valid)
+            shares = self.labels.class_fractions(pseudo, valid)
         self._optimizer_step()
         self.after_step()
         self.iteration += 1
@@ -237,12 +237,10 @@ class LimitedTrainer(SplitTrainer):
 
     def crops(self, batch: dict[str, Any]) -> Crops:
         """Return a batch of the training loader on the device."""
-        ends = [self.num_input_channels * (view + 1) for view in range(1 + self.strong_views)]
-        *views, further = self._to_device(batch["unlabeled"]["data"]).tensor_split(ends, dim=1)
-        weak, *strong = (view.contiguous() for view in views)  # torch.compile would compile anew for other strides
-        label, unlabeled = self._to_device(batch["target"]), self._to_device(batch["unlabeled"]["target"])
-        image, where, stored = self._to_device(batch["data"]), unlabeled[:, :1], unlabeled[:, 1:]
-        return Crops(image, label, weak, tuple(strong), where >= 0, where == 0, stored, further)
+        labeled, unlabeled = (
+            {key: self._to_device(part[key]) for key in ("data", "target")} for part in (batch, batch["unlabeled"])
+        )
+        return unpack(labeled, unlabeled, 1 + self.strong_views)
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
         with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():
@@ -312,7 +310,7 @@ class LimitedTrainer(SplitTrainer):
         for key, value in means.items():
             self.logger.log(key, value.tolist(), self.current_epoch)
         if self.config.log_pseudo_label_dice:
-            with self.acting(self.predictor_name):
+            with self.using_network(self.predictor_name):
                 dice = self.hidden_labels.dice(self) if self.hidden_labels is not None else float("nan")
             self.logger.log("pseudo_label_dice", dice, self.current_epoch)
 
@@ -332,7 +330,7 @@ class LimitedTrainer(SplitTrainer):
     # ---- validation --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def acting(self, name: str) -> Iterator[None]:
+    def using_network(self, name: str) -> Iterator[None]:
         """Let ``self.network`` be the network called ``name``."""
         student = self.network
         if name != "student":
@@ -344,10 +342,10 @@ class LimitedTrainer(SplitTrainer):
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Validate the network to predict with."""
-        with self.acting(self.predictor_name):
+        with self.using_network(self.predictor_name):
             return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate the network to predict with."""
-        with self.acting(self.predictor_name):
+        with self.using_network(self.predictor_name):
             super().perform_actual_validation(save_probabilities)

@@ -12,17 +12,17 @@ from nnunet_limited.losses.label_space import LabelSpace
 
 
 def cross_entropy(
-    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, inside: torch.Tensor, labels: LabelSpace
+    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor, labels: LabelSpace
 ) -> torch.Tensor:
-    """Return the cross-entropy, summed over voxels by ``weight`` and divided by the number of voxels ``inside``.
+    """Return the cross-entropy, summed over voxels by ``weight`` and divided by the number of ``valid`` voxels.
 
     The divisor does not depend on the weights, so that few confident voxels have less influence than many
-    (Sohn et al., FixMatch, NeurIPS 2020, arXiv 2001.07685). ``inside`` is (b, 1, *spatial).
+    (Sohn et al., FixMatch, NeurIPS 2020, arXiv 2001.07685). ``valid`` is (b, 1, *spatial).
     """
     each = labels.cross_entropy(logits, target)
     weight = weight.to(each.dtype).expand_as(each)
     weighted = torch.where(weight > 0, each * weight, 0.0)
-    return weighted.sum() / (inside.sum().clamp(min=1) * each.shape[1])
+    return weighted.sum() / (valid.sum().clamp(min=1) * each.shape[1])
 
 
 def dice_loss(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
@@ -38,8 +38,8 @@ def dice_loss(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, 
 
 
 def segmentation_loss(
-    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, inside: torch.Tensor, labels: LabelSpace
+    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor, labels: LabelSpace
 ) -> torch.Tensor:
     """Return cross-entropy plus soft Dice loss against ``target``, which gets no gradient."""
     target = target.detach()
-    return cross_entropy(logits, target, weight, inside, labels) + dice_loss(logits, target, weight, labels)
+    return cross_entropy(logits, target, weight, valid, labels) + dice_loss(logits, target, weight, labels)

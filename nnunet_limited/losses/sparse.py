@@ -41,15 +41,23 @@ class AnnotatedSamples(nn.Module):
 class WithTerms(nn.Module):
     """A segmentation loss plus further terms of the full-resolution probabilities and the image.
 
-    ``image`` is set for a training step, and None in validation, which has no further terms.
+    Without an image, as in validation, it is the segmentation loss alone.
     """
 
-    image: torch.Tensor | None = None
-
-    def __init__(self, wrapped: nn.Module, terms: list[tuple[float, Term]], labels: LabelSpace) -> None:
-        """Add to the loss ``wrapped`` each of ``terms`` with its weight."""
+    def __init__(
+        self,
+        wrapped: nn.Module,
+        terms: list[tuple[float, Term]],
+        labels: LabelSpace,
+        image: torch.Tensor | None = None,
+    ) -> None:
+        """Add to the loss ``wrapped`` each of ``terms`` of ``image`` (b, channels, *spatial) with its weight."""
         super().__init__()
-        self.wrapped, self.terms, self.labels = wrapped, terms, labels
+        self.wrapped, self.terms, self.labels, self.image = wrapped, terms, labels, image
+
+    def of(self, image: torch.Tensor) -> WithTerms:
+        """Return the loss of predictions for ``image``."""
+        return WithTerms(self.wrapped, self.terms, self.labels, image)
 
     @property
     def loss(self) -> Any:

@@ -13,7 +13,7 @@ from torch.nn import functional
 NO_MONAI = "its 2D Transformer is MONAI's; pip install 'nnunet-limited[transformer]', or train a 3D configuration"
 
 
-class Padded(nn.Module):
+class PaddedNetwork(nn.Module):
     """A network that needs edges divisible by ``multiple``, and twice as long at least, for any size of image."""
 
     def __init__(self, network: nn.Module, multiple: int) -> None:
@@ -40,11 +40,11 @@ def make_transformer(channels: int, classes: int, patch_size: Sequence[int], fea
     if len(patch_size) == 2:
         from monai.networks.nets import SwinUNETR
 
-        return Padded(SwinUNETR(channels, classes, feature_size=features, spatial_dims=2), 32)
+        return PaddedNetwork(SwinUNETR(channels, classes, feature_size=features, spatial_dims=2), 32)
     from dynamic_network_architectures.architectures.primus import Primus
 
     shape = tuple(8 * max(2, math.ceil(n / 8)) for n in patch_size)
     primus: Any = Primus
-    return Padded(
+    return PaddedNetwork(
         primus(channels, 18 * features, (8, 8, 8), classes, eva_depth=depth, eva_numheads=6, input_shape=shape), 8
     )

@@ -310,7 +310,7 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
     made.on_train_start()
     made.on_train_epoch_start()
     crops = made.crops(next(made.dataloader_train))
-    disc = torch.zeros_like(crops.mask, dtype=torch.float32)
+    disc = torch.zeros_like(crops.valid, dtype=torch.float32)
     spot = tuple(slice(size // 4, 3 * size // 4) for size in disc.shape[2:])
     disc[(slice(None), slice(None), *spot)] = 1
     channels = made.label_manager.num_segmentation_heads
@@ -326,14 +326,14 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
         return answer(guess, np.where(guess > 0.5, np.float32(0.7), np.float32(0.1)))
 
     monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", outline)
-    target, counted = made.prompted(crops.weak, taught, crops.mask)
+    target, counted = made.prompted(crops.weak, taught, crops.valid)
     assert len(seen) == len(crops.weak)
     assert all(guess.shape[1] <= 4 for guess in seen)
     first = 0 if made.regions else 1
     inside = counted & (disc > 0)
     mine = 0.7 if made.regions else 0.7 / 1.01  # beside what the teacher says of the other class
     assert inside.any()
-    assert not (counted & ~crops.mask).any()
+    assert not (counted & ~crops.valid).any()
     assert torch.allclose(target[:, first : first + 1][inside], torch.tensor((mine + 0.99) / 2), atol=1e-5)
     assert torch.equal(target[~counted.expand_as(target)], taught[~counted.expand_as(target)])
 
@@ -347,7 +347,7 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
 
     monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", first_only)
     both = torch.cat([disc, second] if channels == 2 else [(1 - disc - second).clamp(min=0), disc, second], 1)
-    target, counted = made.prompted(crops.weak, both, crops.mask)
+    target, counted = made.prompted(crops.weak, both, crops.valid)
     small = counted & (second > 0)
     assert small.any()
     assert torch.allclose(target[:, -1:][small], second[small], atol=0.05)  # what the teacher says stands
@@ -356,7 +356,7 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
         return answer(guess, np.roll((guess > 0.5).astype(np.float32), guess.shape[-1] // 2, -1))
 
     monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", elsewhere)
-    assert not made.prompted(crops.weak, taught, crops.mask)[1].any()  # it does not agree, and is not believed
+    assert not made.prompted(crops.weak, taught, crops.valid)[1].any()  # it does not agree, and is not believed
     weights = []
     for made.iteration in range(8):
         weights.append(made.prompter_weight)

@@ -250,7 +250,7 @@ def test_unsure_voxels_have_no_influence(workspaces, variant: str) -> None:
     made.network.eval()
     crops = made.crops(next(made.dataloader_train))
     assert {made.labels.unused_value, 0, 1} <= set(crops.stored.unique().tolist())
-    sure = (crops.stored >= 0) & (crops.stored < made.labels.unused_value) & crops.mask
+    sure = (crops.stored >= 0) & (crops.stored < made.labels.unused_value) & crops.valid
     spoil = {"seed": 0}
 
     def add_noise(module, inputs, output):
@@ -267,5 +267,5 @@ def test_unsure_voxels_have_no_influence(workspaces, variant: str) -> None:
         with torch.no_grad():
             logits = made.network(crops.strong)[0]
         target = torch.nn.functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
-        expected = segmentation_reference(logits, target, sure, int(crops.mask.sum()))
+        expected = segmentation_reference(logits, target, sure, int(crops.valid.sum()))
         assert values[0] == pytest.approx(expected.item(), rel=1e-4)

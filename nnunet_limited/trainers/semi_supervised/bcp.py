@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -44,9 +44,9 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
         for is_labeled in (box, ~box):
             mixed = torch.where(is_labeled, image, crops.strong)
             target = torch.where(is_labeled, label, pseudo)
-            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * crops.mask)
+            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * crops.valid)
             logits = self.full_resolution(self.network(mixed))
-            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.mask, self.labels)
+            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.valid, self.labels)
         return Unsupervised(loss / 2, probability)
 
 

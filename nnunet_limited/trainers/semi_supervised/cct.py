@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
@@ -36,7 +36,7 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
         with torch.no_grad():
             target = self.probabilities(decode(self.network, features))
         outputs = self.partners["auxiliary"]([perturb(features) for perturb in PERTURBATIONS])
-        losses = [mean_squared_difference(self.labels.probabilities(o), target, crops.mask) for o in outputs]
+        losses = [mean_squared_difference(self.labels.probabilities(o), target, crops.valid) for o in outputs]
         return Unsupervised(torch.stack(losses).mean(), target)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 
@@ -26,9 +26,9 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
         """Return the second network."""
         return {"second": self.new_network()}
 
-    def compare(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def compare(self, logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the loss of one network's logits against the other's hard labels."""
-        return segmentation_loss(logits, target, mask, mask, self.labels)
+        return segmentation_loss(logits, target, valid, valid, self.labels)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the sum of both networks' losses over the voxels inside the image."""
@@ -36,8 +36,8 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
         second = self.full_resolution(self.partners["second"](crops.strong))
         theirs = self.labels.probabilities(second.detach())
         mine = self.labels.probabilities(first.detach())
-        loss = self.compare(first, self.labels.harden(theirs), crops.mask)
-        loss = loss + self.compare(second, self.labels.harden(mine), crops.mask)
+        loss = self.compare(first, self.labels.harden(theirs), crops.valid)
+        loss = loss + self.compare(second, self.labels.harden(mine), crops.valid)
         return Unsupervised(loss, theirs)
 
 

@@ -54,6 +54,6 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
         optimizer = torch.optim.AdamW(self.partners[name].parameters(), rate, weight_decay=0.05)
         return self.with_decay(optimizer, rate)
 
-    def compare(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def compare(self, logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the Dice loss of one network's logits against the other's hard labels."""
-        return dice_loss(logits, target, mask, self.labels)
+        return dice_loss(logits, target, valid, self.labels)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.networks.discriminator import Discriminator
@@ -25,7 +25,7 @@ class AdversarialConfig(SemiSupervisedConfig):
 
 
 class LimitedAdversarialTrainer(LimitedTrainer):
-    """A discriminator must not be able to tell predictions on unlabelled images from those on labelled ones."""
+    """A discriminator must not be able to distinguish predictions on unlabelled images from those on labelled ones."""
 
     Config = AdversarialConfig
     runs_on_several_gpus = False  # the discriminator is used frozen and learning in one step
@@ -43,22 +43,22 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         return self.with_decay(torch.optim.Adam(self.partners[name].parameters(), rate), rate)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
-        """Return the student's loss for being told, and the discriminator's for not telling."""
+        """Return the student's loss for being recognised, and the discriminator's for not recognising."""
         discriminator = self.partners["discriminator"]
         frozen = {name: value.detach() for name, value in unwrap(discriminator).named_parameters()}
         unlabeled = self.probabilities(self.network(crops.strong))
-        # Background, as the network predicts in the padding of labelled crops, or the discriminator would tell by that.
+        # Background, as the network predicts in the padding of labelled crops, or padding would give the crop away.
         unlabeled = torch.where(crops.inside, unlabeled, self.labels.background(unlabeled))
         # Without the crops forced onto foreground, which the unlabelled ones do not have, for the same reason.
         drawn_alike = max(1, round(len(crops.image) * (1 - self.oversample_foreground_percent)))
         image = crops.image[:drawn_alike]
         with torch.no_grad():
             labeled = self.probabilities(self.network(image))
-        told = functional_call(unwrap(discriminator), frozen, (crops.strong, unlabeled))
+        judged = functional_call(unwrap(discriminator), frozen, (crops.strong, unlabeled))
         fake, real = discriminator(crops.strong, unlabeled.detach()), discriminator(image, labeled)
         bce = functional.binary_cross_entropy_with_logits
         learning = (bce(fake, torch.zeros_like(fake)) + bce(real, torch.ones_like(real))) / 2
-        return Unsupervised(bce(told, torch.ones_like(told)), unlabeled.detach(), learning)
+        return Unsupervised(bce(judged, torch.ones_like(judged)), unlabeled.detach(), learning)
 
 
 class LimitedDANTrainer(LimitedAdversarialTrainer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.losses.consistency import masked_mean
 from nnunet_limited.losses.pseudo_label import cross_entropy
@@ -32,29 +32,29 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
     relative_time = 6.9
     relative_memory = 3.6
 
-    def adversarial(self, image: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def adversarial(self, image: torch.Tensor, logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return ``image`` moved so that the network that gave ``logits`` is less sure of its hard label."""
         label = self.labels.harden(self.labels.probabilities(logits.detach()))
         # Their sum: the gradient of a mean over many voxels is 0 in half precision, and its sign is all that counts.
-        loss = cross_entropy(logits, label, mask, mask, self.labels) * mask.sum()
+        loss = cross_entropy(logits, label, valid, valid, self.labels) * valid.sum()
         (gradient,) = torch.autograd.grad(loss, image, retain_graph=True)
         return (image + self.config.adversarial_step * gradient.sign()).detach()
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return divergence and resistance over the voxels inside the image."""
         networks = (self.network, self.partners["second"])
-        image, mask = crops.strong.clone().requires_grad_(), crops.mask
+        image, valid = crops.strong.clone().requires_grad_(), crops.valid
         # Not compiled, because two passes back through one graph are refused of a compiled network.
         logits = [self.full_resolution(unwrap(network)(image)) for network in networks]
         first, second = (self.labels.probabilities(z) for z in logits)
         mean = (first + second) / 2
         between = (self.labels.divergence(first, mean) + self.labels.divergence(second, mean)) / 2
-        examples = [self.adversarial(image, z, mask) for z in logits]
+        examples = [self.adversarial(image, z, valid) for z in logits]
         resisted = [
-            cross_entropy(self.full_resolution(network(example)), target.detach(), mask, mask, self.labels)
+            cross_entropy(self.full_resolution(network(example)), target.detach(), valid, valid, self.labels)
             for network, example, target in zip(networks, reversed(examples), (second, first), strict=True)
         ]
-        loss = masked_mean(between, mask) + self.config.difference_weight * torch.stack(resisted).sum()
+        loss = masked_mean(between, valid) + self.config.difference_weight * torch.stack(resisted).sum()
         return Unsupervised(loss, mean.detach())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import masked_mean
@@ -29,4 +29,4 @@ class LimitedEntropyMinimizationTrainer(LimitedTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean normalised entropy over the voxels inside the image."""
         probability = self.probabilities(self.network(crops.strong))
-        return Unsupervised(masked_mean(self.labels.entropy(probability), crops.mask), probability.detach())
+        return Unsupervised(masked_mean(self.labels.entropy(probability), crops.valid), probability.detach())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import cutmix
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import segmentation_loss
@@ -19,7 +19,7 @@ class FixMatchConfig(SemiSupervisedConfig):
 
 
 class LimitedFixMatchTrainer(LimitedTrainer):
-    """The hard label of the weak view, where the network is sure of it, is the label of the strong view.
+    """The hard label of the weak view, where the network is confident of it, is the label of the strong view.
 
     Voxels below the threshold count for nothing; they do not become background. The strong view has a box of another
     crop in it, as UniMatch's. With 3 labelled patients of ACDC it was much better than supervised training, with 4
@@ -35,19 +35,19 @@ class LimitedFixMatchTrainer(LimitedTrainer):
         """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""
         with torch.no_grad():
             probability = self.probabilities(self.network(crops.weak))
-        sure = self.labels.confidence(probability) >= self.config.confidence_threshold
-        return probability, self.labels.harden(probability), sure & crops.mask
+        confident = self.labels.confidence(probability) >= self.config.confidence_threshold
+        return probability, self.labels.harden(probability), confident & crops.valid
 
-    def strong_loss(self, crops: Crops, label: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
-        """Return the loss over the sure voxels inside the image, the mean of the strong views."""
+    def strong_loss(self, crops: Crops, label: torch.Tensor, confident: torch.Tensor) -> torch.Tensor:
+        """Return the loss over the confident voxels inside the image, the mean of the strong views."""
         losses = []
         for view in crops.views:
-            image, mixed, counted, mask = cutmix(view, label, sure, crops.mask)
+            image, mixed, mixed_confident, valid = cutmix(view, label, confident, crops.valid)
             logits = self.full_resolution(self.network(image))
-            losses.append(segmentation_loss(logits, mixed, counted, mask, self.labels))
+            losses.append(segmentation_loss(logits, mixed, mixed_confident, valid, self.labels))
         return torch.stack(losses).mean()
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of the strong view."""
-        probability, label, sure = self.pseudo_label(crops)
-        return Unsupervised(self.strong_loss(crops, label, sure), probability, counted=sure)
+        probability, label, confident = self.pseudo_label(crops)
+        return Unsupervised(self.strong_loss(crops, label, confident), probability, valid=confident)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -34,8 +34,8 @@ class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
 
         target = self.teach(crops.weak)
         prediction = self.probabilities(self.network(mix(crops.strong)))
-        mask = crops.mask & crops.mask.roll(1, 0)
-        return Unsupervised(mean_squared_difference(prediction, mix(target), mask), target)
+        valid = crops.valid & crops.valid.roll(1, 0)
+        return Unsupervised(mean_squared_difference(prediction, mix(target), valid), target)
 
 
 class LimitedICTTrainer(LimitedInterpolationConsistencyTrainer):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
@@ -48,7 +48,7 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
         """Return the mean squared difference between student and teacher over the voxels inside the image."""
         target = self.teach(crops.weak)
         prediction = self.probabilities(self.network(crops.strong))
-        return Unsupervised(mean_squared_difference(prediction, target, crops.mask), target)
+        return Unsupervised(mean_squared_difference(prediction, target, crops.valid), target)
 
     def after_step(self) -> None:
         """Move the teacher towards the student."""

@@ -6,7 +6,7 @@ from functools import partial
 
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import masked_mean
@@ -39,4 +39,4 @@ class LimitedRDropTrainer(LimitedTrainer):
         drop = partial(channel_dropout, rate=self.config.feature_dropout)
         first, second = (self.probabilities(perturbed(self.network, crops.strong, drop)) for _ in range(2))
         both = self.labels.divergence(first, second) + self.labels.divergence(second, first)
-        return Unsupervised(masked_mean(both, crops.mask) / 2, first.detach())
+        return Unsupervised(masked_mean(both, crops.valid) / 2, first.detach())

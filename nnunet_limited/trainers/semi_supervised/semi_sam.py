@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.errors import LimitedError
@@ -51,7 +51,7 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
         prompter = find_prompter(config.prompter)
         if prompter.ndim != 2:
             raise LimitedError(f"prompter={config.prompter} outlines volumes; give one for slices, e.g. sam:FOLDER")
-        run.learns_from("prompter", prompter.about.hash)
+        run.record_input("prompter", prompter.about.hash)
 
     def on_train_start(self) -> None:
         """Load the promptable model, which only training needs."""
@@ -76,21 +76,21 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
         """Return the mean teacher's loss and, every some steps, that against the mean of teacher and prompted model."""
         taught = self.teach(crops.weak)
         prediction = self.probabilities(self.network(crops.strong))
-        loss = mean_squared_difference(prediction, taught, crops.mask)
+        loss = mean_squared_difference(prediction, taught, crops.valid)
         if self.iteration % self.config.prompter_every == 0:
-            target, counted = self.prompted(crops.weak, taught, crops.mask)
-            loss = loss + self.prompter_weight * mean_squared_difference(prediction, target, counted)
+            target, answered = self.prompted(crops.weak, taught, crops.valid)
+            loss = loss + self.prompter_weight * mean_squared_difference(prediction, target, answered)
         return Unsupervised(loss, taught)
 
     @torch.no_grad()
     def prompted(
-        self, image: torch.Tensor, taught: torch.Tensor, mask: torch.Tensor
+        self, image: torch.Tensor, taught: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean of teacher and prompted model (u, c, *spatial) and where there is one (u, 1, *spatial)."""
-        target, counted = taught.clone(), torch.zeros_like(mask)
+        target, answered = taught.clone(), torch.zeros_like(valid)
         settings = PromptSettings(boxes=1, channel=self.config.prompter_channel)
         rng = np.random.default_rng(np.random.randint(2**31))
-        for number, guess in enumerate(taught.float() * mask):
+        for number, guess in enumerate(taught.float() * valid):
             shown, seen = (v.cpu().numpy() for v in (image[number, settings.channel].float(), guess))
             if shown.ndim == 2:
                 shown, seen = shown[None], seen[:, None]
@@ -109,6 +109,6 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
                     continue
                 where = (number, slice(None)) if image.ndim == 4 else (number, slice(None), int(place))
                 both = (target[where] + torch.from_numpy(said[:, k]).to(target)) / 2
-                target[where] = torch.where(mask[where], both, target[where])
-                counted[where] = mask[where]
-        return target, counted
+                target[where] = torch.where(valid[where], both, target[where])
+                answered[where] = valid[where]
+        return target, answered

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.losses.consistency import mean_squared_difference, rampup
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
@@ -21,7 +21,7 @@ class UncertaintyAwareMeanTeacherConfig(MeanTeacherConfig):
 
 
 class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
-    """Mean teacher over the voxels at which the teacher is certain.
+    """Mean teacher over the voxels at which the teacher is confident.
 
     The uncertainty is the entropy of the mean of several teacher passes with noise on the input and channel dropout
     between encoder and decoder, which nnU-Net's networks do not have of their own. The largest entropy that counts
@@ -44,11 +44,11 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
         return self.labels.entropy(total / self.config.stochastic_passes)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
-        """Return the mean squared difference over the certain voxels inside the image."""
+        """Return the mean squared difference over the confident voxels inside the image."""
         target = self.teach(crops.weak)
-        certain = crops.mask & (self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress))
+        confident = crops.valid & (self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress))
         prediction = self.probabilities(self.network(crops.strong))
-        return Unsupervised(mean_squared_difference(prediction, target, certain), target, counted=certain)
+        return Unsupervised(mean_squared_difference(prediction, target, confident), target, valid=confident)
 
 
 class LimitedUAMTTrainer(LimitedUncertaintyAwareMeanTeacherTrainer):

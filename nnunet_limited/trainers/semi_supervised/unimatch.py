@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrainer
@@ -18,7 +18,7 @@ class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return half of the strong views' loss and half of that of the perturbed features."""
-        probability, label, sure = self.pseudo_label(crops)
+        probability, label, confident = self.pseudo_label(crops)
         dropped = self.full_resolution(perturbed(self.network, crops.weak, channel_dropout))
-        loss = segmentation_loss(dropped, label, sure, crops.mask, self.labels)
-        return Unsupervised((loss + self.strong_loss(crops, label, sure)) / 2, probability, counted=sure)
+        loss = segmentation_loss(dropped, label, confident, crops.valid, self.labels)
+        return Unsupervised((loss + self.strong_loss(crops, label, confident)) / 2, probability, valid=confident)

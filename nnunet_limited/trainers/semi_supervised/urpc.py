@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import masked_mean
@@ -21,7 +21,7 @@ class UncertaintyRectifiedPyramidConfig(SemiSupervisedConfig):
     pyramid_scales: int = Field(4, ge=2, description="deep-supervision heads that must agree, from the finest on")
 
 
-def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
+def pyramid_consistency(scales: list[torch.Tensor], valid: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return the disagreement of ``scales``, probabilities (b, c, *spatial), with their mean.
 
     A voxel at which a scale diverges from the mean counts less for it, and the divergence itself is a loss.
@@ -32,8 +32,8 @@ def pyramid_consistency(scales: list[torch.Tensor], mask: torch.Tensor, labels: 
         distance = labels.divergence(scale, mean)
         certainty = torch.exp(-distance)
         squared = ((scale - mean) ** 2).sum(1, keepdim=True)
-        total = total + masked_mean(squared * certainty, mask) / masked_mean(certainty, mask).clamp(min=1e-7)
-        total = total + masked_mean(distance, mask)
+        total = total + masked_mean(squared * certainty, valid) / masked_mean(certainty, valid).clamp(min=1e-7)
+        total = total + masked_mean(distance, valid)
     return total / len(scales)
 
 
@@ -63,7 +63,7 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
         size, mode = heads[0].shape[2:], "bilinear" if heads[0].ndim == 4 else "trilinear"
         resized = [heads[0], *(functional.interpolate(head.float(), size=size, mode=mode) for head in heads[1:])]
         scales = [self.labels.probabilities(head) for head in resized]
-        return Unsupervised(pyramid_consistency(scales, crops.mask, self.labels), scales[0].detach())
+        return Unsupervised(pyramid_consistency(scales, crops.valid, self.labels), scales[0].detach())
 
 
 class LimitedURPCTrainer(LimitedUncertaintyRectifiedPyramidTrainer):

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.sparse import BoxDataset
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
@@ -101,12 +101,12 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the sum of the weighted terms, the mean over classes."""
         probability = self.probabilities(self.network(crops.strong))
-        mask, codes, weights = crops.mask[:, 0], crops.stored[:, 0], self.config
+        valid, codes, weights = crops.valid[:, 0], crops.stored[:, 0], self.config
         sharpness = 5 * 1.1 ** min(self.current_epoch, 100)
         losses = []
         for p, boxes in zip(self.labels.foreground(probability).unbind(1), self.boxes(codes), strict=True):
-            boxes = boxes & mask
-            loss = outside(p, boxes, mask)
+            boxes = boxes & valid
+            loss = outside(p, boxes, valid)
             whole = boxes if self.slices_of_volumes else uncut(boxes)
             size = size_bounds(p, whole, weights.least_filled, weights.most_filled)
             loss = loss + weights.size_weight * size
@@ -117,6 +117,6 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
             losses.append(loss)
         total = torch.stack(losses).mean()
         if weights.affinity_weight:
-            alike = affinity(probability, crops.weak, codes > 0, mask, self.labels)
+            alike = affinity(probability, crops.weak, codes > 0, valid, self.labels)
             total = total + weights.affinity_weight * alike
         return Unsupervised(total, probability.detach())

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import dice_loss
@@ -55,7 +55,7 @@ class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
         mine, theirs = (self.labels.probabilities(logits.detach()) for logits in (first, second))
         mixed = share * mine + (1 - share) * theirs
         target = self.labels.harden(mixed)
-        losses = [dice_loss(logits, target, crops.mask, self.labels) for logits in (first, second)]
+        losses = [dice_loss(logits, target, crops.valid, self.labels) for logits in (first, second)]
         return Unsupervised(
             torch.stack(losses).mean(), mixed, self.loss.loss(self.branches(crops.image)[1], crops.full_label)
         )

@@ -35,6 +35,7 @@ class LimitedSparseTrainer(SplitTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = SparseConfig
+    loss: Any
 
     def _build_loss(self) -> Any:
         labels = self.labels
@@ -47,13 +48,13 @@ class LimitedSparseTrainer(SplitTrainer):
         return WithTerms(super()._build_loss(), [(weight, term) for weight, term in terms if weight], labels)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the step of the parent with the further terms."""
-        loss: Any = self.loss
-        loss.image = batch["data"]
+        """Do the step of the parent with the loss of its image."""
+        loss = self.loss
+        self.loss = loss.of(batch["data"])
         try:
             return super().train_step(batch)
         finally:
-            loss.image = None
+            self.loss = loss
 
 
 class SparseMeanTeacherConfig(SparseConfig, MeanTeacherConfig):

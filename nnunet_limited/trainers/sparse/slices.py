@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.propagated import PropagatedDataset
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import rampup
@@ -76,7 +76,7 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         weight, nearest = crops.further[:, seen].max(1, keepdim=True)
         label = crops.stored[:, seen].gather(1, nearest)
         target, valid = self.labels.encode(label, None)  # -1 where nothing is propagated; nothing else is ignored
-        return target, weight * (valid & crops.mask)
+        return target, weight * (valid & crops.valid)
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the sum over the networks of the loss on propagated labels and of that on the others' labels."""
@@ -85,13 +85,13 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         theirs = [self.labels.probabilities(output.detach()) for output in logits]
         limit = 0.75 + 0.25 * rampup(self.progress)
         labels = [self.labels.harden(p) for p in theirs]
-        sure = [crops.mask & (self.labels.entropy(p) < limit) for p in theirs]
+        confident = [crops.valid & (self.labels.entropy(p) < limit) for p in theirs]
         loss = torch.zeros((), device=self.device)
         for k, output in enumerate(logits):
             for j in set(range(len(logits))) - {k}:
-                cross = cross_entropy(output, labels[j], sure[j], crops.mask, self.labels)
+                cross = cross_entropy(output, labels[j], confident[j], crops.valid, self.labels)
                 loss = loss + self.config.cross_weight * cross
             if self.axes:
                 target, weight = self.propagated(crops, k)
-                loss = loss + segmentation_loss(output, target, weight, crops.mask, self.labels)
+                loss = loss + segmentation_loss(output, target, weight, crops.valid, self.labels)
         return Unsupervised(loss, theirs[0])

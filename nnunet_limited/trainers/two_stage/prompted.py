@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from nnunet_limited.engine.crops import Crops, Unsupervised
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.losses.pseudo_label import segmentation_loss
@@ -41,9 +41,9 @@ class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanT
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss over the voxels that are not left open, and the consistency over all of them."""
-        target, kept = self.stored_label(crops)
+        target, confident = self.stored_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        loss = segmentation_loss(logits, target, kept, crops.mask, self.labels)
+        loss = segmentation_loss(logits, target, confident, crops.valid, self.labels)
         taught, mine = self.teach(crops.weak), self.labels.probabilities(logits)
-        loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, crops.mask)
-        return Unsupervised(loss, target, counted=kept)
+        loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, crops.valid)
+        return Unsupervised(loss, target, valid=confident)

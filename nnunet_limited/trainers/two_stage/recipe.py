@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import cutmix
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer
 
@@ -20,9 +20,9 @@ class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
     mixes_crops = True
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
-        """Return the loss on crops with a box of the next crop in them, over the voxels with a sure pseudo-label."""
-        target, sure = self.stored_label(crops)
-        image, mixed, counted, mask = cutmix(crops.strong, target, sure, crops.mask)
+        """Return the loss on crops with a box of the next crop in them, where the pseudo-label is confident."""
+        target, confident = self.stored_label(crops)
+        image, mixed, mixed_confident, valid = cutmix(crops.strong, target, confident, crops.valid)
         logits = self.full_resolution(self.network(image))
-        loss = segmentation_loss(logits, mixed, counted, mask, self.labels)
-        return Unsupervised(loss, target, counted=sure)
+        loss = segmentation_loss(logits, mixed, mixed_confident, valid, self.labels)
+        return Unsupervised(loss, target, valid=confident)

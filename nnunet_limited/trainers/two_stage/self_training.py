@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
+from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.pseudo_label_grid import resample_to_network
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold
-from nnunet_limited.engine.crops import Crops, Unsupervised
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
@@ -46,7 +46,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     def check_unlabeled(cls, run: Run, config: Any) -> None:
         """Refuse a fold whose pseudo-labels are not complete, or not those that it has learnt."""
         super().check_unlabeled(run, config)
-        run.learns_from("pseudo_labels", cls._stored(run, config).hash_of(run.fold.unlabeled))
+        run.record_input("pseudo_labels", cls._stored(run, config).hash_of(run.fold.unlabeled))
 
     @staticmethod
     def _stored(run: Run, config: Any) -> PseudoLabels:
@@ -73,12 +73,13 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         return UnlabeledDataset(str(self.run.unlabeled_folder), cases, str(folder))
 
     def stored_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the pseudo-labels as probabilities (u, c, *spatial), and where they are sure (u, 1, *spatial)."""
+        """Return the pseudo-labels as probabilities (u, c, *spatial), and where they are confident (u, 1, *spatial)."""
         target, valid = self.labels.encode(crops.stored, self.labels.unused_value)
-        return target, valid & crops.mask
+        return target, valid & crops.valid
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
-        """Return the loss over the voxels with a sure pseudo-label."""
-        target, sure = self.stored_label(crops)
+        """Return the loss over the voxels with a confident pseudo-label."""
+        target, confident = self.stored_label(crops)
         logits = self.full_resolution(self.network(crops.strong))
-        return Unsupervised(segmentation_loss(logits, target, sure, crops.mask, self.labels), target, counted=sure)
+        loss = segmentation_loss(logits, target, confident, crops.valid, self.labels)
+        return Unsupervised(loss, target, valid=confident)

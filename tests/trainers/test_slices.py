@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nnunet_limited.annotations.propagate import annotated_slices, displacement, distances, propagate, spans
 from nnunet_limited.data import propagated
-from nnunet_limited.data.propagated import PropagatedDataset, Stacked, propagate_cases
+from nnunet_limited.data.propagated import ChannelStack, PropagatedDataset, propagate_cases
 from nnunet_limited.engine.checkpoint import KEY
 from nnunet_limited.errors import LimitedError
 
@@ -110,7 +110,7 @@ def test_only_annotated_labels_are_carried(shape: tuple[int, ...], axis: int, se
 
 def test_stacked_arrays_are_sliced_alike() -> None:
     first, second = np.arange(24).reshape(1, 2, 3, 4), np.arange(48).reshape(2, 2, 3, 4) / 10
-    stacked = Stacked(first, second)
+    stacked = ChannelStack(first, second)
     whole = np.concatenate([first, second.astype(int)])
     assert stacked.shape == (3, 2, 3, 4)
     assert np.array_equal(stacked[:, 1:2, :, 2:], whole[:, 1:2, :, 2:])
@@ -219,7 +219,7 @@ def test_weights_are_moved_like_the_image(workspaces, monkeypatch) -> None:
 
     def own_weight(case: str):
         data, *others = load(case)
-        return (Stacked(data.parts[0], *[data.parts[0]] * 3), *others)
+        return (ChannelStack(data.parts[0], *[data.parts[0]] * 3), *others)
 
     monkeypatch.setattr(dataset, "load_case", own_weight)
     for _ in range(4):
@@ -236,9 +236,9 @@ def test_each_network_learns_what_all_but_one_plane_tell(workspaces, variant: st
     regions = variant == "planes_regions"
     axes = {"planes": [0, 1, 2], "planes_2d": [0, 1], "planes_regions": [0, 2]}[variant]
     torch.manual_seed(0)
-    mask = crops.mask & (torch.rand(crops.mask.shape) > 0.2)
-    shape = (*crops.mask.shape[:1], 3, *crops.mask.shape[2:])
-    crops = crops._replace(mask=mask, stored=torch.randint(-1, 3, shape), further=torch.rand(shape))
+    mask = crops.valid & (torch.rand(crops.valid.shape) > 0.2)
+    shape = (*crops.valid.shape[:1], 3, *crops.valid.shape[2:])
+    crops = crops._replace(valid=mask, stored=torch.randint(-1, 3, shape), further=torch.rand(shape))
     nets = [made.network, *made.partners.values()]
     assert len(nets) == networks
     for network in nets:

@@ -27,7 +27,7 @@ from helpers import (
 )
 
 from nnunet_limited import trainers
-from nnunet_limited.data.sparse import OUTSIDE, AnnotatedCases, BordersUnknown, SparseDataset, UnannotatedDataset
+from nnunet_limited.data.sparse import OUTSIDE, AnnotatedCases, IgnoreBeyondBorder, SparseDataset, UnannotatedDataset
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.sparsify import SparsifyRequest, sparsify
 from nnunet_limited.errors import LimitedError
@@ -69,12 +69,14 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_beyond_the_border_of_a_sparse_case_nothing_is_known(mixed: Path) -> None:
-    borders = BordersUnknown(IGNORE)
-    dataset = SparseDataset(str(mixed), ["dense", "sparse"], borders)
+    borders = IgnoreBeyondBorder(IGNORE)
+    dataset = SparseDataset(str(mixed), ["dense", "sparse"], IGNORE)
     for case, beyond in (("sparse", IGNORE), ("dense", -1), ("sparse", IGNORE)):
-        label = dataset.load_case(case)[1][:, :, :3]
-        padded = np.pad(label, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-1)
+        _, label, mark, _ = dataset.load_case(case)
+        both = np.concatenate([label[:, :, :3], mark[None, :, :3]])
+        padded = np.pad(both, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-1)
         seen = borders(image=torch.ones(1), segmentation=torch.from_numpy(padded.astype(np.int16)))["segmentation"]
+        assert seen.shape[0] == 1
         assert (seen[..., 0, :] == beyond).all()
         assert (seen[..., -1] == beyond).all()
         inside = seen[0, 0, 1:-1, 1:-1]
@@ -133,7 +135,7 @@ def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: st
         used = set(made.unlabeled_loader.unlabeled._data.identifiers)
         assert used == {*made.run.fold.unlabeled, *made.run.fold.train}
         made.unlabeled_loader.unlabeled.indices = list(made.run.fold.train)
-        masks = [made.crops(next(made.dataloader_train)).mask for _ in range(3)]
+        masks = [made.crops(next(made.dataloader_train)).valid for _ in range(3)]
         assert 0.1 < torch.cat(masks).float().mean() < 0.35, "three in ten voxels are not annotated"
 
 
@@ -320,9 +322,8 @@ def test_strokes_do_not_cut_an_object_in_two(workspaces, monkeypatch) -> None:
     mask = crops.inside.clone()
     mask[..., 10:12] = False
     seen = []
-    module = "nnunet_limited.trainers.semi_supervised.bcp"
-    monkeypatch.setattr(f"{module}.largest_components", lambda pseudo, regions: seen.append(pseudo) or pseudo)
-    made.unsupervised_loss(crops._replace(mask=mask))
+    monkeypatch.setattr(type(made.labels), "largest_components", lambda labels, hard: seen.append(hard) or hard)
+    made.unsupervised_loss(crops._replace(valid=mask))
     assert seen[0].sum(1, keepdim=True)[crops.inside].all(), "every voxel inside has a class"
 
 

@@ -13,7 +13,7 @@ from helpers import FROM_START, segmentation_reference
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
-from nnunet_limited.engine.crops import Crops
+from nnunet_limited.data.crops import Crops
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.pseudo_label import dice_loss
 from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer, pyramid_consistency
@@ -29,8 +29,8 @@ def start(workspaces):
         made.on_train_start()
         made.on_train_epoch_start()
         crops = made.crops(next(made.dataloader_train))
-        mask = torch.rand(crops.mask.shape) > 0.3
-        return made, crops._replace(inside=mask, mask=mask)
+        mask = torch.rand(crops.valid.shape) > 0.3
+        return made, crops._replace(inside=mask, valid=mask)
 
     return make
 
@@ -52,16 +52,16 @@ def assert_equal_gradients(one: list[torch.Tensor], other: list[torch.Tensor]) -
 def test_entropy_minimization(start) -> None:
     made, crops = start("LimitedEntropyMinimizationTrainer")
     p = softmax(made.network(crops.strong))
-    expected = (-(p * p.log()).sum(1, keepdim=True) / math.log(3))[crops.mask].mean()
+    expected = (-(p * p.log()).sum(1, keepdim=True) / math.log(3))[crops.valid].mean()
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
 
 
 def test_uncertain_voxels_do_not_count(start, monkeypatch) -> None:
     made, crops = start("LimitedUncertaintyAwareMeanTeacherTrainer", rampup_fraction=1.0)
-    uncertainty = torch.rand(crops.mask.shape)
+    uncertainty = torch.rand(crops.valid.shape)
     monkeypatch.setattr(made, "uncertainty", lambda image: uncertainty)
     made.iteration = 3  # halfway
-    counted = (crops.mask & (uncertainty < 0.75 + 0.25 * math.exp(-5 / 4))).expand(-1, 3, -1, -1)
+    counted = (crops.valid & (uncertainty < 0.75 + 0.25 * math.exp(-5 / 4))).expand(-1, 3, -1, -1)
     difference = softmax(made.network(crops.strong)) - softmax(made.partners["teacher"](crops.weak))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, (difference[counted] ** 2).mean())
 
@@ -80,7 +80,7 @@ def test_interpolation(start, monkeypatch) -> None:
     order = [len(crops.weak) - 1, *range(len(crops.weak) - 1)]
     p = softmax(made.partners["teacher"](crops.weak))
     prediction = softmax(made.network(0.3 * crops.strong + 0.7 * crops.strong[order]))
-    inside = (crops.mask & crops.mask[order]).expand_as(p)
+    inside = (crops.valid & crops.valid[order]).expand_as(p)
     expected = ((prediction - 0.3 * p - 0.7 * p[order])[inside] ** 2).mean()
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
 
@@ -120,8 +120,8 @@ def test_each_network_learns_from_the_other_s_hard_label(start) -> None:
     loss = made.unsupervised_loss(crops).loss
     logits = [network(crops.strong)[0] for network in (first, second)]
     labels = [functional.one_hot(z.argmax(1), 3).movedim(-1, 1).float() for z in logits]
-    inside = int(crops.mask.sum())
-    terms = [segmentation_reference(z, t, crops.mask, inside) for z, t in zip(logits, reversed(labels), strict=True)]
+    inside = int(crops.valid.sum())
+    terms = [segmentation_reference(z, t, crops.valid, inside) for z, t in zip(logits, reversed(labels), strict=True)]
     torch.testing.assert_close(loss, sum(terms))
     for network, term in zip((first, second), terms, strict=True):
         assert_equal_gradients(gradient(loss, network), gradient(term, network))
@@ -136,7 +136,7 @@ def test_auxiliary_decoders_agree_with_the_main_one_under_perturbed_features(sta
     expected = []
     for factor, decoder in zip(factors, made.partners["auxiliary"].decoders, strict=True):
         p = softmax(decoder([factor * map_ for map_ in made.network.encoder(crops.strong)]))
-        expected.append(((p - target) ** 2)[crops.mask.expand_as(p)].mean())
+        expected.append(((p - target) ** 2)[crops.valid.expand_as(p)].mean())
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, sum(expected) / 3)
 
 
@@ -158,15 +158,15 @@ def test_co_training_agrees_and_resists(start) -> None:
     p, q = (softmax(network(crops.strong)) for network in networks)
     m = (p + q) / 2
     js = 0.5 * (p * (p / m).log() + q * (q / m).log()).sum(1, keepdim=True)
-    torch.testing.assert_close(made.unsupervised_loss(crops).loss, js[crops.mask].mean(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(made.unsupervised_loss(crops).loss, js[crops.valid].mean(), rtol=1e-3, atol=1e-6)
     for network in networks:
         image = crops.strong.clone().requires_grad_()
         logits = network(image)[0]
-        moved = made.adversarial(image, logits, crops.mask)
+        moved = made.adversarial(image, logits, crops.valid)
         assert 0 < (moved - image).abs().max() <= 0.0101
-        label, inside = made.labels.harden(torch.softmax(logits, 1)), int(crops.mask.sum())
+        label, inside = made.labels.harden(torch.softmax(logits, 1)), int(crops.valid.sum())
         before, after = (
-            functional.cross_entropy(z, label.argmax(1), reduction="none")[crops.mask[:, 0]].sum() / inside
+            functional.cross_entropy(z, label.argmax(1), reduction="none")[crops.valid[:, 0]].sum() / inside
             for z in (logits, network(moved)[0])
         )
         assert after > before
@@ -178,13 +178,13 @@ def test_resistance_is_to_the_other_s_examples(start) -> None:
     networks = (made.network, made.partners["second"])
     image = crops.strong.clone().requires_grad_()
     logits = [network(image)[0] for network in networks]
-    examples = [made.adversarial(image, z, crops.mask) for z in logits]
+    examples = [made.adversarial(image, z, crops.valid) for z in logits]
     p, q = (torch.softmax(z, 1) for z in logits)
     m = (p + q) / 2
-    expected = (0.5 * (p * (p / m).log() + q * (q / m).log()).sum(1, keepdim=True))[crops.mask].mean()
+    expected = (0.5 * (p * (p / m).log() + q * (q / m).log()).sum(1, keepdim=True))[crops.valid].mean()
     for network, example, target in ((networks[0], examples[1], q), (networks[1], examples[0], p)):
         ce = -(target.detach() * torch.log_softmax(network(example)[0], 1)).sum(1, keepdim=True)
-        expected = expected + ce[crops.mask].mean()
+        expected = expected + ce[crops.valid].mean()
     torch.testing.assert_close(with_it, expected, rtol=1e-3, atol=1e-6)
 
 
@@ -208,14 +208,14 @@ def test_transformer_and_network_teach_each_other_by_dice(start, variant: str) -
     t = made.partners["second"](crops.strong)
     assert t.shape == z.shape
     labels = made.labels
-    expected = dice_loss(z, labels.harden(t), crops.mask, labels) + dice_loss(t, labels.harden(z), crops.mask, labels)
+    expected = dice_loss(z, labels.harden(t), crops.valid, labels) + dice_loss(t, labels.harden(z), crops.valid, labels)
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
     assert type(made.partner_optimizers["second"][0]).__name__ == "AdamW"
 
 
 def mixed_by(monkeypatch: pytest.MonkeyPatch, crops: Crops) -> Callable[..., tuple[torch.Tensor, ...]]:
     """Fix the box of CutMix, and return the mixing of values with the next crop's as a reference."""
-    box = torch.zeros(crops.mask.shape, dtype=torch.bool)
+    box = torch.zeros(crops.valid.shape, dtype=torch.bool)
     box[..., 5:20, 5:20] = True
     monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
     order = [len(box) - 1, *range(len(box) - 1)]
@@ -226,11 +226,11 @@ def test_fixmatch_ignores_what_it_is_not_sure_of(start, monkeypatch) -> None:
     made, crops = start("LimitedFixMatchTrainer", confidence_threshold=0.4)
     mixed = mixed_by(monkeypatch, crops)
     p = softmax(made.network(crops.weak)).detach()
-    sure = (p.amax(1, keepdim=True) >= 0.4) & crops.mask
+    sure = (p.amax(1, keepdim=True) >= 0.4) & crops.valid
     assert sure.any()
-    assert (~sure & crops.mask).any()
+    assert (~sure & crops.valid).any()
     label = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float()
-    image, target, counted, mask = mixed(crops.strong, label, sure, crops.mask)
+    image, target, counted, mask = mixed(crops.strong, label, sure, crops.valid)
     expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
     made.config = made.config.model_copy(update={"confidence_threshold": 0.9999})
@@ -245,7 +245,7 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     module = "nnunet_limited.trainers.semi_supervised.unimatch"
     monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
     p = softmax(made.network(crops.weak)).detach()
-    label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.mask
+    label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.valid
     halved = made.network.decoder([0.5 * f for f in made.network.encoder(crops.weak)])[0]
     expected = 0.5 * segmentation_reference(halved, label, inside, int(inside.sum()))
     for view in crops.views:
@@ -257,9 +257,9 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
 def test_recipe_mixes_images_pseudo_labels_and_masks_alike(start, monkeypatch) -> None:
     made, crops = start("LimitedRecipeTrainer")
     mixed = mixed_by(monkeypatch, crops)
-    sure = (crops.stored >= 0) & (crops.stored < 3) & crops.mask
+    sure = (crops.stored >= 0) & (crops.stored < 3) & crops.valid
     label = functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
-    image, target, counted, mask = mixed(crops.strong, label, sure, crops.mask)
+    image, target, counted, mask = mixed(crops.strong, label, sure, crops.valid)
     expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
 
@@ -274,7 +274,7 @@ def test_rdrop_is_symmetric_over_two_different_passes(start, monkeypatch) -> Non
     p, q = (torch.softmax(z, 1) for z in outputs)
     both = (p * (p / q).log() + q * (q / p).log()).sum(1, keepdim=True)
     mask = torch.rand(2, 1, 4, 4) > 0.4
-    got = made.unsupervised_loss(crops._replace(mask=mask)).loss
+    got = made.unsupervised_loss(crops._replace(valid=mask)).loss
     torch.testing.assert_close(got, both[mask].mean() / 2, rtol=1e-3, atol=1e-5)
 
 
@@ -287,7 +287,7 @@ def test_each_adversary_learns_in_its_own_phase(start) -> None:
     assert any(g.any() for g in gradient(found.partner_loss, discriminator))
     assert not any(g.any() for g in gradient(found.partner_loss, made.network))
     background = torch.tensor([1.0, 0, 0])[None, :, None, None]
-    unlabeled = torch.where(crops.mask, softmax(made.network(crops.strong)), background)
+    unlabeled = torch.where(crops.valid, softmax(made.network(crops.strong)), background)
     image = crops.image[:-1]  # the last is forced onto foreground, which no unlabelled crop is
     told, real = discriminator(crops.strong, unlabeled), discriminator(image, softmax(made.network(image)))
     torch.testing.assert_close(found.loss, -functional.logsigmoid(told).mean())
@@ -301,7 +301,7 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
     seen = []
     module = "nnunet_limited.trainers.semi_supervised.bcp"
     monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, *rest: seen.append(rest) or z.mean())
-    box = torch.zeros(crops.mask.shape[2:], dtype=torch.bool)
+    box = torch.zeros(crops.valid.shape[2:], dtype=torch.bool)
     box[3:20, 5:30] = True
     monkeypatch.setattr(f"{module}.fixed_box", lambda shape, side, device: box)
     images = []
@@ -312,7 +312,7 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
     ignore = made.label_manager.ignore_label
     assert len(images) == len(seen) == 2
     for (target, weight, mask, _), image, inside_box in zip(seen, images, (True, False), strict=True):
-        assert torch.equal(mask, crops.mask | (box == inside_box))
+        assert torch.equal(mask, crops.valid | (box == inside_box))
         for _ in range(60):
             b, y, x = np.random.randint(len(p)), np.random.randint(p.shape[2]), np.random.randint(p.shape[3])
             label = crops.full_label[b, :, y, x]
@@ -324,7 +324,7 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
                     assert torch.equal(target[b, :, y, x], expected.float())
             else:
                 assert torch.equal(image[b, :, y, x], crops.strong[b, :, y, x])
-                counts = 0.5 * crops.mask[b, 0, y, x]
+                counts = 0.5 * crops.valid[b, 0, y, x]
                 if counts:
                     hard = (p > 0.5) if variant == "regions" else functional.one_hot(p.argmax(1), 3).movedim(-1, 1)
                     assert torch.equal(target[b, :, y, x], hard[b, :, y, x].float())
@@ -349,7 +349,7 @@ def test_dual_branch_learns_a_mixture(start, monkeypatch, variant: str) -> None:
     for p in (act(first), act(second)):
         dices = []
         for c in range(0 if regions else 1, p.shape[1]):
-            a, b = p[:, c][crops.mask[:, 0]], target[:, c][crops.mask[:, 0]]
+            a, b = p[:, c][crops.valid[:, 0]], target[:, c][crops.valid[:, 0]]
             dices.append((2 * (a * b).sum() + 1e-5) / (a.sum() + b.sum() + 1e-5))
         losses.append(1 - torch.stack(dices).mean())
     torch.testing.assert_close(found.loss, sum(losses) / 2)

@@ -30,8 +30,8 @@ def test_boxes_of_crops_are_those_of_the_objects(workspaces, variant: str) -> No
     seen = 0
     for _ in range(4):
         crops = made.crops(next(made.dataloader_train))
-        bright = (crops.weak[:, 0] > 0.5) & crops.mask[:, 0]
-        outer, inner = (boxes & crops.mask[:, 0] for boxes in made.boxes(crops.stored[:, 0]))
+        bright = (crops.weak[:, 0] > 0.5) & crops.valid[:, 0]
+        outer, inner = (boxes & crops.valid[:, 0] for boxes in made.boxes(crops.stored[:, 0]))
         assert not (inner & ~outer).any(), "the core's box lies in the disc's"
         for image, box in zip(bright, outer, strict=True):
             if box.any():
