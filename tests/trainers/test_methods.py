@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import FROM_START, segmentation_reference
+from helpers import CLASSES, FROM_START, segmentation_reference
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
@@ -94,9 +94,9 @@ def test_pyramid() -> None:
         squared, weight = ((s - mean) ** 2).sum(), torch.exp(-d)
         total += (squared * weight / 2) / ((weight + 1) / 2) + d / 2
     mask = torch.ones(1, 1, 2, dtype=torch.bool)
-    torch.testing.assert_close(pyramid_consistency(scales, mask, False), total / 2)
+    torch.testing.assert_close(pyramid_consistency(scales, mask, CLASSES), total / 2)
     mask[..., 0] = False
-    assert pyramid_consistency(scales, mask, False) < 1e-6
+    assert pyramid_consistency(scales, mask, CLASSES) < 1e-6
 
 
 def test_pyramid_uses_every_scale_that_learns_from_labels(start) -> None:
