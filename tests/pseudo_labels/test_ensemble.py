@@ -329,9 +329,9 @@ def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monke
     target, counted = made.prompted(crops.weak, taught, crops.valid)
     assert len(seen) == len(crops.weak)
     assert all(guess.shape[1] <= 4 for guess in seen)
-    first = 0 if made.regions else 1
+    first = 0 if made.labels.overlapping else 1
     inside = counted & (disc > 0)
-    mine = 0.7 if made.regions else 0.7 / 1.01  # beside what the teacher says of the other class
+    mine = 0.7 if made.labels.overlapping else 0.7 / 1.01  # beside what the teacher says of the other class
     assert inside.any()
     assert not (counted & ~crops.valid).any()
     assert torch.allclose(target[:, first : first + 1][inside], torch.tensor((mine + 0.99) / 2), atol=1e-5)

@@ -335,7 +335,7 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
 def test_dual_branch_learns_a_mixture(start, monkeypatch, variant: str) -> None:
     made, crops = start("LimitedDualBranchTrainer", variant)
     regions = variant == "regions"
-    monkeypatch.setattr("nnunet_limited.trainers.sparse.scribbles.dual_branch.np.random.uniform", lambda: 0.8)
+    monkeypatch.setattr("nnunet_limited.trainers.sparse.dual_branch.np.random.uniform", lambda: 0.8)
     made.network.eval()
     with RandomStream((0,)).active():
         first, second = made.branches(crops.strong)
