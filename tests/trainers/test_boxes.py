@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from helpers import DATASET, FROM_START, Workspace
+from helpers import FROM_START, Workspace
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.boxes import uncut
@@ -54,9 +54,9 @@ def test_a_case_without_boxes_is_refused(workspaces) -> None:
     file = box_folder(made.run.labeled_folder) / f"{made.run.fold.train[0]}.b2nd"
     hidden = file.rename(file.with_suffix(".gone"))
     with pytest.raises(LimitedError, match=r"no boxes of case .*sparsify --kind boxes"):
-        made.check_unlabeled(made.run, made.config, DATASET)
+        made.check_unlabeled(made.run, made.config)
     hidden.rename(file)
-    made.check_unlabeled(made.run, made.config, DATASET)
+    made.check_unlabeled(made.run, made.config)
 
 
 @pytest.mark.parametrize("variant", ["3d", "regions"])
