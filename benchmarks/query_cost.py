@@ -42,29 +42,28 @@ def main() -> int:
     import torch
     from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
-    from nnunet_limited.queries.query_round import QueryRound
+    from nnunet_limited.queries.model_scores import ModelScorer
+    from nnunet_limited.queries.query_round import open_round
     from nnunet_limited.queries.request import QueryRequest
-    from nnunet_limited.queries.windows import Granularity
+    from nnunet_limited.queries.score import score_cases
     from nnunet_limited.runs.launch import choose_device
-    from nnunet_limited.runs.request import TrainRequest
 
     torch.set_num_threads(1)
-    size = tuple(map(int, arguments.size.split("x")))
-    model = TrainRequest(
-        dataset=arguments.dataset,
-        configuration=arguments.configuration,
-        fold="0",
-        trainer=arguments.trainer,
-        plans=arguments.plans,
-    )
-    folds, patches = tuple(arguments.folds), Granularity("patch", size=size)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "round"
-        asked = QueryRequest(
-            arguments.dataset, out, arguments.strategy, items=1, granularity=patches, model=model, folds=folds
+        request = QueryRequest(
+            dataset=arguments.dataset,
+            configuration=arguments.configuration,
+            trainer=arguments.trainer,
+            plans=arguments.plans,
+            folds=tuple(arguments.folds),
+            out=Path(folder) / "round",
+            strategy=arguments.strategy,
+            items=1,
+            what="patch",
+            size=tuple(map(int, arguments.size.split("x"))),
         )
-        asker, device = QueryRound(asked), choose_device(None)
-        cases, held = asker.field.pool[: arguments.cases], []
+        query_round, device = open_round(request), choose_device(None)
+        cases, held = query_round.cases.candidates[: arguments.cases], []
 
         def watched(missing: list[str]) -> Iterator[str]:
             for case in missing[: arguments.cases]:
@@ -72,10 +71,10 @@ def main() -> int:
                 held.append(memory())
 
         begin = time.perf_counter()
-        asker.score(device, watched)
+        score_cases(query_round, device, watched)
         scoring = (time.perf_counter() - begin) / len(cases)
 
-        scorer = asker._scorer(device)
+        scorer = ModelScorer(query_round, device)
         host = scorer.predictor.host
         host.list_of_parameters = scorer.predictor.members
         begin = time.perf_counter()
@@ -92,7 +91,9 @@ def main() -> int:
             )
         plain = (time.perf_counter() - begin) / len(cases)
     early = max(held[: max(1, len(held) // 4)])
-    print(f"{len(cases)} cases, {device}, {len(folds)} folds, {arguments.strategy}, patches of {arguments.size}")
+    print(
+        f"{len(cases)} cases, {device}, {len(arguments.folds)} folds, {arguments.strategy}, patches of {arguments.size}"
+    )
     print(f"plain prediction {plain:.2f} s a case, scoring {scoring:.2f} s: {scoring / plain:.2f} of it")
     print(f"memory after each case (MB): {', '.join(f'{one:.0f}' for one in held)}")
     print(f"largest at the end {max(held):.0f} MB, {max(held) / early:.2f} of that of the first quarter")

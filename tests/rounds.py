@@ -11,14 +11,18 @@ from helpers import DATASET, VARIANTS, Workspace, make_workspace
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.planners.preprocessing import preprocess
-from nnunet_limited.queries.query_round import QueryRound
+from nnunet_limited.queries.choose import choose_windows
+from nnunet_limited.queries.hand_over import hand_over
+from nnunet_limited.queries.query_round import QueryRound, open_round
+from nnunet_limited.queries.record import Round
 from nnunet_limited.queries.request import QueryRequest
+from nnunet_limited.queries.score import score_cases
 from nnunet_limited.queries.windows import Granularity
-from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import load_split
 
 TRAINER = "LimitedSupervisedTrainer"
 PATCH = Granularity("patch", size=(4, 8, 8))
+PATCHES = {"what": "patch", "size": (4, 8, 8)}
 ROUND_FILES = ("queries.csv", "queries.json", "request.json")
 MODELS = ("2d", "regions", "3d", "transposed")
 
@@ -44,14 +48,13 @@ def resampled(root: Path) -> Workspace:
 
 
 def request(workspace: Workspace, plans: str, out: Path, **changes) -> QueryRequest:
-    model = TrainRequest(
-        dataset=DATASET, configuration=workspace.variant.configuration, fold="0", trainer=TRAINER, plans=plans
-    )
-    given = {"items": 3, "granularity": PATCH, "model": model, "folds": (0,), "number": 1, **changes}
-    return QueryRequest(DATASET, out, **given)
+    """Return a request for three patches by the model of fold 0."""
+    model = {"configuration": workspace.variant.configuration, "trainer": TRAINER, "plans": plans, "folds": (0,)}
+    return QueryRequest(**{"dataset": DATASET, "out": out, "items": 3, **PATCHES, **model, **changes})
 
 
-def ask(asked: QueryRequest):
-    asker = QueryRound(asked)
-    asker.score("cpu", list)
-    return asker, asker.hand_over(asker.choose(), "cpu", list)
+def ask(asked: QueryRequest) -> tuple[QueryRound, Round]:
+    """Run a query; return its round and what was handed over."""
+    query_round = open_round(asked)
+    score_cases(query_round, "cpu", list)
+    return query_round, hand_over(query_round, choose_windows(query_round), "cpu", list)

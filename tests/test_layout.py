@@ -36,6 +36,7 @@ ORDER = (
     ("_ext", "runs"),
     ("pseudo_labels",),
     ("queries",),
+    ("testing",),
     ("studies",),
     ("cli",),
     ("__main__",),

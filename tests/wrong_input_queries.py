@@ -9,7 +9,6 @@ import numpy as np
 from wrong_input import CASES, NAME, PLANS, RUN, TEACHER, Row, World, nothing
 from wrong_input_pseudo import trained
 
-from nnunet_limited.queries.record import ORIGIN
 from nnunet_limited.splits import load_split
 
 COLD = "query 990 --split few -f 0 --items 1 --out {root}/results/round"
@@ -21,7 +20,9 @@ PATCHES = f"{QUERY} --what patch"
 def a_round(world: World, **changes: Any) -> None:
     """Let there be a round that asks for one case of an unlabelled dataset."""
     query = {"case": CASES[0], "start": [0, 0, 0], "size": [16, 16, 16], "score": 1.0, "minutes": 1.0, "why": "x"}
-    content = {**dict.fromkeys(ORIGIN), "dataset": NAME, "folds": [], "round": 1, "seconds": 1.0, "dice": []}
+    content: dict[str, Any] = {"dataset": NAME, "round": 1, "rounds": 5, "strategy": "random", "seed": 0}
+    content |= {"items": 1, "minutes": None, "seconds": 1.0, "model": None, "dice": []}
+    content |= {"split": None, "split_hash": None, "folds": []}
     content |= {
         "granularity": ["case", None, []],
         "queries": [query],
@@ -44,10 +45,10 @@ TABLE: list[Row] = [
     ("half a model", f"query 990 2d -p {PLANS} --items 1", ("configuration=2d", "-tr None"), nothing),
     ("pool of an unknown dataset", "query 17 --items 1", ("dataset 17",), nothing),
     ("pool of an unknown split", COLD.replace("few", "no"), ("splits_no.json", "nnunet-limited split"), nothing),
-    ("split with a model", f"{QUERY} --split few", ("--split few", "says nothing"), trained),
-    ("features with a model", f"{QUERY} --features f.npz", ("--features f.npz", "says nothing"), trained),
-    ("size of a case", f"{QUERY} --size 4x4x4", ("--size 4x4x4", "says nothing"), trained),
-    ("axis of a patch", f"{PATCHES} --size 4x4x4 --axis 1", ("--axis 1", "says nothing"), trained),
+    ("split with a model", f"{QUERY} --split few", ("--split few", "has no effect"), trained),
+    ("features with a model", f"{QUERY} --features f.npz", ("--features f.npz", "has no effect"), trained),
+    ("size of a case", f"{QUERY} --size 4x4x4", ("--size 4x4x4", "has no effect"), trained),
+    ("axis of a patch", f"{PATCHES} --size 4x4x4 --axis 1", ("--axis 1", "has no effect"), trained),
     ("patch without size", PATCHES, ("--what patch", "--size"), trained),
     ("patch of two axes", f"{PATCHES} --size 4x4", ("--size 4x4", "3 axes"), trained),
     ("patch of no number", f"{PATCHES} --size 4x4xa", ("--size 4x4xa",), trained),
@@ -59,7 +60,7 @@ TABLE: list[Row] = [
     (
         "no case is left that no fold knows",
         COLD.replace("-f 0", ""),
-        ("no case is left to ask for", "-f"),
+        ("no case is left to query", "-f"),
         nothing,
     ),
     ("every image has a label", "query 990 --items 1", ("every image of", "--split"), nothing),
@@ -88,7 +89,7 @@ TABLE: list[Row] = [
     (
         "begun with another seed",
         f"{COLD} --seed 3",
-        ("begun with", "dataset=X"),
+        ("started with", "dataset=X"),
         lambda w: w.text("results/round/request.json", json.dumps({"dataset": "X"})),
     ),
     ("image of the pool is broken", COLD, (CASES[0], "cannot be read"), lambda w: [

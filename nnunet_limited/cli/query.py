@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,72 +75,52 @@ def query(
       --what patch --size 16x64x64 --items 20 --out round_1
     nnunet-limited query 501 --items 4 --out round_0  (without a model)
     """
-    from nnunet_limited.queries.query_round import QueryRound
-    from nnunet_limited.queries.request import QueryRequest, round_of
-    from nnunet_limited.queries.windows import Granularity
+    from nnunet_limited.queries.query import query as make
+    from nnunet_limited.queries.request import QueryRequest
     from nnunet_limited.runs.launch import choose_device
-    from nnunet_limited.runs.request import TrainRequest
     from nnunet_limited.util.extras import require_extra
     from nnunet_limited.util.fields import parse_voxels
 
     require_extra("al", "query", "jinja2")
-    cold = (configuration, trainer, plans) == (None, None, None)
-    if not cold and None in (configuration, trainer, plans):
-        given = f"configuration={configuration}, -tr {trainer}, -p {plans}"
-        raise LimitedError(f"{given}: a model is named by all three; give them, or none for a cold start")
-    for option, value, belongs in (
-        ("--split", split, cold),
-        ("--features", features, cold),
-        ("-f", folds, not cold or split is not None),
-        ("--size", size, what == "patch"),
-        ("--axis", axis, what == "slice"),
-    ):
-        if value is not None and not belongs:
-            raise LimitedError(f"{option} {value} says nothing here; leave it out (see nnunet-limited query --help)")
-    if what == "patch" and size is None:
-        raise LimitedError("--what patch needs --size, the voxels of a patch along each axis; give e.g. 16x64x64")
-    model = None
-    if configuration is not None and trainer is not None and plans is not None:
-        model = TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=trainer, plans=plans)
     request = QueryRequest(
-        dataset,
-        out,
-        strategy or ("typiclust" if cold else "clasp_pe"),
-        items,
-        minutes,
-        Granularity(what, axis, parse_voxels(size, "--size") if size is not None else ()),
-        seed,
-        model,
-        tuple(folds or ()),
-        split,
-        features,
-        round_of(dataset),
-        rounds,
-        overlap,
-        seconds,
-        oracle,
+        dataset=dataset,
+        configuration=configuration,
+        out=out,
+        items=items,
+        minutes=minutes,
+        what=what,
+        size=parse_voxels(size, "--size") if size is not None else None,
+        axis=axis,
+        strategy=strategy,
+        trainer=trainer,
+        plans=plans,
+        folds=tuple(folds or ()),
+        split=split,
+        features=features,
+        rounds=rounds,
+        overlap=overlap,
+        seconds=seconds,
+        seed=seed,
+        oracle=oracle,
     )
-    chosen = choose_device(device)
-    asker = QueryRound(request)
-    asker.score(chosen, _progress)
-    made = asker.hand_over(asker.choose(), chosen, _progress)
+    made = make(request, choose_device(device), _progress)
     if as_json:
-        show_json({**made.origin, "queries": [one.as_dict() for one in made.queries]})
+        show_json({**made.record.as_dict(), "queries": [one.as_dict() for one in made.queries]})
         return
     rows = []
     for number, one in enumerate(made.queries, 1):
         place = ["x".join(map(str, part)) for part in (one.window.start, one.window.size)]
         rows.append((number, one.window.case, *place, f"{one.minutes:.3g}"))
-    show_table(f"What to annotate in {made.origin['dataset']}", ("", "case", "start", "size", "minutes"), rows)
+    show_table(f"What to annotate in {made.record.dataset}", ("", "case", "start", "size", "minutes"), rows)
     if items is not None and len(made.queries) < items:
-        console.print(f"{len(made.queries)} instead of {items}: there is no more to ask for.")
-    _show_progress(made.origin["dice"])
+        console.print(f"{len(made.queries)} instead of {items}: no more windows are left to query.")
+    _show_progress(made.record.dice)
     look = "" if oracle is not None else f": look at {out / 'index.html'}, annotate the files of {out / 'labels'}"
     console.print(f"wrote {out}{look}", highlight=False)
-    show_next(f"nnunet-limited absorb {out} --out Dataset{_next_number()}_{made.origin['dataset'][11:]}")
+    show_next(f"nnunet-limited absorb {out} --out Dataset{_next_number()}_{made.record.dataset[11:]}")
 
 
-def _show_progress(dice: list[float]) -> None:
+def _show_progress(dice: Sequence[float]) -> None:
     """Print the Dice of the rounds so far and what the next one promises."""
     if not dice:
         return
@@ -191,11 +171,14 @@ def absorb(
     nnunet-limited absorb round_1 --out Dataset601_Heart
     """
     from nnunet_limited.host.folders import raw_folder
-    from nnunet_limited.queries.absorb import AbsorbRequest
     from nnunet_limited.queries.absorb import absorb as make
+    from nnunet_limited.queries.request import AbsorbRequest
     from nnunet_limited.util.parallel import default_processes
 
-    record = make(AbsorbRequest(folder, out, name, accept_unchanged, oracle, group_by), default_processes())
+    request = AbsorbRequest(
+        folder=folder, out=out, name=name, accept_unchanged=accept_unchanged, oracle=oracle, group_by=group_by
+    )
+    record = make(request, default_processes())
     if as_json:
         show_json(record)
         return

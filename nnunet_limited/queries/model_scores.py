@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,81 +13,71 @@ from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
 from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.planners.preprocessing import require_preprocessed
-from nnunet_limited.queries.aggregation import Prediction, map_extent, predict_mean, summarize, window_features
-from nnunet_limited.queries.features import feature_map
+from nnunet_limited.queries.aggregation import Prediction, map_extent, predict_mean, summarize
+from nnunet_limited.queries.case_scores import CaseScores
+from nnunet_limited.queries.features import FEATURES, feature_map, window_features
 from nnunet_limited.queries.pool import SIGNATURE
-from nnunet_limited.queries.request import CasePool, QueryRequest
-from nnunet_limited.queries.strategies.base import Strategy
-from nnunet_limited.queries.uncertainty import entropy
-from nnunet_limited.queries.windows import WindowGrid
+from nnunet_limited.queries.query_round import QueryRound
 from nnunet_limited.runs.predict import Predictor
-
-CaseScores = tuple[WindowGrid, dict[str, np.ndarray]]
 
 
 class ModelScorer:
-    """The models of some folds, which predict on the device and leave the rest of the work on a case to a thread."""
+    """The models of the folds of a round. They predict on the device; a thread does the rest of the work on a case."""
 
-    def __init__(
-        self,
-        request: QueryRequest,
-        strategy: Strategy,
-        field: CasePool,
-        values: list[int],
-        folds: list[int],
-        device: str,
-    ) -> None:
-        """Load the models of ``folds``; ``values`` are the labels of the classes. Prepares images if need be."""
-        assert request.model is not None
-        self.request, self.strategy, self.field, self.values = request, strategy, field, values
-        self.device, model = torch.device(device), request.model
+    def __init__(self, query_round: QueryRound, device: str) -> None:
+        """Load the models; preprocess unlabelled images if necessary."""
+        model = query_round.request.model
+        assert model is not None
+        self.query_round, self.device = query_round, torch.device(device)
+        folds = query_round.record.folds
         for fold in folds:
             preprocess_unlabeled(describe_run(model.trainer, model.planned, model.configuration, fold, {}))
         self.labeled, self.unlabeled = model.planned.cases(model.configuration)
-        require_preprocessed(self.unlabeled, field.open, "unlabelled", "run 'nnunet-limited plan'")
+        require_preprocessed(self.unlabeled, query_round.cases.unlabeled, "unlabelled", "run 'nnunet-limited plan'")
         self.predictor = Predictor(model.results, folds, device)
         self.host = self.predictor.host
         self.backward = list(self.host.plans_manager.transpose_backward)
 
     def load(self, case: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the preprocessed image of a case, and what the host knows of it."""
-        is_open = case in self.field.open
-        kind = UnlabeledDataset if is_open else PreprocessedCases
-        data, _, _, properties = kind(str(self.unlabeled if is_open else self.labeled), [case]).load_case(case)
+        """Return the preprocessed image of a case (c, *spatial) and nnU-Net's properties of it."""
+        unlabeled = case in self.query_round.cases.unlabeled
+        kind = UnlabeledDataset if unlabeled else PreprocessedCases
+        data, _, _, properties = kind(str(self.unlabeled if unlabeled else self.labeled), [case]).load_case(case)
         return np.asarray(data[:]), properties
 
-    def predict(self, image: np.ndarray, properties: dict[str, Any], keep_members: bool = False) -> Prediction:
-        """Return what the models say of a case."""
-        members, grid = self.predictor.probabilities(image), map_extent(properties, self.backward)
-        return predict_mean(members, self.host.label_manager, grid, self.backward, keep_members)
+    def predict(self, image: np.ndarray, properties: dict[str, Any], keep_labels: bool = False) -> Prediction:
+        """Return the prediction of the models for a preprocessed image."""
+        members, extent = self.predictor.probabilities(image), map_extent(properties, self.backward)
+        return predict_mean(members, self.host.label_manager, extent, self.backward, keep_labels)
 
     def on_scan(self, case: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return predicted label and entropy of a case (*spatial) on the grid of its scan."""
+        """Return the predicted label and the entropy of a case (*spatial) on the grid of its scan."""
         image, properties = self.load(case)
         prediction = self.predict(image, properties)
+        ensemble = prediction.ensemble
         forward = [0, *(axis + 1 for axis in self.host.plans_manager.transpose_forward)]
-        label = self.predictor.to_scan(prediction.mean.permute(forward).contiguous(), properties)
-        return label, prediction.grid.spread(entropy(prediction.mean, prediction.regions).numpy(), label.shape)
+        label = self.predictor.to_scan(ensemble.mean.permute(forward).contiguous(), properties)
+        return label, prediction.extent.spread(ensemble.entropy.numpy(), label.shape)
 
     def __call__(self, case: str) -> Callable[[], CaseScores]:
-        """Predict a case; return the work that is left."""
-        request, strategy = self.request, self.strategy
+        """Predict a case; return the work that is left, which needs no device."""
+        request, kind = self.query_round.request, self.query_round.strategy.features
         image, properties = self.load(case)
         shape = [int(properties["shape_before_cropping"][axis]) for axis in self.backward]
-        windows = request.granularity.window_grid(shape, properties["spacing"], case)
+        grid = request.granularity.window_grid(shape, properties["spacing"], case)
         axis = request.granularity.plane_axis(properties["spacing"])
-        prediction = self.predict(image, properties, strategy.disagrees)
-        made = None
-        if strategy.features not in (None, SIGNATURE):
-            size = tuple(self.host.configuration_manager.patch_size)
-            made = feature_map(self.host.network, image, size, strategy.features, prediction.regions, self.device)
+        prediction = self.predict(image, properties, self.query_round.strategy.needs_member_labels)
+        features = None
+        if kind in FEATURES:
+            size, regions = tuple(self.host.configuration_manager.patch_size), prediction.ensemble.regions
+            features = feature_map(self.host.network, image, size, kind, regions, self.device)
 
         def work() -> CaseScores:
-            wanted = strategy.features == SIGNATURE
-            known = summarize(prediction, windows, self.values, axis, request.seconds, wanted)
-            if made is not None:
-                features = window_features(made, prediction.grid, self.backward, windows, image.shape[1:])
-                known[f"features_{strategy.features}"] = features
-            return windows, known
+            values = self.query_round.values
+            scores = summarize(prediction, grid, values, axis, request.seconds, kind == SIGNATURE)
+            if features is None:
+                return scores
+            means = window_features(features, prediction.extent, self.backward, grid, image.shape[1:])
+            return replace(scores, features={str(kind): means})
 
         return work

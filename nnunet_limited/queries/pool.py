@@ -1,4 +1,4 @@
-"""What a query strategy chooses from."""
+"""What a query strategy chooses from, and what it has chosen so far."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import numpy as np
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.windows import Window, WindowOverlap
 
-# Kinds of features that a strategy can ask for: see queries/features.py and aggregation.signatures.
+# The kinds of features that a strategy can ask for: the first two are computed in features.py, the last one in
+# aggregation.py.
 ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidate windows, which may overlap, with what is known of each.
+    """The n candidate windows, which may overlap, and what strategies compare them by.
 
-    ``scores`` are means over a window's voxels (n,), by name; ``class_scores`` the entropy weighted by each class
-    (n, c). ``foreground`` and ``border`` (n, c) count the voxels of each class, and on its border, that are nearer to
-    a window's middle than to any other's. ``features`` (n, f) and those of what is annotated, ``known`` (l, f), are by
-    name too. ``blocked`` windows, and what overlaps them, are never asked for: they are annotated, or validated on.
-    ``progress`` is how far the loop is, 0 in its first round and 1 in its last.
+    ``scores``: by name, the mean of an uncertainty over the voxels of each window (n,).
+    ``class_scores``: the entropy weighted by the probability of each class (n, c).
+    ``foreground``, ``border``: voxels of each class and of its border that are nearer to the middle of a window than
+    to any other middle (n, c).
+    ``features``, ``annotated_features``: by kind, the features of the candidates (n, f) and of l annotated windows
+    (l, f).
+    ``blocked``: windows that are annotated or validated on; they and all that overlaps them are never chosen.
+    ``progress``: 0 in the first round of the loop, 1 in the last one.
+
+    Raises LimitedError for arrays of another length and for values that are not finite.
     """
 
     windows: Sequence[Window]
@@ -32,24 +38,24 @@ class Pool:
     foreground: np.ndarray | None = None
     border: np.ndarray | None = None
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
-    known: Mapping[str, np.ndarray] = field(default_factory=dict)
+    annotated_features: Mapping[str, np.ndarray] = field(default_factory=dict)
     blocked: Sequence[Window] = ()
     progress: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are none, and arrays of another length."""
+        """Check the arrays of the candidates."""
         arrays = {**self.scores, **self.features, "class_scores": self.class_scores}
         arrays |= {"foreground": self.foreground, "border": self.border}
         for name, values in arrays.items():
             if values is None:
                 continue
             if len(values) != len(self.windows):
-                raise LimitedError(f"{name} has {len(values)} rows for {len(self.windows)} windows; give one for each")
+                raise LimitedError(f"{name} has {len(values)} rows for {len(self.windows)} windows; give one each")
             if not np.isfinite(values).all():
-                place = self.windows[int(np.argwhere(~np.isfinite(values))[0][0])]
+                window = self.windows[int(np.argwhere(~np.isfinite(values))[0][0])]
                 raise LimitedError(
-                    f"{name} of case {place.case} at {list(place.start)} is not finite; the model's prediction is "
-                    "broken, train it again"
+                    f"{name} of case {window.case} at {list(window.start)} is not finite, so the prediction of the "
+                    "model is broken; train it again"
                 )
 
     def __len__(self) -> int:
@@ -57,7 +63,7 @@ class Pool:
 
     @cached_property
     def overlap(self) -> WindowOverlap:
-        """Return the windows as arrays."""
+        """Return the index that finds overlapping windows."""
         return WindowOverlap.of(self.windows)
 
     @cached_property
@@ -66,52 +72,55 @@ class Pool:
         numbers: dict[str, int] = {}
         return np.array([numbers.setdefault(window.case, len(numbers)) for window in self.windows], int)
 
-    def need_score(self, name: str) -> np.ndarray:
-        """Return the scores of a name; raise LimitedError if they are not there."""
+    def require_score(self, name: str) -> np.ndarray:
+        """Return the score ``name`` (n,); raise LimitedError if the pool does not have it."""
         if name not in self.scores:
-            raise LimitedError(f"this strategy needs the score {name!r}, which asks for a trained model; give one")
+            raise LimitedError(f"this strategy needs the score {name!r} of a trained model; give a model")
         return self.scores[name]
 
-    def need_features(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the features of a name of the candidates and of what is annotated."""
-        if name not in self.features:
-            raise LimitedError(f"this strategy needs the features {name!r}, which are not there; choose another one")
-        mine = np.asarray(self.features[name], float)
-        return mine, np.asarray(self.known.get(name, np.zeros((0, mine.shape[1]))), float)
+    def require_features(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features of a kind of the candidates (n, f) and of the annotated windows (l, f).
+
+        Raises LimitedError if the pool does not have them.
+        """
+        if kind not in self.features:
+            raise LimitedError(f"this strategy needs the features {kind!r}, which are missing; choose another strategy")
+        features = np.asarray(self.features[kind], float)
+        return features, np.asarray(self.annotated_features.get(kind, np.zeros((0, features.shape[1]))), float)
 
 
 class Choice:
-    """The windows chosen so far, and which are still free: neither blocked nor overlapping one that is chosen."""
+    """The windows chosen so far, and which ones are free: neither blocked nor overlapping a chosen one."""
 
-    def __init__(self, pool: Pool, rng: np.random.Generator, keep: bool) -> None:
-        """Begin with none; equal windows come in the random order of ``rng``.
+    def __init__(self, pool: Pool, rng: np.random.Generator, keep_utilities: bool) -> None:
+        """Start with no window; ``rng`` orders windows of equal utility.
 
-        ``keep`` keeps what every choice went by for all windows, which is large for a large pool.
+        ``keep_utilities`` keeps the utilities of all windows for every choice, which is large for a large pool.
         """
         self.pool = pool
         self.free = np.ones(len(pool), bool)
         self.indices: list[int] = []
-        self.keep = keep
+        self.keep_utilities = keep_utilities
         self.utilities: list[np.ndarray] = []
-        self.worth: list[float] = []
+        self.chosen_utilities: list[float] = []
         self._order = rng.permutation(len(pool))
         for window in pool.blocked:
             self.free[pool.overlap.find(window)] = False
 
     def take(self, index: int, utilities: np.ndarray) -> None:
-        """Choose a free window, for these utilities of all (n,)."""
-        if self.keep:
+        """Choose the free window ``index``; ``utilities`` (n,) are those that it was chosen by."""
+        if self.keep_utilities:
             self.utilities.append(np.where(self.free, utilities, np.nan))
-        self.worth.append(float(utilities[index]))
+        self.chosen_utilities.append(float(utilities[index]))
         self.indices.append(int(index))
         self.free[self.pool.overlap.find(self.pool.windows[index])] = False
 
     def take_best(self, utilities: np.ndarray) -> None:
-        """Choose the free window of highest utility."""
+        """Choose the free window of highest utility (n,)."""
         order = self._order[self.free[self._order]]
         self.take(order[np.argmax(utilities[order])], utilities)
 
-    def apart(self, order: Iterable[int]) -> np.ndarray:
+    def without_overlap(self, order: Iterable[int]) -> np.ndarray:
         """Return the free windows of ``order`` that do not overlap an earlier one."""
         left = self.free.copy()
         kept = []

@@ -1,35 +1,90 @@
-"""A round of queries on disk: what was asked, of which model, and the files that go to the annotators and come back.
+"""A round of queries on disk: its record, and the files that go to the annotators and come back.
 
-``queries.json`` is written last; a folder without it is a round that was interrupted and can be gone on with.
+``request.json`` is written first and ``queries.json`` last; a folder with only the first one is a round that was
+interrupted and can be continued.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from nnunet_limited.datasets.derived import RECORD as ANNOTATIONS
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.windows import Window
+from nnunet_limited.queries.windows import Granularity, Window
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import read_object, replacing, write_json
 
-RECORD, REQUEST = "queries.json", "request.json"
+RECORD, REQUEST, TABLE = "queries.json", "request.json", "queries.csv"
 LABELS, IMAGES = "labels", "images"
-ORIGIN = (
-    *("dataset", "round", "rounds", "strategy", "seed", "items", "minutes", "granularity", "seconds"),
-    *("split", "split_hash", "folds", "model", "dice"),
-)
 MAKE = "make a round with 'nnunet-limited query'"
+
+
+class ModelRecord(BaseModel):
+    """The model of a round; ``checkpoints`` are the hashes of its final checkpoints by fold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trainer: str
+    plans: str
+    configuration: str
+    checkpoints: dict[str, str]
+
+
+class RoundRecord(BaseModel):
+    """All that the queries of a round depend on; it begins ``request.json`` and ``queries.json``.
+
+    ``round`` counts from 1 to ``rounds``; ``overlap`` is the largest fraction of a window that may already be
+    annotated, ``seconds`` the time to outline one object on one slice. ``features`` is the hash of a file of features,
+    ``oracle`` tells whether the round is part of a simulation. ``dice`` is the mean validation Dice of the rounds so
+    far.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    round: int
+    rounds: int
+    strategy: str
+    seed: int
+    items: int | None
+    minutes: float | None
+    granularity: Granularity
+    overlap: float | None = None
+    seconds: float
+    oracle: bool = False
+    split: str | None
+    split_hash: str | None
+    folds: tuple[int, ...]
+    features: str | None = None
+    model: ModelRecord | None
+    dice: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record for JSON."""
+        return self.model_dump(mode="json")
+
+
+class InitialLabel(BaseModel):
+    """The hashes of the label ``file`` that annotators start from, and of its content in each window of the case."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    windows: tuple[str, ...] = Field(validation_alias=AliasChoices("windows", "regions"), serialization_alias="regions")
 
 
 @dataclass(frozen=True)
 class Query:
-    """A window to annotate: what the strategy went by, the minutes it is thought to take, and why in words."""
+    """A window to annotate, the utility it was chosen by, the estimated minutes, and the reason in words."""
 
     window: Window
     score: float | None
@@ -37,81 +92,82 @@ class Query:
     why: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the query for JSON."""
         case, start, size = self.window
-        about = {"score": self.score, "minutes": self.minutes, "why": self.why}
-        return {"case": case, "start": list(start), "size": list(size), **about}
+        place = {"case": case, "start": list(start), "size": list(size)}
+        return {**place, "score": self.score, "minutes": self.minutes, "why": self.why}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Query:
+        """Return the query that :meth:`as_dict` has written."""
+        window = Window(content["case"], tuple(content["start"]), tuple(content["size"]))
+        return cls(window, content["score"], content["minutes"], content["why"])
 
 
 @dataclass(frozen=True)
 class Round:
-    """The queries in ``folder``; ``origin`` tells of dataset, split, model and strategy.
-
-    ``prefilled`` are, by case, the hashes of the label ``file`` that annotators start from and of its ``windows``.
-    """
+    """The queries in ``folder``, and the label files by case that annotators start from."""
 
     folder: Path
-    origin: dict[str, Any]
+    record: RoundRecord
     queries: tuple[Query, ...]
-    prefilled: dict[str, dict[str, Any]]
+    initial_labels: dict[str, InitialLabel] = field(default_factory=dict)
 
     @property
     def cases(self) -> list[str]:
-        """Return the cases that are asked for, in the order of their first query."""
+        """Return the cases with queries, in the order of their first one."""
         return list(dict.fromkeys(query.window.case for query in self.queries))
 
-    def of(self, case: str) -> list[Window]:
-        """Return the windows asked for in a case."""
+    def windows_of(self, case: str) -> list[Window]:
+        """Return the windows to annotate in a case."""
         return [query.window for query in self.queries if query.window.case == case]
 
     def write(self) -> None:
         """Write the table and then the record."""
         rows = [query.as_dict() for query in self.queries]
-        with (
-            replacing(self.folder / "queries.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as stream,
-        ):
-            writer = csv.writer(stream)
-            writer.writerow(["number", "case", "start", "size", "score", "minutes", "why"])
-            for number, row in enumerate(rows, 1):
-                place = ["x".join(map(str, row[key])) for key in ("start", "size")]
-                writer.writerow([number, row["case"], *place, *(row[key] for key in ("score", "minutes", "why"))])
-        write_json(self.folder / RECORD, {**self.origin, "prefilled": self.prefilled, "queries": rows})
+        table = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="number"))
+        for key in ("start", "size"):
+            table[key] = ["x".join(map(str, row[key])) for row in rows]
+        with replacing(self.folder / TABLE) as temporary:
+            table.to_csv(temporary)
+        labels = {case: label.model_dump(by_alias=True) for case, label in self.initial_labels.items()}
+        write_json(self.folder / RECORD, {**self.record.as_dict(), "prefilled": labels, "queries": rows})
 
 
 def load_round(folder: Path) -> Round:
-    """Read the round in ``folder``; raise LimitedError if it is none, or not a whole one."""
+    """Read the round in ``folder``; raise LimitedError if there is none, or an incomplete one."""
     if (folder / REQUEST).is_file() and not (folder / RECORD).is_file():
         raise LimitedError(
             f"{folder} holds a query that was interrupted; run 'nnunet-limited query' again to finish it"
         )
     content = read_object(folder / RECORD, "queries", MAKE)
     try:
-        queries = tuple(
-            Query(Window(q["case"], tuple(q["start"]), tuple(q["size"])), q["score"], q["minutes"], q["why"])
-            for q in content.pop("queries")
-        )
-        prefilled = content.pop("prefilled")
-        content = {**content, **{key: content[key] for key in ORIGIN}}
-    except (KeyError, TypeError) as error:
-        raise LimitedError(f"{folder / RECORD} is not as it was written ({error!r}); {MAKE}") from error
-    return Round(folder, content, queries, prefilled)
+        queries = tuple(Query.from_dict(query) for query in content["queries"])
+        labels = {case: InitialLabel.model_validate(label) for case, label in content["prefilled"].items()}
+        return Round(folder, RoundRecord.model_validate(content), queries, labels)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LimitedError(f"{folder / RECORD} has been changed ({error!r}); {MAKE}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise LimitedError(f"{folder / RECORD} has been changed ({place}: {first['msg']}); {MAKE}") from error
 
 
-def begin_round(folder: Path, origin: dict[str, Any]) -> None:
-    """Make the folder of a round, or go on in one of the same ``origin``; refuse any other."""
+def begin_round(folder: Path, record: RoundRecord) -> None:
+    """Create the folder of a round, or continue the one of the same ``record``; refuse any other."""
     if (folder / RECORD).is_file():
-        raise LimitedError(f"--out {folder} holds queries already; give another folder, or delete it to ask anew")
+        raise LimitedError(f"--out {folder} holds queries already; give another folder, or delete it to query again")
     if not (folder / REQUEST).is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise LimitedError(f"--out {folder} is there and holds no queries; give another folder")
-        write_json(folder / REQUEST, origin)
+            raise LimitedError(f"--out {folder} exists and holds no queries; give another folder")
+        write_json(folder / REQUEST, record.as_dict())
         return
     before = read_object(folder / REQUEST, "request", "delete its folder")
-    for key, value in origin.items():
+    for key, value in record.as_dict().items():
         if before.get(key) != value:
             raise LimitedError(
-                f"--out {folder} was begun with {key}={before.get(key)}, not {value}; give another folder or delete it"
+                f"--out {folder} was started with {key}={before.get(key)}, not {value}; give another folder or delete "
+                "that one"
             )
 
 
@@ -120,13 +176,34 @@ def window_hash(label: np.ndarray, window: Window) -> str:
     return hashlib.sha256(np.ascontiguousarray(label[window.inside], np.int16).tobytes()).hexdigest()[:16]
 
 
-def within(queries: Sequence[Query], minutes: float) -> list[Query]:
-    """Return the first queries that together take no more than ``minutes``, but at least one."""
-    kept: list[Query] = []
-    total = 0.0
-    for query in queries:
-        total += query.minutes or 0.0
-        if kept and total > minutes:
-            break
-        kept.append(query)
-    return kept
+# ---- earlier rounds --------------------------------------------------------------------------------------------------
+
+
+def annotations_of(raw: RawDataset) -> dict[str, Any]:
+    """Return the record of the annotations that a dataset was made from, {} without one."""
+    file = raw.folder / ANNOTATIONS
+    return read_object(file, "record of annotations", "make the dataset again") if file.is_file() else {}
+
+
+def next_round(raw: RawDataset) -> int:
+    """Return the number of the next round of a dataset: one more than that of the round it was made from."""
+    return int(annotations_of(raw).get("round", 0)) + 1
+
+
+def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> list[float]:
+    """Return the mean validation Dice of the models of the rounds so far and of ``model``.
+
+    The validation cases are the same in all of them. A round with another trainer or configuration, or without
+    validation, and all before it do not count, because their Dice is not on the same curve.
+    """
+    found = []
+    for fold in folds if model is not None else ():
+        file = model.results / f"fold_{fold}" / "validation" / "summary.json" if model is not None else Path()
+        if file.is_file():
+            found.append(float(read_object(file, "validation", "validate again")["foreground_mean"]["Dice"]))
+    if model is None or not found or not np.isfinite(found).all():
+        return []
+    before = annotations_of(raw)
+    earlier = before.get("model") or {}
+    same = (earlier.get("trainer"), earlier.get("configuration")) == (model.trainer, model.configuration)
+    return [*(float(dice) for dice in before.get("dice", []) if same), float(np.mean(found))]

@@ -1,138 +1,126 @@
-"""What is asked of a query, and which cases it may ask for."""
+"""What the commands ``query`` and ``absorb`` are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import numpy as np
+from pydantic import Field
 
-from nnunet_limited.datasets.derived import RECORD, ignore_of
-from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.windows import Granularity
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.splits import Fold
-from nnunet_limited.splits.make import grouped
-from nnunet_limited.util.files import read_object
+from nnunet_limited.util.request import Request
+
+DEFAULT_STRATEGY, COLD_STRATEGY = "clasp_pe", "typiclust"
 
 
-@dataclass(frozen=True)
-class QueryRequest:
-    """What ``nnunet-limited query`` is asked for.
+class QueryRequest(Request):
+    """Dataset, model, budget and strategy of a round of queries; without a model it is a cold start."""
 
-    Without a ``model`` there is a cold start; ``split`` then says what is annotated already, if anything is. ``items``
-    or ``minutes`` are the budget; ``seconds`` is what an outline takes; ``overlap`` the share of a window that may be
-    annotated already, by default nothing of a patch, and not all of others; ``rounds`` how many rounds the loop is to
-    have, ``number`` which of them this is, from 1. ``oracle`` is a folder of the hidden labels, for simulations: then
-    foreground-aware random knows the foreground, and nothing is written for people.
-    """
+    dataset: str = Field(description="Dataset to query, by name or number, e.g. 500.")
+    configuration: str | None = Field(
+        None, description="Configuration of the model, e.g. 2d or 3d_fullres; leave it out for a cold start."
+    )
+    out: Path = Field(Path("round_1"), description="Folder to create for the annotators, e.g. round_1.")
+    items: int | None = Field(None, ge=1, description="Budget: number of cases, slices or patches to annotate.")
+    minutes: float | None = Field(None, ge=1, description="Budget: estimated time to annotate, in minutes.")
+    what: Literal["case", "slice", "patch"] = Field(
+        "case", description="Unit of annotation: whole cases, slices or 3D patches."
+    )
+    size: tuple[int, ...] | None = Field(
+        None, description="Size of a patch in voxels along each axis (z, y, x), e.g. 16x64x64."
+    )
+    axis: int | None = Field(
+        None, ge=0, le=2, description="Axis across which slices lie (0, 1 or 2); default: the one of largest spacing."
+    )
+    strategy: str | None = Field(
+        None, description=f"Query strategy; default: {DEFAULT_STRATEGY}, for a cold start {COLD_STRATEGY}."
+    )
+    trainer: str | None = Field(None, description="Trainer of the model, e.g. LimitedSparseTrainer.")
+    plans: str | None = Field(None, description="Plans of the model, e.g. nnUNetPlans_start.")
+    folds: tuple[int, ...] = Field((), description="Fold of the model or split; repeatable. Default: all.")
+    split: str | None = Field(
+        None, description="Split that names the annotated cases in a cold start; default: all cases with a label."
+    )
+    features: Path | None = Field(
+        None, description="File (.npz) with an array of features for each case of a cold start, e.g. embeddings."
+    )
+    rounds: int = Field(5, ge=1, description="Number of planned rounds; clasp_pe explores in early ones.")
+    overlap: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Largest fraction of a window that may already be annotated; default: 0 for patches, below 1 for "
+        "slices and cases.",
+    )
+    seconds: float = Field(
+        79.0, ge=0, description="Seconds to outline one object on one slice; used to estimate minutes."
+    )
+    seed: int = Field(0, ge=0, description="Random seed of the selection.")
+    oracle: Path | None = Field(
+        None, description="Folder of the hidden labels for a simulation; no files for annotators are written."
+    )
 
-    dataset: str
-    out: Path
-    strategy: str = "clasp_pe"
-    items: int | None = None
-    minutes: float | None = None
-    granularity: Granularity = Granularity()  # noqa: RUF009, it is frozen
-    seed: int = 0
-    model: TrainRequest | None = None
-    folds: tuple[int, ...] = ()
-    split: str | None = None
-    features: Path | None = None
-    number: int = 1
-    rounds: int = 5
-    overlap: float | None = None
-    seconds: float = 79.0
-    oracle: Path | None = None
+    @cached_property
+    def model(self) -> TrainRequest | None:
+        """The trained model, None for a cold start."""
+        if self.configuration is None or self.trainer is None or self.plans is None:
+            return None
+        return TrainRequest(
+            dataset=self.dataset, configuration=self.configuration, fold="0", trainer=self.trainer, plans=self.plans
+        )
 
     @property
-    def most_annotated(self) -> float:
-        """Return the largest share of a window that may be annotated already."""
+    def strategy_name(self) -> str:
+        """Return the name of the strategy, by default the one for a model or for a cold start."""
+        return self.strategy or (COLD_STRATEGY if self.model is None else DEFAULT_STRATEGY)
+
+    @property
+    def granularity(self) -> Granularity:
+        """Return the unit of annotation."""
+        return Granularity(self.what, self.axis, self.size or ())
+
+    @property
+    def max_annotated(self) -> float:
+        """Return the largest fraction of a window that may already be annotated, 0 to 1."""
         if self.overlap is not None:
             return self.overlap
-        return 0.0 if self.granularity.kind == "patch" else 1 - 1e-9
+        return 0.0 if self.what == "patch" else 1 - 1e-9
 
-
-@dataclass(frozen=True)
-class CasePool:
-    """Which cases a query may ask for: ``open`` ones have no label, ``sparse`` ones a label in part.
-
-    ``known`` cases are annotated, learnt from in some fold and hidden in none.
-    """
-
-    open: tuple[str, ...]
-    sparse: tuple[str, ...]
-    known: tuple[str, ...]
-
-    @property
-    def pool(self) -> list[str]:
-        """Return what may be asked for."""
-        return sorted({*self.open, *self.sparse})
-
-    @classmethod
-    def of(
-        cls,
-        raw: RawDataset,
-        folds: Sequence[Fold],
-        label: Callable[[str], np.ndarray],
-        group_by: str | None = None,
-    ) -> CasePool:
-        """Return the cases that every one of ``folds`` leaves open; without folds, those that have no label.
-
-        What is of a patient (``group_by``) whom a fold validates on is left out. ``label`` reads a case's label image.
-        Raises LimitedError if nothing is left to ask for.
-        """
-        if not folds:
-            if not raw.without_label:
-                raise LimitedError(
-                    f"every image of {raw.folder} has a label, so nothing is left to ask for; hide some with "
-                    "'nnunet-limited split' and give --split"
-                )
-            return cls(tuple(raw.without_label), (), tuple(raw.labeled))
-        unlabeled = set.intersection(*(set(fold.unlabeled) for fold in folds))
-        train = set.intersection(*(set(fold.train) for fold in folds))
-        unit = {case: name for name, cases in grouped(list(raw.cases), group_by).items() for case in cases}
-        validated = {unit[case] for fold in folds for case in fold.val}
-        unlabeled, train = ({c for c in cases if unit[c] not in validated} for cases in (unlabeled, train))
-        candidates = sorted(train) if raw.description.ignore is not None else []
-        sparse = tuple(case for case in candidates if (label(case) == ignore_of(raw)).any())
-        if not unlabeled and not sparse:
+    def check(self) -> None:
+        """Raise LimitedError for options that contradict each other or have no effect."""
+        if (self.items is None) == (self.minutes is None):
+            raise LimitedError("the budget is either --items or --minutes; give one of the two")
+        names = (self.configuration, self.trainer, self.plans)
+        cold = names == (None, None, None)
+        if not cold and None in names:
             raise LimitedError(
-                "no case is left to ask for that the chosen folds neither learn from nor validate on; give one fold "
-                "with -f, or make a split of the deployment protocol"
+                f"configuration={names[0]}, -tr {names[1]}, -p {names[2]}: a model needs all three; give them, or none "
+                "for a cold start"
             )
-        hidden = {case for fold in folds for case in fold.unlabeled}
-        known = {case for fold in folds for case in fold.train} - hidden
-        return cls(tuple(sorted(unlabeled)), sparse, tuple(sorted(known)))
+        for option, value, used, where in (
+            ("--split", self.split, cold, "with a model"),
+            ("--features", self.features, cold, "with a model"),
+            ("-f", self.folds or None, not cold or self.split is not None, "without a model or split"),
+            ("--size", self.size and "x".join(map(str, self.size)), self.what == "patch", f"with --what {self.what}"),
+            ("--axis", self.axis, self.what == "slice", f"with --what {self.what}"),
+        ):
+            if value is not None and not used:
+                raise LimitedError(f"{option} {value} has no effect {where}; remove it")
+        if self.what == "patch" and self.size is None:
+            raise LimitedError("--what patch needs --size, the voxels of a patch along each axis; give e.g. 16x64x64")
 
 
-def round_of(dataset: str) -> int:
-    """Return the number of the round that a dataset is asked for: one more than that of which it was made."""
-    return int(_record(RawDataset.load(dataset)).get("round", 0)) + 1
+class AbsorbRequest(Request):
+    """An annotated round, and the dataset and split to create from it."""
 
-
-def _record(raw: RawDataset) -> dict[str, Any]:
-    """Return what is recorded of the round that a dataset was made of, if it was made of one."""
-    file = raw.folder / RECORD
-    return read_object(file, "record of annotations", "make the dataset again") if file.is_file() else {}
-
-
-def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> list[float]:
-    """Return the mean validation Dice of the models that asked in the rounds so far and of ``model``.
-
-    The validation cases are the same in all of them. A round whose model was of another trainer or configuration, or
-    was not validated, and those before it do not count: one curve would not go through them.
-    """
-    found = []
-    for fold in folds if model is not None else ():
-        file = model.results / f"fold_{fold}" / "validation" / "summary.json" if model is not None else Path()
-        if file.is_file():
-            found.append(float(read_object(file, "validation", "validate again")["foreground_mean"]["Dice"]))
-    if model is None or not found or not np.isfinite(found).all():
-        return []
-    before = _record(raw)
-    asked = before.get("model") or {}
-    alike = (asked.get("trainer"), asked.get("configuration")) == (model.trainer, model.configuration)
-    return [*(float(one) for one in before.get("dice", []) if alike), float(np.mean(found))]
+    folder: Path = Field(description="Folder of an annotated round, e.g. round_1.")
+    out: str = Field(description="Name of the dataset to create, e.g. Dataset601_Heart.")
+    name: str | None = Field(None, description="Name of the split to create; default: r1 after round 1, and so on.")
+    accept_unchanged: bool = Field(False, description="Accept files returned unchanged as correct annotations.")
+    oracle: Path | None = Field(None, description="Folder of dense labels that answer every query of a simulation.")
+    group_by: str | None = Field(
+        None, description="Regular expression that finds the patient in a case name, to make folds after a cold start."
+    )

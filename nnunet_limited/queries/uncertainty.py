@@ -1,17 +1,48 @@
-"""Uncertainty of each voxel from what the members of an ensemble predict. Natural logarithms throughout.
+"""Uncertainty of each voxel from the predictions of an ensemble. Natural logarithms throughout.
 
-``p`` (c, *spatial) are probabilities, of classes that exclude each other (softmax) or, with ``regions``, of regions
-that may overlap (sigmoid), which are counted as independent; ``members`` (m, c, *spatial) those of each member.
+``p`` (c, *spatial) are probabilities of classes that exclude each other (softmax) or, with ``regions``, of nnU-Net's
+regions, which may overlap (sigmoid) and are treated as independent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The mean probabilities (c, *spatial) of the members of an ensemble and their mean entropy (*spatial)."""
+
+    mean: torch.Tensor
+    expected_entropy: torch.Tensor
+    regions: bool = False
+
+    @cached_property
+    def entropy(self) -> torch.Tensor:
+        """The entropy of the mean prediction (*spatial)."""
+        return entropy(self.mean, self.regions)
+
+    def permute(self, axes: Sequence[int]) -> Ensemble:
+        """Return the ensemble with its spatial axes in the order ``axes``."""
+        mean = self.mean.permute([0, *(axis + 1 for axis in axes)])
+        return Ensemble(mean, self.expected_entropy.permute(list(axes)), self.regions)
+
+
+def average(members: Iterable[torch.Tensor], regions: bool = False) -> Ensemble:
+    """Average the probabilities (c, *spatial) of at least one member; memory does not grow with their number."""
+    total, entropies, count = torch.zeros(()), torch.zeros(()), 0
+    for p in members:
+        total = p.clone() if count == 0 else total.add_(p)
+        entropies = entropy(p, regions) if count == 0 else entropies.add_(entropy(p, regions))
+        count += 1
+    return Ensemble(total / count, entropies / count, regions)
 
 
 def entropy(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
@@ -20,26 +51,21 @@ def entropy(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
     return summed + torch.special.entr(1 - p).sum(0) if regions else summed
 
 
-def expected_entropy(members: torch.Tensor, regions: bool = False) -> torch.Tensor:
-    """Return the mean of the members' entropies (*spatial)."""
-    return torch.stack([entropy(p, regions) for p in members]).mean(0)
-
-
-def bald(members: torch.Tensor, regions: bool = False) -> torch.Tensor:
-    """Return the mutual information of prediction and member (*spatial): high where the members are sure, but differ.
+def bald(ensemble: Ensemble) -> torch.Tensor:
+    """Return the mutual information of prediction and member (*spatial): high where confident members disagree.
 
     Houlsby et al., 2011, arXiv 1112.5745; Gal et al., ICML 2017, arXiv 1703.02910.
     """
-    return (entropy(members.mean(0), regions) - expected_entropy(members, regions)).clamp(min=0)
+    return (ensemble.entropy - ensemble.expected_entropy).clamp(min=0)
 
 
 def least_confidence(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
-    """Return how far the likeliest class is from 1 (*spatial); of regions, that of the least certain one."""
+    """Return 1 - the largest probability (*spatial); of regions, that of the least certain one, 0 to 0.5."""
     return torch.minimum(p, 1 - p).amax(0) if regions else 1 - p.amax(0)
 
 
 def margin(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
-    """Return how close the two likeliest classes are (*spatial): 1 where they are equal, 0 where one is certain.
+    """Return 1 - the difference of the two largest probabilities (*spatial): 1 where they are equal.
 
     Scheffer et al., 2001. Of regions, the two are inside and outside, of the least certain one.
     """
@@ -49,21 +75,23 @@ def margin(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
     return 1 - (first - second)
 
 
-def class_entropy(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
-    """Return the entropy weighted by each class or region (c, *spatial).
-
-    The class scores of ClaSP PE (Lüth et al., TMLR 2026, arXiv 2601.13677).
-    """
-    return p * entropy(p, regions)
+# The uncertainties (*spatial) that are averaged over windows. A strategy names one of them as its score.
+VOXEL_SCORES: dict[str, Callable[[Ensemble], torch.Tensor]] = {
+    "entropy": lambda ensemble: ensemble.entropy,
+    "expected_entropy": lambda ensemble: ensemble.expected_entropy,
+    "bald": bald,
+    "margin": lambda ensemble: margin(ensemble.mean, ensemble.regions),
+    "least_confidence": lambda ensemble: least_confidence(ensemble.mean, ensemble.regions),
+}
 
 
 def disagreement(
     labels: Sequence[np.ndarray], values: Sequence[int], count: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return 1 - Dice between members, the mean over pairs and over the ``values`` that one of the two has.
+    """Return 1 - Dice between members (n,): the mean over pairs and over the ``values`` that one of the two has.
 
-    Query by committee (Seung et al., COLT 1992) on label images. ``count`` gives the voxels of a mask in each of n
-    windows (n,), in which members are compared; the result has its shape and is 0 where no member has any value.
+    Query by committee (Seung et al., COLT 1992) on the label images of the members. ``count`` returns the voxels of a
+    mask in each of n windows (n,); the result is 0 where no member has any of the values.
     """
     lost: Any = 0.0
     compared: Any = 0
@@ -75,33 +103,3 @@ def disagreement(
             lost = lost + np.where(size > 0, 1 - 2 * both / np.maximum(size, 1e-12), 0)
             compared = compared + (size > 0)
     return np.asarray(lost / np.maximum(compared, 1))
-
-
-class MeanOfMembers:
-    """An ensemble that is heard one member after the other; memory does not grow with their number."""
-
-    def __init__(self, regions: bool) -> None:
-        """Start with no member."""
-        self.regions = regions
-        self.count = 0
-        self._sum: torch.Tensor | None = None
-        self._entropy: torch.Tensor | None = None
-
-    def add(self, p: torch.Tensor) -> None:
-        """Hear a member's probabilities (c, *spatial)."""
-        mine = entropy(p, self.regions)
-        self._sum = p.clone() if self._sum is None else self._sum.add_(p)
-        self._entropy = mine if self._entropy is None else self._entropy.add_(mine)
-        self.count += 1
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """The mean prediction (c, *spatial)."""
-        assert self._sum is not None
-        return self._sum / self.count
-
-    @property
-    def expected_entropy(self) -> torch.Tensor:
-        """The mean of the members' entropies (*spatial)."""
-        assert self._entropy is not None
-        return self._entropy / self.count

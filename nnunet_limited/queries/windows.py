@@ -24,11 +24,10 @@ class Window(NamedTuple):
         return tuple(slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
 
 
-@dataclass(frozen=True)
-class Granularity:
-    """What is asked for: a whole ``case``, a ``slice`` across an axis, or a ``patch``.
+class Granularity(NamedTuple):
+    """The unit of annotation: a whole ``case``, a ``slice`` across an axis, or a ``patch``.
 
-    ``axis`` is that of slices, by default the one with the largest spacing; ``size`` that of patches, in voxels.
+    ``axis`` is the axis of slices (default: that of largest spacing), ``size`` the size of patches in voxels.
     """
 
     kind: str = "case"
@@ -36,11 +35,11 @@ class Granularity:
     size: tuple[int, ...] = ()
 
     def plane_axis(self, spacing: Sequence[float]) -> int:
-        """Return the axis across which people draw: that of the slices asked for, or the one of largest spacing."""
+        """Return the axis across which people draw: ``axis`` or, without it, that of the largest ``spacing``."""
         return int(np.argmax(spacing)) if self.axis is None else self.axis
 
     def window_grid(self, shape: Sequence[int], spacing: Sequence[float], case: str) -> WindowGrid:
-        """Return the candidates of a case: all slices, or patches at every half of their size and at the border.
+        """Return the candidates of a case of ``shape`` in voxels: all slices, or patches at steps of half their size.
 
         Raises LimitedError for an axis or size that does not fit the image.
         """
@@ -56,7 +55,7 @@ class Granularity:
         if len(size) != len(shape):
             raise LimitedError(
                 f"--size {'x'.join(map(str, self.size))} has {len(self.size)} numbers, case {case} {len(shape)} axes; "
-                "give one for each"
+                "give one number per axis"
             )
         size = tuple(min(s, n) for s, n in zip(size, shape, strict=True))
         places = [np.unique([*range(0, n - s + 1, max(1, s // 2)), n - s]) for n, s in zip(shape, size, strict=True)]
@@ -74,20 +73,20 @@ class WindowGrid:
         return int(np.prod([len(one) for one in self.starts]))
 
     def windows(self, case: str) -> list[Window]:
-        """Return them one by one."""
+        """Return the windows one by one."""
         grid = np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, len(self.starts))
         return [Window(case, tuple(start), self.size) for start in grid.tolist()]
 
     @property
     def bounds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return where they begin and end along each axis."""
+        """Return the first voxel and the end of the windows along each axis."""
         return [(start, start + size) for start, size in zip(self.starts, self.size, strict=True)]
 
     @property
     def cells(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return, along each axis, the bounds of the voxels that are nearest to the middle of each window.
+        """Return, along each axis, the bounds of the cell of each window: what is nearest to its middle.
 
-        Every voxel is nearest to one of them: these cells tile the image.
+        The cells tile the image.
         """
         cells = []
         for start, size in zip(self.starts, self.size, strict=True):
@@ -98,7 +97,7 @@ class WindowGrid:
 
 @dataclass(frozen=True)
 class MapExtent:
-    """How a map lies on its scan: its voxels, however many, cover those of the scan from ``lower`` to ``upper``."""
+    """The part of a scan that a map of any resolution covers: from ``lower`` to ``upper``, in voxels of the scan."""
 
     lower: tuple[float, ...]
     upper: tuple[float, ...]
@@ -114,12 +113,12 @@ class MapExtent:
         for axis, ((start, stop), low, high) in enumerate(zip(bounds, self.lower, self.upper, strict=True), first):
             edges = np.linspace(low, high, total.shape[axis] + 1)
             shared = np.minimum(stop[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])
-            covered = shared.clip(min=0).astype(np.float32)  # what each box has of each voxel along this axis
+            covered = shared.clip(min=0).astype(np.float32)  # length of each voxel inside each box along this axis
             total = np.moveaxis(np.tensordot(total, covered, (axis, 1)), -1, axis)
         return total
 
     def spread(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Return a map (*spatial) on a scan of ``shape``, each voxel that of the map below its middle; 0 outside."""
+        """Return a map (*spatial) resampled to a scan of ``shape`` by the nearest voxel; 0 outside of the map."""
         places, inside = [], np.ones(tuple(shape), bool)
         for axis, (low, high, size) in enumerate(zip(self.lower, self.upper, shape, strict=True)):
             place = (np.arange(size) + 0.5 - low) / (high - low)
@@ -140,7 +139,7 @@ class WindowOverlap:
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> WindowOverlap:
-        """Take windows, of which those of different cases may differ in their number of axes."""
+        """Store windows; the number of axes may differ between cases."""
         axes = max((len(window.start) for window in windows), default=1)
         starts, stops = np.zeros((2, len(windows), axes), int)
         members: dict[str, list[int]] = {}
@@ -151,7 +150,7 @@ class WindowOverlap:
         return cls({case: np.array(found) for case, found in members.items()}, starts, stops)
 
     def find(self, other: Window) -> np.ndarray:
-        """Return the numbers of those that share a voxel with ``other``."""
+        """Return the indices of the windows that share a voxel with ``other``."""
         mine = self.members.get(other.case, np.zeros(0, int))
         start, stop = np.array(other.start), np.add(other.start, other.size)
         axes = len(start)

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers import DATASET, Workspace, command, read
-from rounds import PATCH, TRAINER, ask, request, write
+from rounds import PATCH, PATCHES, TRAINER, ask, request, write
 
 from nnunet_limited.datasets.derived import RECORD, ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import cold_start
-from nnunet_limited.queries.absorb import AbsorbRequest, Answer, absorb, read_answer, write_answer
-from nnunet_limited.queries.record import load_round
-from nnunet_limited.queries.request import CasePool, QueryRequest, dice_so_far, round_of
+from nnunet_limited.queries.absorb import absorb
+from nnunet_limited.queries.answers import Answer, read_answer, window_states, write_answer
+from nnunet_limited.queries.case_pool import CasePool
+from nnunet_limited.queries.choose import load_pool
+from nnunet_limited.queries.record import dice_so_far, load_round, next_round
+from nnunet_limited.queries.request import AbsorbRequest, QueryRequest
 from nnunet_limited.queries.windows import Window
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold, load_split
@@ -43,7 +46,7 @@ def annotate(made, workspace: Workspace, cases: list[str]) -> None:
     for case in cases:
         file = made.folder / "labels" / f"{case}.nii.gz"
         label, truth = read(file), read(workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz")
-        for window in made.of(case):
+        for window in made.windows_of(case):
             label[window.inside] = truth[window.inside]
         write(label, file, file)
 
@@ -69,15 +72,15 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     truths = workspace.root / "raw" / DATASET / "labelsTr"
     for case in made.cases:
         label, truth = read(raw.cases[case].label), read(truths / f"{case}.nii.gz")
-        known = label != 3
-        assert known.sum() == sum(np.prod(window.size) for window in made.of(case))
-        assert (label[known] == truth[known]).all()
+        annotated = label != 3
+        assert annotated.sum() == sum(np.prod(window.size) for window in made.windows_of(case))
+        assert (label[annotated] == truth[annotated]).all()
         assert raw.cases[case].truth is None
     record = json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))
     assert [query["annotated"] for query in record["queries"]] == [1.0] * 5
     assert sum(about["voxels"] for about in record["cases"].values()) == 5 * 4 * 8 * 8
-    assert round_of("700") == 2
-    assert round_of(DATASET) == 1
+    assert next_round(raw) == 2
+    assert next_round(RawDataset.load(DATASET)) == 1
 
 
 def test_partial_answers(asked, capsys) -> None:
@@ -86,44 +89,43 @@ def test_partial_answers(asked, capsys) -> None:
     annotate(made, workspace, cases[:2])
     half = made.folder / "labels" / f"{cases[1]}.nii.gz"
     label = read(half)
-    window = made.of(cases[1])[0]
+    window = made.windows_of(cases[1])[0]
     label[window.inside][:2] = 3  # two of four slices are not done
     write(label, half, half)
     (made.folder / "labels" / f"{cases[2]}.nii.gz").unlink()
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next", "--name", "some") == 0
-    told = capsys.readouterr().out
-    assert "50 % annotated" in told
-    assert "not answered" in told
-    assert "as handed out" in told
-    assert "--accept-unchanged" in told
+    printed = capsys.readouterr().out
+    assert "50 % annotated" in printed
+    assert "not answered" in printed
+    assert "as handed out" in printed
+    assert "--accept-unchanged" in printed
     split = load_split(workspace.root / "preprocessed" / "Dataset700_Next", "some")
     assert set(split.info["queried"]) == set(cases[:2])
     assert cases[2] in split.folds[0].unlabeled
 
 
 def test_what_was_not_changed_is_no_answer(models, tmp_path: Path) -> None:
-    """Of two windows of one case one is corrected; the other is what the model predicts, and nobody said so."""
+    """Of two windows of one case one is corrected; the other is what the model predicts, unchanged."""
     workspace, plans = models("one_labeled")
     _, made = ask(request(workspace, plans, tmp_path / "round_1", items=40, strategy="random"))
-    case = next(case for case in made.cases if len(made.of(case)) > 1)
+    case = next(case for case in made.cases if len(made.windows_of(case)) > 1)
     file = made.folder / "labels" / f"{case}.nii.gz"
     label = read(file)
-    first, second = made.of(case)[:2]
+    first, second = made.windows_of(case)[:2]
     label[first.inside] = 1 - (label[first.inside] == 1)
     write(label, file, file)
     raw, reader = RawDataset.load(DATASET), RawDataset.load(DATASET).reader()
-    known = (raw.description.labels, ignore_of(raw), reader, ".nii.gz")
-    hashes = tuple(made.prefilled[case]["regions"])
-    answer = Answer(raw.cases[case], file, tuple(made.of(case)), hashes, None, *known)
-    got, shares, _ = read_answer(answer)
-    assert shares[:2] == [(1.0, False), (0.0, True)]
-    assert (got[second.inside] == 3).all()
-    accepted, shares, _ = read_answer(replace(answer, handed=None))
-    assert shares[:2] == [(1.0, False), (1.0, False)]
-    assert np.array_equal(accepted, label)
+    dataset = (raw.description.labels, ignore_of(raw), reader, ".nii.gz")
+    hashes = made.initial_labels[case].windows
+    answer = Answer(raw.cases[case], file, tuple(made.windows_of(case)), hashes, None, *dataset)
+    assert window_states(answer)[:2] == [(1.0, False), (0.0, True)]
+    assert (read_answer(answer).label[second.inside] == 3).all()
+    accepted = replace(answer, initial=None)
+    assert window_states(accepted)[:2] == [(1.0, False), (1.0, False)]
+    assert np.array_equal(read_answer(accepted).label, label)
 
 
-def test_a_file_that_covers_a_part_of_the_scan_says_nothing_of_the_rest(workspaces, tmp_path: Path) -> None:
+def test_a_file_that_covers_a_part_of_the_scan_leaves_the_rest_open(workspaces, tmp_path: Path) -> None:
     workspaces("2d")
     raw = RawDataset.load(DATASET)
     case = raw.cases["case_00"]
@@ -131,15 +133,16 @@ def test_a_file_that_covers_a_part_of_the_scan_says_nothing_of_the_rest(workspac
     part.CopyInformation(sitk.ReadImage(str(case.images[0]))[:, :, 2:6])
     sitk.WriteImage(part, str(tmp_path / "case_00.nii.gz"))
     windows = (Window("case_00", (0, 0, 0), (4, 32, 32)),)
-    known = (raw.description.labels, 3, raw.reader(), ".nii.gz")
-    label, shares, _ = read_answer(Answer(case, tmp_path / "case_00.nii.gz", windows, ("0",), None, *known))
-    assert shares == [(0.5, False)]
+    dataset = (raw.description.labels, 3, raw.reader(), ".nii.gz")
+    answer = Answer(case, tmp_path / "case_00.nii.gz", windows, ("0",), None, *dataset)
+    label = read_answer(answer).label
+    assert window_states(answer) == [(0.5, False)]
     assert (label[:2] == 3).all()
     assert (label[2:6] == 1).all()
 
 
 def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path) -> None:
-    """A file of 3D Slicer says nothing outside of its segments; earlier labels stay, and cost nothing again."""
+    """A file of 3D Slicer has no label outside of its segments; earlier labels stay, and cost nothing again."""
     workspaces("2d")
     raw = RawDataset.load(DATASET)
     case = raw.cases["case_00"]
@@ -156,8 +159,8 @@ def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path)
     file = tmp_path / "case_00.seg.nrrd"
     sitk.WriteImage(segment, str(file))
     windows = (Window("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
-    known = (raw.description.labels, 3, raw.reader(), ".nii.gz")
-    answer = Answer(case, file, windows, ("0",), tmp_path / "previous.nii.gz", *known)
+    dataset = (raw.description.labels, 3, raw.reader(), ".nii.gz")
+    answer = Answer(case, file, windows, ("0",), tmp_path / "previous.nii.gz", *dataset)
     about = write_answer(case, tmp_path / "made.nii.gz", raw.reader(), 3, answer, PATCH, 60.0)
     expected = previous.copy()
     expected[1:5] = drawn[1:5]
@@ -184,7 +187,7 @@ def test_2d_images(folders: Path, ending: str) -> None:
     for case in made.cases:
         file = out / "labels" / f"{case}{ending}"
         label = read(file)
-        window = made.of(case)[0]
+        window = made.windows_of(case)[0]
         assert window.size == (1, 8, 8)
         label[window.inside[1:]] = 1
         sitk.WriteImage(sitk.GetImageFromArray(label), str(file))
@@ -192,7 +195,7 @@ def test_2d_images(folders: Path, ending: str) -> None:
     dataset = RawDataset.load("706")
     case = made.cases[0]
     label = read(dataset.cases[case].label)
-    assert (label == 1).sum() == 64 * len(made.of(case))
+    assert (label == 1).sum() == 64 * len(made.windows_of(case))
     assert (label != 1).sum() == (label == 2).sum()
     (out / "labels" / f"{case}{ending}").write_bytes(b"nothing")
     assert command("absorb", str(out), "--out", "Dataset707_Flat") == 2
@@ -202,12 +205,12 @@ def test_patients_who_are_validated_on_are_not_asked_for(workspaces) -> None:
     workspaces("2d")
     raw = RawDataset.load(DATASET)
     folds = [Fold(("case_00",), ("case_01",), ("case_02", "case_03", "case_04"))]
-    assert CasePool.of(raw, folds, lambda case: np.zeros(1)).open == ("case_02", "case_03", "case_04")
+    assert CasePool.of(raw, folds, lambda case: np.zeros(1)).unlabeled == ("case_02", "case_03", "case_04")
     raw = replace(raw, cases={name: raw.cases[case] for name, case in (
         ("a1", "case_00"), ("a2", "case_01"), ("b1", "case_02"), ("b2", "case_03"), ("c1", "case_04")
     )})  # fmt: skip
     folds = [Fold(("b1",), ("a1",), ("a2", "b2", "c1"))]
-    assert CasePool.of(raw, folds, lambda case: np.zeros(1), "[abc]").open == ("b2", "c1")
+    assert CasePool.of(raw, folds, lambda case: np.zeros(1), "[abc]").unlabeled == ("b2", "c1")
 
 
 def test_a_round_without_answer_is_refused(asked, capsys) -> None:
@@ -234,22 +237,22 @@ def spoilt(kind: str, label: np.ndarray, file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("shifted", "draw on the image itself"),
         ("spacing", "has spacing"),
-        ("foreign", "has the value 9, which is no class (known are 0, 1, 2, 3, of which 3 says nothing)"),
+        ("foreign", "has the value 9, which is no class (the labels are 0, 1, 2, 3, of which 3 is the ignore label)"),
         ("unreadable", "cannot be read"),
     ],
 )
-def test_wrong_answers_are_refused(asked, capsys, kind: str, told: str) -> None:
+def test_wrong_answers_are_refused(asked, capsys, kind: str, message: str) -> None:
     workspace, _, made = asked
     annotate(made, workspace, made.cases)
     file = made.folder / "labels" / f"{made.cases[0]}.nii.gz"
     spoilt(kind, read(file), file)
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 2
     line = capsys.readouterr().err
-    assert told in line
+    assert message in line
     assert str(file) in line
     assert line.count("\n") == 1
     assert not list((workspace.root / "raw").glob("*700*"))
@@ -261,7 +264,7 @@ def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_
     case = made.cases[0]
     handed = made.folder / "labels" / f"{case}.nii.gz"
     label = read(handed)
-    for window in made.of(case):
+    for window in made.windows_of(case):
         label[window.inside] = 1
     write(label, handed, handed.with_name(f"{case}.nrrd"))
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 0
@@ -276,7 +279,7 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     workspace, _, made = asked
     before = {file: file.read_bytes() for file in made.folder.rglob("*") if file.is_file()}
     truths = workspace.root / "raw" / DATASET / "labelsTr"
-    absorb(AbsorbRequest(made.folder, "Dataset700_Next", oracle=truths), 1)
+    absorb(AbsorbRequest(folder=made.folder, out="Dataset700_Next", oracle=truths), 1)
     changed = {file for file in before if file.read_bytes() != before[file]}
     assert {file.parent.name for file in changed} <= {"labels"}
     assert command("plan", "700", "--split", "r1", "-c", "2d", "--size", "tiny", "-np", "1") == 0
@@ -284,8 +287,17 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     assert command("train", "700", "2d", "0", "-tr", TRAINER, *flags) == 0
     plans = "nnUNetPlans_r1_tiny_num_epochs-1_num_iterations_per_epoch-2"
     model = TrainRequest(dataset="700", configuration="2d", fold="0", trainer=TRAINER, plans=plans)
-    second = QueryRequest("700", tmp_path / "round_2", "random", 60, None, PATCH, model=model, number=2)
-    asker, more = ask(second)
+    second = QueryRequest(
+        dataset="700",
+        configuration="2d",
+        trainer=TRAINER,
+        plans=plans,
+        out=tmp_path / "round_2",
+        strategy="random",
+        items=60,
+        **PATCHES,
+    )
+    query_round, more = ask(second)
     annotated = [query.window for query in made.queries]
     for query in more.queries:
         whole = np.zeros((8, 32, 32), bool)
@@ -295,14 +307,14 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     assert sparse
     case = min(sparse)
     begun = read(more.folder / "labels" / f"{case}.nii.gz")
-    for window in made.of(case):  # what was annotated before is there
+    for window in made.windows_of(case):  # what was annotated before is there
         assert np.array_equal(begun[window.inside], read(truths / f"{case}.nii.gz")[window.inside])
-    absorb(AbsorbRequest(more.folder, "Dataset701_Next", oracle=truths), 1)
+    absorb(AbsorbRequest(folder=more.folder, out="Dataset701_Next", oracle=truths), 1)
     raw = RawDataset.load("701")
     label = read(raw.cases[case].label)
-    for window in [*made.of(case), *more.of(case)]:
+    for window in [*made.windows_of(case), *more.windows_of(case)]:
         assert np.array_equal(label[window.inside], read(truths / f"{case}.nii.gz")[window.inside])
-    assert asker.pool()[0].progress == 0.25
+    assert load_pool(query_round)[0].progress == 0.25
     results = workspace.root / "rounds" / "Dataset700_Next" / f"{TRAINER}__{plans}__2d" / "fold_0"
     summary = json.loads((results / "validation" / "summary.json").read_text(encoding="utf-8"))
     model = TrainRequest(dataset="700", configuration="2d", fold="0", trainer=TRAINER, plans=plans)
@@ -312,23 +324,24 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
         "model": {"trainer": "Other", "configuration": "2d"},
     }
     (raw.folder / RECORD).write_text(json.dumps(patched), encoding="utf-8")
-    assert dice_so_far(raw, model, [0]) == more.origin["dice"]  # no curve goes through models of two trainers
-    assert made.origin["dice"] == []  # of the first model nothing is known, it was not validated
-    assert more.origin["dice"] == [pytest.approx(summary["foreground_mean"]["Dice"])]
-    assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == more.origin["dice"]
+    assert dice_so_far(raw, model, [0]) == more.record.dice  # no curve goes through models of two trainers
+    assert made.record.dice == []  # the first model was not validated
+    assert more.record.dice == [pytest.approx(summary["foreground_mean"]["Dice"])]
+    assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == more.record.dice
 
 
 def test_a_view_takes_over_what_is_preprocessed(asked) -> None:
     workspace, _, made = asked
     truths = workspace.root / "raw" / DATASET / "labelsTr"
     planned = ("-c", "2d", "--size", "tiny", "-np", "1")
-    absorb(AbsorbRequest(made.folder, "Dataset700_Next", "a", oracle=truths), 1)
+    absorb(AbsorbRequest(folder=made.folder, out="Dataset700_Next", name="a", oracle=truths), 1)
     assert command("plan", "700", "--split", "a", *planned) == 0
     model = TrainRequest(dataset="700", configuration="2d", fold="0", trainer=TRAINER, plans="nnUNetPlans_a_tiny")
-    again = QueryRequest("700", made.folder.with_name("again"), "random", 2, None, PATCH, split="a", number=2)
+    out = made.folder.with_name("again")
+    again = QueryRequest(dataset="700", out=out, strategy="random", items=2, split="a", **PATCHES)
     assert model.folder.is_dir()
     _, more = ask(again)
-    absorb(AbsorbRequest(more.folder, "Dataset701_Next", "b", oracle=truths), 1)
+    absorb(AbsorbRequest(folder=more.folder, out="Dataset701_Next", name="b", oracle=truths), 1)
     assert command("plan", "701", "--split", "b", *planned) == 0
     linked, made_anew = [], []
     for file in (workspace.root / "preprocessed" / "Dataset701_Next").glob("nnUNetLimited_*/*.pkl"):
@@ -363,7 +376,7 @@ def test_a_cold_start(workspaces, tmp_path: Path) -> None:
         out = tmp_path / "round_1"
         assert command("query", "702", "--items", "2", "--out", str(out)) == 0
         made = load_round(out)
-        assert made.origin["strategy"] == "typiclust"
+        assert made.record.strategy == "typiclust"
         assert len({int(case[-2:]) // 4 for case in made.cases}) == 2
         assert (read(out / "labels" / f"{made.cases[0]}.nii.gz") == 0).all()
         truths = workspace.root / "raw" / DATASET / "labelsTr"

@@ -16,13 +16,17 @@ from rounds import MODELS, PATCH, ROUND_FILES, TRAINER, ask, request
 from nnunet_limited.cli.query import _next_commands
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.absorb import AbsorbRequest, absorb
+from nnunet_limited.queries.absorb import absorb
+from nnunet_limited.queries.case_pool import CasePool
+from nnunet_limited.queries.choose import load_pool, rank_for_minutes, within
+from nnunet_limited.queries.model_scores import ModelScorer
 from nnunet_limited.queries.pool import Pool
-from nnunet_limited.queries.query_round import SCORES, QueryRound
-from nnunet_limited.queries.record import Query, load_round, within
-from nnunet_limited.queries.request import CasePool
+from nnunet_limited.queries.query_round import SCORES, open_round
+from nnunet_limited.queries.record import Query, load_round
+from nnunet_limited.queries.request import AbsorbRequest
+from nnunet_limited.queries.score import score_cases
 from nnunet_limited.queries.strategies.registry import find_strategy, strategies
-from nnunet_limited.queries.windows import Granularity, MapExtent, Window
+from nnunet_limited.queries.windows import MapExtent, Window
 from nnunet_limited.runs.predict import Predictor
 from nnunet_limited.splits import Fold, load_split
 from nnunet_limited.trainers.two_stage.active import sampling
@@ -34,9 +38,9 @@ from nnunet_limited.trainers.two_stage.active import sampling
 def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, variant: str) -> None:
     """The network's grid is that of the scan here but for a border that the host cuts off and the order of axes."""
     workspace, plans = models(variant)
-    asker, _ = ask(request(workspace, plans, tmp_path / "round", strategy="disagreement"))
-    case = asker.field.open[0]
-    scorer = asker._scorer("cpu")
+    query_round, _ = ask(request(workspace, plans, tmp_path / "round", strategy="disagreement"))
+    case = query_round.cases.unlabeled[0]
+    scorer = ModelScorer(query_round, "cpu")
     image, _ = scorer.load(case)
     members = torch.stack(list(scorer.predictor.probabilities(image)))
     assert len(members) == (4 if variant in ("2d", "regions") else 8)  # mirrored in every combination of axes
@@ -55,7 +59,7 @@ def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, varia
     for n, window in enumerate(windows.windows(case)):
         assert np.isclose(stored["score_entropy"][n], entropy[window.inside].mean(), rtol=1e-4)
     label = scorer.on_scan(case)[0]
-    values = sorted(asker.raw.description.foreground_values)
+    values = sorted(query_round.raw.description.foreground_values)
     counted = stored["foreground"].sum(0)  # middles tile the image
     assert np.allclose(counted, [(label == value).sum() for value in values])
     assert (stored["score_bald"] >= 0).all()
@@ -65,9 +69,9 @@ def test_scores_of_regions_are_those_of_the_voxels(models, tmp_path: Path, varia
 def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
     """Against the map brought to the scan voxel by voxel, which is coarser: its voxels are not those of the scan."""
     workspace, plans = models("resampled")
-    asker, made = ask(request(workspace, plans, tmp_path / "round"))
-    case = asker.field.open[0]
-    scorer = asker._scorer("cpu")
+    query_round, made = ask(request(workspace, plans, tmp_path / "round"))
+    case = query_round.cases.unlabeled[0]
+    scorer = ModelScorer(query_round, "cpu")
     image, properties = scorer.load(case)
     assert image.shape[1:] == (10, 25, 25)
     label, entropy = scorer.on_scan(case)
@@ -85,21 +89,23 @@ def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
 def test_an_ensemble_of_folds(models, tmp_path: Path) -> None:
     """Every fold predicts once; what one of them validates on is not asked for, whichever learns it."""
     workspace, plans = models("deployment")
-    asker, made = ask(request(workspace, plans, tmp_path / "round", folds=(0, 1), granularity=Granularity(), items=2))
+    query_round, made = ask(
+        request(workspace, plans, tmp_path / "round", folds=(0, 1), what="case", size=None, items=2)
+    )
     split = load_split(workspace.preprocessed, "few")
-    assert set(asker.field.pool) == set(split.unlabeled)
+    assert set(query_round.cases.candidates) == set(split.unlabeled)
     case = made.cases[0]
-    scorer = asker._scorer("cpu")
+    scorer = ModelScorer(query_round, "cpu")
     members = list(scorer.predictor.probabilities(scorer.load(case)[0]))
     assert len(members) == 2
     assert not torch.equal(members[0], members[1])
     mean = torch.stack(members).mean(0)
     expected = torch.special.entr(mean).sum(0).mean()
     assert np.isclose(np.load(tmp_path / "round" / SCORES / f"{case}.npz")["score_entropy"][0], expected, rtol=1e-4)
-    assert sorted(made.origin["model"]["checkpoints"]) == ["0", "1"]
+    assert sorted(made.record.model.checkpoints) == ["0", "1"]
     truths = workspace.root / "raw" / DATASET / "labelsTr"
     try:
-        absorb(AbsorbRequest(made.folder, "Dataset708_Next", oracle=truths), 1)
+        absorb(AbsorbRequest(folder=made.folder, out="Dataset708_Next", oracle=truths), 1)
         later = load_split(workspace.root / "preprocessed" / "Dataset708_Next", "r1")
         assert [fold.val for fold in later.folds] == [fold.val for fold in split.folds[:2]]
         assert all(set(made.cases) <= set(fold.train) for fold in later.folds)
@@ -112,26 +118,25 @@ def test_an_oracle_tells_foreground_aware_random_where_the_foreground_is(models,
     """Nothing is predicted and nothing written for people; without it, the foreground is that of the prediction."""
     workspace, plans = models("2d")
     truths = workspace.root / "raw" / DATASET / "labelsTr"
-    asked = request(workspace, plans, tmp_path / "told", strategy="random_fg66", oracle=truths)
-    asker, made = ask(asked)
-    case = asker.field.open[0]
+    asked = request(workspace, plans, tmp_path / "oracle", strategy="random_fg66", oracle=truths)
+    query_round, made = ask(asked)
+    case = query_round.cases.unlabeled[0]
     truth = read(truths / f"{case}.nii.gz")
-    stored = np.load(tmp_path / "told" / SCORES / f"{case}.npz")
+    stored = np.load(tmp_path / "oracle" / SCORES / f"{case}.npz")
     assert np.allclose(stored["foreground"].sum(0), [(truth == value).sum() for value in (1, 2)])
     assert "score_entropy" not in stored
     assert sorted(file.name for file in made.folder.iterdir()) == [SCORES, "labels", *ROUND_FILES]
-    untold, _ = ask(replace(asked, out=tmp_path / "untold", oracle=None))
-    label = untold._scorer("cpu").on_scan(case)[0]
-    stored = np.load(tmp_path / "untold" / SCORES / f"{case}.npz")
+    by_model, _ = ask(asked.changed(out=tmp_path / "model", oracle=None))
+    label = ModelScorer(by_model, "cpu").on_scan(case)[0]
+    stored = np.load(tmp_path / "model" / SCORES / f"{case}.npz")
     assert np.allclose(stored["foreground"].sum(0), [(label == value).sum() for value in (1, 2)])
 
 
 def test_minutes_are_those_of_the_outlines(models, tmp_path: Path) -> None:
     workspace, plans = models("2d")
-    whole = Granularity("patch", size=(8, 32, 32))
-    asker, _ = ask(request(workspace, plans, tmp_path / "round", granularity=whole, seconds=60.0))
-    case = asker.field.open[0]
-    label = asker._scorer("cpu").on_scan(case)[0]
+    query_round, _ = ask(request(workspace, plans, tmp_path / "round", size=(8, 32, 32), seconds=60.0))
+    case = query_round.cases.unlabeled[0]
+    label = ModelScorer(query_round, "cpu").on_scan(case)[0]
     drawn = sum(max(1, sum(int((label[z] == value).any()) for value in (1, 2))) for z in range(8))
     assert np.load(tmp_path / "round" / SCORES / f"{case}.npz")["minutes"][0] == drawn
 
@@ -140,14 +145,14 @@ def test_minutes_are_those_of_the_outlines(models, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["core_set", "badge", "cdal", "kmeans_bald", "typiclust"])
 def test_strategies_on_features_of_a_model(models, tmp_path: Path, variant: str, name: str) -> None:
     workspace, plans = models(variant)
-    asker, made = ask(request(workspace, plans, tmp_path / "round", strategy=name))
+    query_round, made = ask(request(workspace, plans, tmp_path / "round", strategy=name))
     assert len(made.queries) == 3
-    pool, _ = asker.pool()
+    pool, _ = load_pool(query_round)
     features = pool.features[find_strategy(name).features]
     assert features.std(0).max() > 0
-    known = pool.known[find_strategy(name).features]
-    assert known.shape[1] == features.shape[1]
-    assert len(known)  # the labelled cases
+    annotated = pool.annotated_features[find_strategy(name).features]
+    assert annotated.shape[1] == features.shape[1]
+    assert len(annotated)  # the labelled cases
     if name == "cdal":
         classes = 2 if variant == "regions" else 3
         rows = features.reshape(-1, classes, classes)
@@ -158,9 +163,10 @@ def test_strategies_on_features_of_a_model(models, tmp_path: Path, variant: str,
 
 def test_features_of_the_encoder_are_its_own(models, tmp_path: Path) -> None:
     workspace, plans = models("3d")
-    whole = Granularity()
-    asker, _ = ask(request(workspace, plans, tmp_path / "round", strategy="core_set", granularity=whole, items=1))
-    scorer, case = asker._scorer("cpu"), asker.field.open[0]
+    query_round, _ = ask(
+        request(workspace, plans, tmp_path / "round", strategy="core_set", what="case", size=None, items=1)
+    )
+    scorer, case = ModelScorer(query_round, "cpu"), query_round.cases.unlabeled[0]
     image, _ = scorer.load(case)
     size = scorer.host.configuration_manager.patch_size
     assert list(image.shape[1:]) == list(size)  # one tile
@@ -178,15 +184,15 @@ def test_what_may_be_asked_for(workspaces) -> None:
     raw = RawDataset.load(DATASET)
     a, b, c, d, e, f = (f"case_{number:02d}" for number in range(6))
     folds = [Fold((a, b), (c,), (d, e, f)), Fold((a, c), (b,), (d, e)), Fold((a, b, c), (f,), (d, e))]
-    field = CasePool.of(raw, folds, lambda case: np.zeros(1))
-    assert field.open == (d, e)
-    assert field.sparse == ()  # there is no ignore label
-    assert field.known == (a, b, c)
+    pool = CasePool.of(raw, folds, lambda case: np.zeros(1))
+    assert pool.unlabeled == (d, e)
+    assert pool.sparse == ()  # there is no ignore label
+    assert pool.annotated == (a, b, c)
     with_ignore = replace(raw, dataset_json={**raw.dataset_json, "labels": {"background": 0, "x": 1, "ignore": 2}})
     sparse = CasePool.of(with_ignore, folds, lambda case: np.array([0, 2]))
     assert sparse.sparse == (a,)  # b and c are validated on
-    assert sparse.pool == [a, d, e]
-    assert CasePool.of(raw, [Fold((a,), (b,), (c,)), Fold((a, c), (b,), (d, c))], None).known == (
+    assert sparse.candidates == [a, d, e]
+    assert CasePool.of(raw, [Fold((a,), (b,), (c,)), Fold((a, c), (b,), (d, c))], None).annotated == (
         a,
     )  # c is hidden once
 
@@ -196,7 +202,7 @@ def test_what_may_be_asked_for(workspaces) -> None:
 
 def test_what_annotators_get(models, tmp_path: Path) -> None:
     workspace, plans = models("2d")
-    asker, made = ask(request(workspace, plans, tmp_path / "round"))
+    query_round, made = ask(request(workspace, plans, tmp_path / "round"))
     predictor = Predictor(workspace.root / "rounds" / DATASET / f"{TRAINER}__{plans}__2d", [0], "cpu")
     fold = load_split(workspace.preprocessed, "few").fold(0)
     assert set(made.cases) <= set(fold.unlabeled)
@@ -204,10 +210,10 @@ def test_what_annotators_get(models, tmp_path: Path) -> None:
         given = workspace.root / "raw" / DATASET / "imagesTr" / f"{case}_0000.nii.gz"
         assert np.array_equal(read(made.folder / "images" / given.name), read(given))
         label = read(made.folder / "labels" / f"{case}.nii.gz")
-        image, _ = asker._scorer("cpu").load(case)
+        image, _ = ModelScorer(query_round, "cpu").load(case)
         expected = torch.stack(list(predictor.probabilities(image))).mean(0).argmax(0).numpy()
         inside = np.zeros(label.shape, bool)
-        for window in made.of(case):
+        for window in made.windows_of(case):
             inside[window.inside] = True
         assert (label[~inside] == 3).all()
         assert np.array_equal(label[inside], expected[inside])
@@ -227,9 +233,9 @@ def test_hidden_labels_change_nothing(models, tmp_path: Path, how: str) -> None:
     shutil.copytree(labels, tmp_path / "kept")
     try:
         spoil(workspace, hidden, how)
-        ask(replace(asked, out=tmp_path / "after"))
-        _, after = ask(replace(asked, out=tmp_path / "cold", strategy="typiclust", model=None, split="few",
-                               granularity=Granularity()))  # fmt: skip
+        ask(asked.changed(out=tmp_path / "after"))
+        _, after = ask(asked.changed(out=tmp_path / "cold", strategy="typiclust", configuration=None,
+                               trainer=None, plans=None, split="few", what="case", size=None))  # fmt: skip
         assert sorted(after.cases) == sorted(hidden)
     finally:
         shutil.rmtree(labels)
@@ -243,41 +249,40 @@ def test_an_interrupted_query_goes_on(models, tmp_path: Path, monkeypatch) -> No
     workspace, plans = models("2d")
     whole = ask(request(workspace, plans, tmp_path / "whole"))[1]
     asked = request(workspace, plans, tmp_path / "round")
-    asker = QueryRound(asked)
+    query_round = open_round(asked)
 
     def stop(cases: list[str]):
         yield from cases[:2]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        asker.score("cpu", stop)
+        score_cases(query_round, "cpu", stop)
     done = {file: file.stat().st_mtime_ns for file in (tmp_path / "round" / SCORES).glob("*.npz")}
     assert len(done) == 2
     with pytest.raises(LimitedError, match="interrupted"):
         load_round(tmp_path / "round")
-    with pytest.raises(LimitedError, match="begun with seed=0, not 1"):
-        QueryRound(replace(asked, seed=1))
+    with pytest.raises(LimitedError, match="started with seed=0, not 1"):
+        open_round(asked.changed(seed=1))
     _, made = ask(asked)
     assert {file: file.stat().st_mtime_ns for file in done} == done
     assert made.queries == whole.queries
     with pytest.raises(LimitedError, match="holds queries already"):
-        QueryRound(asked)
+        open_round(asked)
 
 
-def test_a_budget_of_minutes(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_of_minutes(models, tmp_path: Path) -> None:
     workspace, plans = models("2d")
     _, made = ask(request(workspace, plans, tmp_path / "round", items=None, minutes=25.0))
     spent = sum(query.minutes for query in made.queries)
     assert 10 < spent <= 25
     queries = [Query(Window("c", (n,), (1,)), None, minutes, "") for n, minutes in enumerate((5.0, 9.0, 2.0))]
     assert within(queries, 14.0) == queries[:2]
-    asker = QueryRound(request(workspace, plans, tmp_path / "short", items=None, minutes=60.0))
     windows = tuple(Window(f"case_{n}", (0, 0, 0), (8, 32, 32)) for n in range(40))
-    liked = {"entropy": -np.arange(40.0)}  # the short ones, of 2 minutes beside 20
+    pool = Pool(windows, {"entropy": -np.arange(40.0)})  # highest in the short ones, of 2 minutes beside 20
     minutes = np.where(np.arange(40) < 18, 2.0, 20.0)
-    monkeypatch.setattr(asker, "pool", lambda: (Pool(windows, liked), minutes))
-    asker.strategy = find_strategy("entropy")
-    assert sum(query.minutes for query in asker.choose()) == 18 * 2 + 20
+    ranked = rank_for_minutes(find_strategy("entropy"), pool, minutes, 60.0, 0)
+    assert [index for index, _ in ranked[:19]] == [*range(19)]
+    assert sum(minutes[index] for index, _ in ranked) >= 60
     assert within(queries, 13.9) == queries[:1]
     assert within(queries, 1.0) == queries[:1]  # at least one
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries import uncertainty as scores
 from nnunet_limited.queries.aggregation import class_counts, outline_counts
+from nnunet_limited.queries.uncertainty import average, bald, disagreement, entropy, least_confidence, margin
 from nnunet_limited.queries.windows import Granularity, MapExtent, Window
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -18,54 +18,51 @@ def test_scores_by_hand():
     mean_entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
     entropy_of_mean = -(2 * 0.4 * np.log(0.4) + 0.2 * np.log(0.2))
     members = torch.stack([a, b])
-    assert np.isclose(scores.entropy(a).item(), mean_entropy)
-    assert np.isclose(scores.expected_entropy(members).item(), mean_entropy)
-    assert np.isclose(scores.bald(members).item(), entropy_of_mean - mean_entropy)
-    assert np.isclose(scores.least_confidence(a).item(), 0.3)
-    assert np.isclose(scores.margin(a).item(), 0.5)
-    assert np.allclose(scores.class_entropy(a)[:, 0], np.array([0.7, 0.2, 0.1]) * mean_entropy)
+    assert np.isclose(entropy(a).item(), mean_entropy)
+    assert np.isclose(average(members).expected_entropy.item(), mean_entropy)
+    assert np.isclose(bald(average(members)).item(), entropy_of_mean - mean_entropy)
+    assert np.isclose(least_confidence(a).item(), 0.3)
+    assert np.isclose(margin(a).item(), 0.5)
 
 
 def test_scores_of_regions_by_hand():
     p = torch.tensor([0.9, 0.4]).double()[:, None]
     binary = [-(x * np.log(x) + (1 - x) * np.log(1 - x)) for x in (0.9, 0.4)]
-    assert np.isclose(scores.entropy(p, regions=True).item(), sum(binary))
-    assert np.isclose(scores.least_confidence(p, regions=True).item(), 0.4)
-    assert np.isclose(scores.margin(p, regions=True).item(), 0.8)
-    assert np.isclose(scores.bald(torch.stack([p, p]), regions=True).item(), 0)
+    assert np.isclose(entropy(p, regions=True).item(), sum(binary))
+    assert np.isclose(least_confidence(p, regions=True).item(), 0.4)
+    assert np.isclose(margin(p, regions=True).item(), 0.8)
+    assert np.isclose(bald(average([p, p], regions=True)).item(), 0)
 
 
 def test_scores_at_the_ends():
     certain, equal = torch.tensor([1.0, 0.0])[:, None], torch.tensor([0.5, 0.5])[:, None]
-    for score in (scores.entropy, scores.margin, scores.least_confidence):
+    for score in (entropy, margin, least_confidence):
         assert score(certain).item() == 0
         assert score(certain, regions=True).item() == 0
-    assert np.isclose(scores.entropy(equal).item(), np.log(2))
-    assert scores.margin(equal).item() == 1
-    assert scores.bald(torch.stack([certain, certain])).item() == 0
+    assert np.isclose(entropy(equal).item(), np.log(2))
+    assert margin(equal).item() == 1
+    assert bald(average([certain, certain])).item() == 0
 
 
 def test_members_one_after_the_other():
     members = torch.rand(4, 3, 5, 6).softmax(1)
-    heard = scores.MeanOfMembers(regions=False)
-    for p in members:
-        before = p.clone()
-        heard.add(p)
-        assert torch.equal(p, before)
-    assert torch.allclose(heard.mean, members.mean(0))
-    assert torch.allclose(heard.expected_entropy, scores.expected_entropy(members))
+    before = members.clone()
+    ensemble = average(iter(members))
+    assert torch.equal(members, before)
+    assert torch.allclose(ensemble.mean, members.mean(0))
+    assert torch.allclose(ensemble.expected_entropy, torch.stack([entropy(p) for p in members]).mean(0))
 
 
 def test_disagreement_by_hand():
     labels = [np.array([1, 1, 0, 2]), np.array([1, 0, 0, 2]), np.array([1, 1, 0, 0])]
     first = [1 - 2 / 3, 0, 1 - 2 / 3]  # of the pairs (0, 1), (0, 2), (1, 2)
     second = [0, 1, 1]
-    whole = scores.disagreement(labels, [1, 2], lambda mask: np.array([mask.sum()]))
+    whole = disagreement(labels, [1, 2], lambda mask: np.array([mask.sum()]))
     assert np.isclose(whole[0], np.mean([*first, *second]))
-    ends = scores.disagreement(labels, [1, 2], lambda mask: np.array([mask[:2].sum(), mask[2:].sum()]))
+    ends = disagreement(labels, [1, 2], lambda mask: np.array([mask[:2].sum(), mask[2:].sum()]))
     assert np.allclose(ends, [np.mean(first), np.mean(second)])  # each half has one class only
-    assert scores.disagreement(labels[:1], [1], lambda mask: np.array([mask.sum()])) == 0
-    assert scores.disagreement(labels, [5], lambda mask: np.array([mask.sum()])) == 0
+    assert disagreement(labels[:1], [1], lambda mask: np.array([mask.sum()])) == 0
+    assert disagreement(labels, [5], lambda mask: np.array([mask.sum()])) == 0
 
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
@@ -118,7 +115,7 @@ def test_voxels_count_for_the_region_whose_middle_is_nearest() -> None:
     """Against points four times as dense, each of which counts for the nearest middle along each axis."""
     label = (np.random.default_rng(0).random((9, 14)) < 0.3).astype(int)
     windows = Granularity("patch", size=(4, 6)).window_grid(label.shape, (1, 1), "c")
-    counted = class_counts(label, [1], MapExtent((0, 0), label.shape), windows)["foreground"][:, 0]
+    counted = class_counts(label, [1], MapExtent((0, 0), label.shape), windows)[0][:, 0]
     nearest = []
     for axis, (start, size) in enumerate(zip(windows.starts, windows.size, strict=True)):
         points = (np.arange(4 * label.shape[axis]) + 0.5) / 4
@@ -129,7 +126,7 @@ def test_voxels_count_for_the_region_whose_middle_is_nearest() -> None:
     assert np.allclose(counted, expected)
     assert np.ptp(expected) > 1
     solid = np.ones((9, 14), int)
-    border = class_counts(solid, [1], MapExtent((0, 0), solid.shape), windows)["border"]
+    border = class_counts(solid, [1], MapExtent((0, 0), solid.shape), windows)[1]
     assert border.sum() == 9 * 14 - 7 * 12
 
 
@@ -160,7 +157,7 @@ def test_sums_on_any_grid_are_not_negative_and_nothing_comes_from_nothing() -> N
         label[: net[0] // 2, : net[1] // 2] = rng.random((net[0] // 2, net[1] // 2)) < 0.5
         windows = Granularity("patch", size=(4, 4)).window_grid(shape, (1, 1), "c")
         grid = MapExtent(tuple(lower), tuple(shape))
-        counted = class_counts(label, [1], grid, windows)["foreground"][:, 0]
+        counted = class_counts(label, [1], grid, windows)[0][:, 0]
         assert (counted >= 0).all()
         scale = (np.array(shape) - lower) / net
         assert np.isclose(counted.sum(), label.sum() * scale.prod(), rtol=1e-4)

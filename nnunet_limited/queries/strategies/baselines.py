@@ -1,4 +1,4 @@
-"""Strategies that no model or only its prediction guides: what every other has to beat."""
+"""Baselines: random strategies, of which some use the foreground."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_limited.queries.strategies.base import Strategy
 
 
 class Random(Strategy):
-    """A random case, and a random window of it."""
+    """A random window of a random case."""
 
     name = "random"
     needs_model = False
@@ -25,57 +25,64 @@ class Random(Strategy):
     def take_any(self, choice: Choice, rng: np.random.Generator) -> None:
         """Take a random window of a random case."""
         cases = choice.pool.cases
-        chance = choice.free & (cases == rng.choice(np.unique(cases[choice.free])))
-        choice.take(rng.choice(np.flatnonzero(chance)), chance.astype(float))
+        take_window_of(choice, rng.choice(np.unique(cases[choice.free])), rng)
+
+
+def take_window_of(choice: Choice, case: int, rng: np.random.Generator) -> None:
+    """Take a random free window of the case with the number ``case``."""
+    candidates = choice.free & (choice.pool.cases == case)
+    choice.take(rng.choice(np.flatnonzero(candidates)), candidates.astype(float))
 
 
 class StratifiedRandom(Random):
-    """A random window of each case in turn, the cases in random order: all get as many, or one more."""
+    """A random window of each case in turn, the cases in random order; the numbers per case differ by at most one."""
 
     name = "random_stratified"
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take from the cases that have had the least so far."""
+        """Take a window of one of the cases with the fewest windows so far."""
         cases = choice.pool.cases
-        taken = np.zeros(cases.max() + 1)
+        counts = np.zeros(cases.max() + 1)
         while len(choice.indices) < budget and choice.free.any():
             left = np.unique(cases[choice.free])
-            case = rng.choice(left[taken[left] == taken[left].min()])
-            chance = choice.free & (cases == case)
-            choice.take(rng.choice(np.flatnonzero(chance)), chance.astype(float))
-            taken[case] += 1
+            case = rng.choice(left[counts[left] == counts[left].min()])
+            take_window_of(choice, case, rng)
+            counts[case] += 1
 
 
 class ForegroundRandom66(Random):
-    """Foreground-aware random: in two of three turns around a class or its border (Lüth et al., arXiv 2511.19183).
+    """Foreground-aware random: in two of three turns on a class or its border (Lüth et al., arXiv 2511.19183).
 
-    Then a class that the case shows is drawn, and a window whose middle lies on it. Where the foreground comes from
-    the hidden labels, as is usual in simulations, an oracle helps; in real use it is that of the model's prediction.
+    In such a turn a class that a random case shows is drawn, and then a window with its middle on it. Simulations
+    usually take the foreground from the hidden labels, which helps; otherwise it is that of the model's prediction.
     """
 
     name = "random_fg66"
     needs_foreground = True
-    anywhere: ClassVar[float] = 1 / 3
+    random_fraction: ClassVar[float] = 1 / 3
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
         """Take one window after the other."""
         if choice.pool.foreground is None or choice.pool.border is None:
-            raise LimitedError("this strategy needs a prediction to know the foreground; give a trained model")
+            raise LimitedError("this strategy needs a prediction that shows the foreground; give a trained model")
         while len(choice.indices) < budget and choice.free.any():
-            on = None if rng.random() < self.anywhere else rng.choice(2)
+            on = None if rng.random() < self.random_fraction else rng.choice(2)
             if on is None or not self.take_foreground(choice, (choice.pool.foreground, choice.pool.border)[on], rng):
                 self.take_any(choice, rng)
 
     def take_foreground(self, choice: Choice, voxels: np.ndarray, rng: np.random.Generator) -> bool:
-        """Take a window in proportion to its ``voxels`` (n, c) of a random class of a random case; tell if it can."""
+        """Take a window in proportion to its ``voxels`` (n, c) of a random class of a random case.
+
+        Returns False if no free window has any.
+        """
         cases = choice.pool.cases
         shown = choice.free & voxels.any(1)
         if not shown.any():
             return False
         shown &= cases == rng.choice(np.unique(cases[shown]))
         value = rng.choice(np.flatnonzero(voxels[shown].any(0)))
-        chance = np.where(shown, voxels[:, value], 0.0)
-        choice.take(rng.choice(len(chance), p=chance / chance.sum()), chance)
+        weights = np.where(shown, voxels[:, value], 0.0)
+        choice.take(rng.choice(len(weights), p=weights / weights.sum()), weights)
         return True
 
 
@@ -83,4 +90,4 @@ class ForegroundRandom33(ForegroundRandom66):
     """Foreground-aware random, in one of three turns (Lüth et al., arXiv 2511.19183)."""
 
     name = "random_fg33"
-    anywhere = 2 / 3
+    random_fraction = 2 / 3

@@ -1,4 +1,4 @@
-"""Strategies that rank windows by a score of the model's uncertainty."""
+"""Strategies that rank windows by the uncertainty of the model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from nnunet_limited.queries.strategies.base import Strategy
 
 
 class TopScore(Strategy):
-    """The windows of highest mean score."""
+    """The windows of highest mean score.
+
+    A strategy for another score is a subclass with its name in ``score``; the score itself is one entry of
+    ``VOXEL_SCORES`` in ``queries/uncertainty.py``.
+    """
 
     score: ClassVar[str]
 
     def utilities(self, pool: Pool, rng: np.random.Generator) -> np.ndarray:
-        """Return how much each window is worth (n,)."""
-        return pool.need_score(self.score)
+        """Return the utility of each window (n,)."""
+        return pool.require_score(self.score)
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take the best of what is free, one after the other."""
+        """Take the best free window, one after the other."""
         utilities = self.utilities(choice.pool, rng)
         while len(choice.indices) < budget and choice.free.any():
             choice.take_best(utilities)
@@ -45,13 +49,13 @@ class BALD(TopScore):
 
 
 class Margin(TopScore):
-    """How close the two likeliest classes are (Scheffer et al., 2001)."""
+    """Small difference between the two most probable classes (Scheffer et al., 2001)."""
 
     name, score = "margin", "margin"
 
 
 class LeastConfidence(TopScore):
-    """How far the likeliest class is from certain (Lewis & Gale, SIGIR 1994)."""
+    """Low probability of the most probable class (Lewis & Gale, SIGIR 1994)."""
 
     name, score = "least_confidence", "least_confidence"
 
@@ -60,7 +64,7 @@ class Disagreement(TopScore):
     """1 - Dice between members (query by committee, Seung et al., COLT 1992); meant for whole cases."""
 
     name, score = "disagreement", "disagreement"
-    disagrees = True
+    needs_member_labels = True
 
 
 def log_noisy(values: np.ndarray, beta: float, rng: np.random.Generator) -> np.ndarray:
@@ -76,7 +80,7 @@ class PowerEntropy(TopScore):
 
     def utilities(self, pool: Pool, rng: np.random.Generator) -> np.ndarray:
         """Return noisy logarithms of the score."""
-        return log_noisy(pool.need_score(self.score), self.beta, rng)
+        return log_noisy(pool.require_score(self.score), self.beta, rng)
 
 
 class PowerBALD(PowerEntropy):
@@ -92,7 +96,7 @@ class SoftRankEntropy(TopScore):
 
     def utilities(self, pool: Pool, rng: np.random.Generator) -> np.ndarray:
         """Return noisy logarithms of 1 / rank; equal scores share the best of their ranks."""
-        values = pool.need_score(self.score)
+        values = pool.require_score(self.score)
         ranks = 1 + len(values) - np.searchsorted(np.sort(values), values, side="right")
         return log_noisy(1 / ranks, 1.0, rng)
 
@@ -106,22 +110,23 @@ class SoftRankBALD(SoftRankEntropy):
 class ClaspPE(Strategy):
     """ClaSP PE, the default (Lüth et al., TMLR 2026, arXiv 2601.13677).
 
-    Two thirds of the budget go to the classes in equal parts, by entropy weighted by the class, the rest to entropy
-    alone. Power noise makes early rounds diverse and fades: its exponent grows from 1 to 100 over the loop.
+    Two thirds of the budget are divided equally between the classes and chosen by entropy weighted by the class, the
+    rest by entropy alone. Power noise makes early rounds diverse and fades: its exponent grows from 1 to 100 over the
+    loop.
     """
 
     name = "clasp_pe"
-    class_share: ClassVar[float] = 0.66
+    class_fraction: ClassVar[float] = 0.66
     last_beta: ClassVar[float] = 100.0
 
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take the best window for each turn; turns are shuffled, so that a loop cut short is fair to classes too."""
+        """Take the best window of each turn; turns are shuffled, so that any part of the list is fair to classes."""
         pool = choice.pool
         beta = self.last_beta**pool.progress
-        plain = log_noisy(pool.need_score("entropy"), beta, rng)
+        plain = log_noisy(pool.require_score("entropy"), beta, rng)
         assert pool.class_scores is not None
         by_class = log_noisy(pool.class_scores, beta, rng)
-        classes, stratified = by_class.shape[1], int(self.class_share * budget)
+        classes, stratified = by_class.shape[1], int(self.class_fraction * budget)
         turns = [*range(classes)] * (stratified // classes)
         turns += rng.permutation(classes)[: stratified % classes].tolist()
         turns += [classes] * (budget - stratified)

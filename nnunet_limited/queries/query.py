@@ -1,0 +1,20 @@
+"""The verb of the room: choose what to annotate next and write the files for it."""
+
+from __future__ import annotations
+
+from nnunet_limited.queries.choose import choose_windows
+from nnunet_limited.queries.hand_over import hand_over
+from nnunet_limited.queries.query_round import open_round
+from nnunet_limited.queries.record import Round
+from nnunet_limited.queries.request import QueryRequest
+from nnunet_limited.queries.score import Track, score_cases
+
+
+def query(request: QueryRequest, device: str, track: Track = iter) -> Round:
+    """Score the pool, choose windows and write the round; an interrupted one is continued.
+
+    ``device`` is ``cpu``, ``cuda`` or ``mps``; ``track`` yields the cases one by one and shows the progress.
+    """
+    query_round = open_round(request)
+    score_cases(query_round, device, track)
+    return hand_over(query_round, choose_windows(query_round), device, track)
