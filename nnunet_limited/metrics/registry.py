@@ -65,72 +65,43 @@ class Metric:
         return pair.diagonal if self.unit == "length" else float(not self.higher_is_better)
 
 
-def dice(pair: MaskPair) -> float:
-    """Return the Dice coefficient."""
-    return 2 * pair.overlap / sum(pair.sizes)
-
-
-def iou(pair: MaskPair) -> float:
-    """Return intersection over union, the Jaccard index."""
-    return pair.overlap / (sum(pair.sizes) - pair.overlap)
-
-
-def sensitivity(pair: MaskPair) -> float:
-    """Return the fraction of the truth that is predicted (recall)."""
-    return pair.overlap / pair.sizes[1]
-
-
-def precision(pair: MaskPair) -> float:
-    """Return the fraction of the prediction that is true."""
-    return pair.overlap / pair.sizes[0]
-
-
-def volume_error(pair: MaskPair) -> float:
-    """Return the absolute difference of the volumes."""
-    return abs(pair.sizes[0] - pair.sizes[1]) * float(np.prod(pair.spacing))
-
-
-def hausdorff_95(pair: MaskPair) -> float:
-    """Return the 95th percentile of the surface distances, the larger of both directions."""
-    return _surface("compute_hausdorff_distance", pair, percentile=95)
-
-
-def average_surface_distance(pair: MaskPair) -> float:
-    """Return the mean distance of the surfaces, of both directions together."""
-    return _surface("compute_average_surface_distance", pair, symmetric=True)
-
-
-def surface_dice(pair: MaskPair) -> float:
-    """Return the fraction of both surfaces that is within the tolerance of the other one.
-
-    The normalized surface Dice of Nikolov et al. (JMIR 2021, arXiv 1809.04430).
-    """
-    return _surface("compute_surface_dice", pair, class_thresholds=[pair.tolerance])
-
-
 def _surface(name: str, pair: MaskPair, **options: Any) -> float:
-    """Return a metric of MONAI; surfaces are the voxels of a mask that share a face with its outside."""
+    """Return MONAI's ``compute_NAME``; surfaces are the voxels of a mask that share a face with its outside."""
     import torch
     from monai import metrics
 
     masks = [torch.from_numpy(mask)[None, None] for mask in (pair.prediction, pair.truth)]
     with warnings.catch_warnings():  # MONAI calls functions that it has deprecated
         warnings.simplefilter("ignore", FutureWarning)
-        found = getattr(metrics, name)(*masks, include_background=True, spacing=list(pair.spacing), **options)
+        found = getattr(metrics, f"compute_{name}")(
+            *masks, include_background=True, spacing=list(pair.spacing), **options
+        )
     return float(found.item())
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("dice", "Dice", "", True, dice),
-        Metric("iou", "IoU", "", True, iou),
-        Metric("hd95", "HD95", "length", False, hausdorff_95),
-        Metric("asd", "ASD", "length", False, average_surface_distance),
-        Metric("nsd", "NSD", "", True, surface_dice),
-        Metric("volume_error", "volume error", "volume", False, volume_error),
-        Metric("sensitivity", "sensitivity", "", True, sensitivity),
-        Metric("precision", "precision", "", True, precision),
+        Metric("dice", "Dice", "", True, lambda pair: 2 * pair.overlap / sum(pair.sizes)),
+        Metric("iou", "IoU", "", True, lambda pair: pair.overlap / (sum(pair.sizes) - pair.overlap)),
+        # The 95th percentile of the surface distances, the larger of both directions.
+        Metric("hd95", "HD95", "length", False, lambda pair: _surface("hausdorff_distance", pair, percentile=95)),
+        # The mean distance of the surfaces, of both directions together.
+        Metric("asd", "ASD", "length", False, lambda pair: _surface("average_surface_distance", pair, symmetric=True)),
+        # The fraction of both surfaces within the tolerance of the other: normalized surface Dice (Nikolov et al., JMIR
+        # 2021, arXiv 1809.04430).
+        Metric("nsd", "NSD", "", True, lambda pair: _surface("surface_dice", pair, class_thresholds=[pair.tolerance])),
+        # The absolute difference of the volumes.
+        Metric(
+            "volume_error",
+            "volume error",
+            "volume",
+            False,
+            lambda pair: abs(pair.sizes[0] - pair.sizes[1]) * float(np.prod(pair.spacing)),
+        ),
+        # The fraction of the truth that is predicted (recall), and that of the prediction that is true.
+        Metric("sensitivity", "sensitivity", "", True, lambda pair: pair.overlap / pair.sizes[1]),
+        Metric("precision", "precision", "", True, lambda pair: pair.overlap / pair.sizes[0]),
     )
 }
 

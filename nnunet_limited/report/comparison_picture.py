@@ -29,10 +29,7 @@ class CaseFiles:
 
 
 def comparison_picture(
-    rows: Sequence[CaseFiles],
-    out: Path,
-    label_names: Mapping[int, str],
-    scores: Mapping[str, Mapping[str, float]],
+    rows: Sequence[CaseFiles], out: Path, label_names: Mapping[int, str], scores: Mapping[str, Mapping[str, float]]
 ) -> None:
     """Draw one row per case (image, truth, one panel per method) and write it to the PNG ``out``.
 

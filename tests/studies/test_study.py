@@ -16,13 +16,13 @@ from helpers import DATASET, Variant, write_case, write_dataset
 from nnunet_limited import trainers
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.active.study import read_active
+from nnunet_limited.studies.active.study import ActiveStudy
 from nnunet_limited.studies.comparison.cost import estimate
 from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
 from nnunet_limited.studies.comparison.job import STEPS
 from nnunet_limited.studies.comparison.study import load_study
 from nnunet_limited.studies.engine.steps import device, self_training_words
-from nnunet_limited.studies.engine.study_file import left_out
+from nnunet_limited.studies.engine.study_file import left_out, read_study
 from nnunet_limited.studies.engine.workflow import Execution, run_study
 
 SMALL: dict[str, Any] = {
@@ -351,6 +351,6 @@ def test_the_shipped_studies_are_well_formed() -> None:
     files = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
     assert files
     for file in files:
-        study: Any = read_active(file) if file.name.startswith("active_") else load_study(file)
+        study: Any = read_study(file, ActiveStudy) if file.name.startswith("active_") else load_study(file)
         assert study.name == file.stem
         assert study.runs()

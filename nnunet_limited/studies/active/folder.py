@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.active.study import ActiveStudy, Step, data_problems, problems, read_active
+from nnunet_limited.studies.active.study import ActiveStudy, Step, data_problems, problems
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
-from nnunet_limited.studies.engine.study_file import left_out, refuse
+from nnunet_limited.studies.engine.study_file import StudyFile, left_out, read_study, refuse
 from nnunet_limited.util.files import read_object, replacing, write_json
 
 NUMBERS, ORACLE, LEFT_OUT = "datasets.json", "oracle", "left_out.txt"
@@ -23,19 +22,12 @@ FREE = ("dataset", "strategies", "targets", "methods", "seeds")
 
 @dataclass(frozen=True)
 class ActiveFolder(StudyFolder):
-    """The folder of a simulation. The results of its trainings are in ``rounds/``."""
+    """The folder of a simulation."""
 
+    kind: ClassVar[type[StudyFile]] = ActiveStudy
     file_name: ClassVar[str] = "active.yaml"
+    runs_name: ClassVar[str] = "rounds"
     snakefile: ClassVar[Path] = Path(__file__).with_name("Snakefile")
-
-    @cached_property
-    def study(self) -> ActiveStudy:
-        """Return the study, as it was when it last ran."""
-        return read_active(self.path / self.file_name)
-
-    def run_folder(self, run: Step) -> Path:
-        """Return the folder of a training's results."""
-        return self.path / "rounds" / run.identifier
 
     def log(self, run: Step, step: str = "") -> Path:
         """Return the log of a training, its queries included."""
@@ -61,7 +53,7 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
 
     Strategies, targets, methods and seeds may be added, but nothing that has run may change.
     """
-    study, folder = read_active(file), ActiveFolder(out)
+    study, folder = read_study(file, ActiveStudy), ActiveFolder(out)
     refuse(file, problems(study))
     started = not folder.fresh
     if started:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,8 +13,8 @@ from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.studies.engine.study_file import (
     Method,
     Part,
+    StudyFile,
     method_problems,
-    read_part,
     repeated,
     training_problems,
 )
@@ -45,23 +44,17 @@ class ActiveMethod(Method):
     targets: tuple[str, ...] | None = Field(None, description="targets, e.g. patch-20x20x20, case; default: all")
 
 
-class ActiveStudy(Part):
+class ActiveStudy(StudyFile):
     """The file of ``nnunet-limited simulate-al``."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the study")
+    example: ClassVar[str] = "studies/active_smoke.yaml"
     dataset: str | int = Field(description="number or name; 'phantom' is built in; every case needs a label")
-    cases: int | None = Field(None, ge=4, description="cases to use, chosen at random; default: all")
     labeled: int = Field(2, ge=1, description="labelled cases at the start")
     targets: tuple[Target, ...] = Field(min_length=1, description="targets of the queries")
     strategies: tuple[str, ...] = Field(min_length=1, description="query strategies; the first is the baseline")
     methods: tuple[ActiveMethod, ...] = Field(min_length=1, description="trainers with settings, as in studies")
     rounds: int = Field(4, ge=1, description="number of rounds of queries")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of starts, queries and runs")
-    number_of_folds: int = Field(5, ge=2, description="number of folds of the partition; the first is used")
     configuration: str = Field("3d_fullres", description="nnU-Net's configuration")
-    size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that trains on a CPU")
-    iterations: int = Field(250_000, ge=1, description="steps per run")
-    iterations_per_epoch: int = Field(250, ge=1, description="steps per epoch")
     seconds: float = Field(79.0, ge=0, description="seconds to outline an object on a slice; used to estimate minutes")
 
     def method(self, name: str) -> ActiveMethod:
@@ -110,11 +103,6 @@ class Step:
         if self.number > 1:
             return Step(self.target, self.method, self.strategy, self.seed, self.number - 1)
         return Step(START, self.method, "", self.seed, 0)
-
-
-def read_active(file: Path) -> ActiveStudy:
-    """Read the file of a simulation; raise LimitedError if it is none."""
-    return read_part(file, ActiveStudy, "studies/active_smoke.yaml")
 
 
 def problems(study: ActiveStudy) -> Iterator[str]:

@@ -15,11 +15,7 @@ from nnunet_limited.report.overlays import COLOURS, colours_of, show_image, show
 
 
 def learning_curves(
-    title: str,
-    curves: Mapping[str, pd.DataFrame],
-    methods: Sequence[str],
-    upper: float | None,
-    label: str,
+    title: str, curves: Mapping[str, pd.DataFrame], methods: Sequence[str], upper: float | None, label: str
 ) -> Picture:
     """Draw score against labelled cases; each curve has columns ``labeled_cases``, ``mean`` and ``sd``."""
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.comparison.study import Method, Run, Study, check_data, load_study, read_study
+from nnunet_limited.studies.comparison.study import Method, Run, Study, check_data, load_study
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
+from nnunet_limited.studies.engine.study_file import StudyFile
 from nnunet_limited.util.files import read_object, write_json
 
 STEPS = ("split", "plan", "train", "predict", "evaluate")
@@ -19,24 +19,12 @@ FREE = ("datasets", "labeled", "methods", "seeds", "folds", "baseline", "metrics
 
 @dataclass(frozen=True)
 class ComparisonFolder(StudyFolder):
-    """The folder of a comparison study. The results of its runs are in ``runs/``."""
+    """The folder of a comparison study."""
 
+    kind: ClassVar[type[StudyFile]] = Study
     file_name: ClassVar[str] = "study.yaml"
+    runs_name: ClassVar[str] = "runs"
     snakefile: ClassVar[Path] = Path(__file__).with_name("Snakefile")
-
-    @cached_property
-    def study(self) -> Study:
-        """Return the study, as it was when it last ran."""
-        file = self.path / self.file_name
-        if not file.is_file():
-            raise LimitedError(
-                f"{self.path} holds no study ({file.name}); give the --out of 'nnunet-limited study run'"
-            )
-        return read_study(file)
-
-    def run_folder(self, run: Run) -> Path:
-        """Return the folder of a run's results."""
-        return self.path / "runs" / run.identifier
 
     def split_folder(self, run: Run) -> Path:
         """Return the folder with what is recorded of a run's split."""

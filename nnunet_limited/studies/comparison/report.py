@@ -11,23 +11,16 @@ import pandas as pd
 from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS
-from nnunet_limited.metrics.statistics import mean_and_sd
 from nnunet_limited.report.figures import Picture
 from nnunet_limited.report.page import Section
 from nnunet_limited.report.tables import Column, table_of
-from nnunet_limited.studies.comparison.columns import (
-    COSTS,
-    RUNS,
-    class_columns,
-    headline_columns,
-    ranking_columns,
-)
+from nnunet_limited.studies.comparison.columns import COSTS, RUNS, class_columns, headline_columns, ranking_columns
 from nnunet_limited.studies.comparison.figures import learning_curves, overlay, paired, training_curves
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.job import compared
 from nnunet_limited.studies.comparison.results import SETTING, Results, Setting, load_results
 from nnunet_limited.studies.comparison.study import ALL, Method, Run, Study
-from nnunet_limited.studies.comparison.tables import classes, costs, headline, ranking
+from nnunet_limited.studies.comparison.tables import classes, costs, headline, learning_curve, ranking
 from nnunet_limited.studies.engine.report import record_section, runs_section, write_report
 
 NOT_DONE = "No run is done yet."
@@ -52,10 +45,7 @@ def make_comparison_report(folder: ComparisonFolder, out: Path) -> list[Path]:
                 _table_section("Time and memory", costs(results), COSTS, COST_NOTE),
             ]
         hashes = (f"{run.dataset} {run.split}: {record['split_hash']}" for run, record in results.records.items())
-        sections += [
-            runs_section(folder.states(), results.runs, RUNS),
-            record_section(study, results.records, hashes),
-        ]
+        sections += [runs_section(folder.states(), results.runs, RUNS), record_section(study, results.records, hashes)]
     tables = {"scores.csv": results.scores, "runs.csv": results.runs.drop(columns="log")}
     about = f"Study {study.name}", summary(results, study, main)
     return write_report(folder, out, *about, sections, (main, headline_columns(study)), tables)
@@ -121,26 +111,17 @@ def _heading(study: Study) -> str:
 
 
 def _curves_section(results: Results, study: Study) -> Section:
-    metric = study.metrics[0]
     section = Section("Learning curves")
     names = [method.name for method in study.methods]
     for place in _places(results):
-        curves, upper = {}, None
-        for method in study.methods:
-            points = []
-            for setting in results.settings():
-                table = results.table(setting, method.name, metric)
-                if setting[:2] != place or table.empty:
-                    continue
-                mean, sd = mean_and_sd(table)
-                if setting[2] == ALL and method.name == study.reference:
-                    upper = mean
-                else:
-                    points.append((results.labeled_cases(setting), mean, sd))
-            if points:
-                curves[method.name] = pd.DataFrame(sorted(points), columns=["labeled_cases", "mean", "sd"])
+        curves = {name: learning_curve(results, place, name, study.metrics[0]) for name in names}
+        reference = curves[study.reference]
+        upper = reference.loc[reference["labeled"] == ALL, "mean"]
+        curves[study.reference] = reference[reference["labeled"] != ALL]
+        curves = {name: curve for name, curve in curves.items() if not curve.empty}
         if curves:
-            made = learning_curves(_title(place), curves, names, upper, _heading(study))
+            level = None if upper.empty else float(upper.iloc[0])
+            made = learning_curves(_title(place), curves, names, level, _heading(study))
             section.pictures["learning_curves_" + "_".join(place)] = made
     return section
 

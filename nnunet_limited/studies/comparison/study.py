@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,9 +22,10 @@ from nnunet_limited.studies.engine.study_file import (
     Labeled,
     Method,
     Part,
+    StudyFile,
     left_out,
     method_problems,
-    read_part,
+    read_study,
     refuse,
     repeated,
     training_problems,
@@ -40,30 +41,23 @@ class TestSet(Part):
     labels: Path = Field(Path("labelsTs"), description="folder of their labels")
 
 
-class Study(Part):
-    """A study file."""
+class Study(StudyFile):
+    """The file of a comparison study."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the study")
+    example: ClassVar[str] = "studies/smoke.yaml"
+
     datasets: tuple[str | int, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
     labeled: tuple[Labeled, ...] = Field(min_length=1, description="labelled cases (groups): 4, 10%, all")
     methods: tuple[Method, ...] = Field(min_length=1, description="methods to compare")
     baseline: str = Field("", description="name of the method that others are compared with; default: the first")
-    cases: int | None = Field(
-        None, ge=4, description="number of cases to use, always the same random ones; default: all"
-    )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of splits and runs")
     protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
     group_by: str | None = Field(None, description="regular expression of patients, as for split")
     published: Path | None = Field(None, description="published split, absolute or relative to the raw dataset")
-    number_of_folds: int = Field(5, ge=2, description="number of folds of the partition")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
     configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
-    size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that trains on a CPU")
     patch: str | None = Field(
         None, pattern=r"^\d+x\d+(x\d+)?$", description="patch size, e.g. 112x112x80; default: nnU-Net's choice"
     )
-    iterations: int = Field(250_000, ge=1, description="steps per run")
-    iterations_per_epoch: int = Field(250, ge=1, description="steps per epoch")
     test: TestSet | None = Field(None, description="test set; default: the validation cases of the folds")
     metrics: tuple[str, ...] = Field(
         default_factory=lambda: tuple(METRICS), min_length=1, description="metrics of the report; the first is the main"
@@ -127,14 +121,9 @@ class Run:
 
 def load_study(file: Path) -> Study:
     """Read a study file and check it without its data; raise one LimitedError with all problems."""
-    study = read_study(file)
+    study = read_study(file, Study)
     refuse(file, _problems(study))
     return study
-
-
-def read_study(file: Path) -> Study:
-    """Read a study file; raise LimitedError if it is none."""
-    return read_part(file, Study, "studies/smoke.yaml")
 
 
 def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:

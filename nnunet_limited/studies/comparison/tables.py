@@ -20,53 +20,44 @@ from nnunet_limited.studies.comparison.results import SETTING, Results
 from nnunet_limited.studies.comparison.study import Study
 
 
-def learning_curve(results: Results, setting: tuple[str, str, str], method: str, metric: str) -> dict[int, float]:
-    """Return a method's mean score by the number of labelled cases, on a dataset and configuration."""
-    curve = {}
-    for other in results.settings():
-        table = results.table(other, method, metric)
-        if other[:2] == setting[:2] and not table.empty:
-            curve[round(results.labeled_cases(other))] = mean_and_sd(table)[0]
-    return curve
+def learning_curve(results: Results, place: tuple[str, str], method: str, metric: str) -> pd.DataFrame:
+    """Return mean and sd of a method at each labelled size of a dataset and configuration."""
+    rows = []
+    for setting in results.settings():
+        table = results.table(setting, method, metric)
+        if setting[:2] == place and not table.empty:
+            rows.append((setting[2], results.labeled_cases(setting), *mean_and_sd(table)))
+    return pd.DataFrame(rows, columns=["labeled", "labeled_cases", "mean", "sd"]).sort_values("labeled_cases")
 
 
 def headline(results: Results, study: Study) -> pd.DataFrame:
     """Return a row for each size and method: metrics, difference to the baseline, labels saved."""
-    main = study.metrics[0]
-    higher = METRICS[main].higher_is_better
+    main = METRICS[study.metrics[0]]
     rows = []
     for setting in results.settings():
-        baseline = results.table(setting, study.reference, main)
-        curve = learning_curve(results, setting, study.reference, main)
+        baseline = results.table(setting, study.reference, main.name)
+        points = learning_curve(results, setting[:2], study.reference, main.name)
+        curve = dict(zip(points["labeled_cases"].round().astype(int), points["mean"], strict=True))
         for method in study.methods:
-            table = results.table(setting, method.name, main)
+            table = results.table(setting, method.name, main.name)
             if table.empty:
                 continue
-            row: dict[str, Any] = {
-                **dict(zip(SETTING, setting, strict=True)),
-                "method": method.name,
-                "seeds": len(table.columns),
-            }
+            row: dict[str, Any] = {**dict(zip(SETTING, setting, strict=True)), "method": method.name}
+            row["seeds"] = len(table.columns)
             for metric in study.metrics:
-                mean, sd = mean_and_sd(results.table(setting, method.name, metric))
-                row |= {metric: mean, f"{metric}_sd": sd}
+                row[metric], row[f"{metric}_sd"] = mean_and_sd(results.table(setting, method.name, metric))
             difference = Difference(0, *[np.nan] * 4)
             if method.name != study.reference and not baseline.empty:
                 difference = paired_difference(table, baseline)
             row["cases"] = table.index.get_level_values("case").nunique()
-            row |= {
-                "difference": difference.mean,
-                "low": difference.low,
-                "high": difference.high,
-            }
-            row |= {"p": difference.p, "labels_saved": np.nan}
+            row |= {"difference": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
+            row["labels_saved"] = np.nan
             if method.name != study.reference and len(curve) > 1:
-                row["labels_saved"] = labels_for(curve, row[main], higher) - results.labeled_cases(setting)
+                needed = labels_for(curve, row[main.name], main.higher_is_better)
+                row["labels_saved"] = needed - results.labeled_cases(setting)
             rows.append(row)
     table = pd.DataFrame(rows)
-    if not table.empty:
-        table["p_holm"] = holm(table["p"].tolist())
-    return table
+    return table if table.empty else table.assign(p_holm=holm(table["p"].tolist()))
 
 
 def ranking(results: Results, study: Study) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ import yaml
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, raw_folder
 from nnunet_limited.studies.engine.failures import RunState
-from nnunet_limited.studies.engine.study_file import Part
+from nnunet_limited.studies.engine.study_file import StudyFile, read_study
 from nnunet_limited.util.files import read_object, replacing
 
 METHODS = "methods.json"  # all methods that the study was run with
@@ -30,17 +31,21 @@ class StudyFolder(ABC):
 
     path: Path
 
+    kind: ClassVar[type[StudyFile]]
     file_name: ClassVar[str]
+    runs_name: ClassVar[str]
     snakefile: ClassVar[Path]
 
-    @property
-    @abstractmethod
+    @cached_property
     def study(self) -> Any:
         """Return the study, as it was when it last ran."""
+        if self.fresh:
+            raise LimitedError(f"{self.path} holds no study ({self.file_name}); give the --out that it was run with")
+        return read_study(self.path / self.file_name, self.kind)
 
-    @abstractmethod
     def run_folder(self, run: Any) -> Path:
         """Return the folder of a run's results."""
+        return self.path / self.runs_name / run.identifier
 
     @abstractmethod
     def log(self, run: Any, step: str) -> Path:
@@ -105,13 +110,13 @@ class StudyFolder(ABC):
                 shutil.rmtree(self.path)
             raise
 
-    def write_study(self, study: Part) -> None:
+    def write_study(self, study: StudyFile) -> None:
         """Write the study file of this folder."""
         content = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
         with replacing(self.path / self.file_name) as temporary:
             temporary.write_text(content, encoding="utf-8")
 
-    def refuse_changes(self, study: Part, file: Path, free: Collection[str]) -> None:
+    def refuse_changes(self, study: StudyFile, file: Path, free: Collection[str]) -> None:
         """Raise LimitedError if ``study`` differs from that of this folder in a field that is not ``free``."""
         old = self.study.model_dump()
         for key, value in study.model_dump().items():

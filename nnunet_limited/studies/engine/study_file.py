@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,9 +23,6 @@ class Part(BaseModel):
     """A part of a study file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-P = TypeVar("P", bound=Part)
 
 
 class Method(Part):
@@ -47,18 +44,35 @@ class Method(Part):
         return re.sub(r"[^A-Za-z0-9.+]+", "-", self.name).strip("-")
 
 
-def read_part(file: Path, kind: type[P], example: str) -> P:
-    """Read a YAML file of a ``kind``; raise one LimitedError with all problems, with the name of an ``example``."""
+class StudyFile(Part):
+    """The fields of all kinds of study files."""
+
+    example: ClassVar[str]
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the study")
+    cases: int | None = Field(None, ge=4, description="number of cases, always the same random ones; default: all")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of splits, queries and runs")
+    number_of_folds: int = Field(5, ge=2, description="number of folds of the partition")
+    size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that trains on a CPU")
+    iterations: int = Field(250_000, ge=1, description="steps per run")
+    iterations_per_epoch: int = Field(250, ge=1, description="steps per epoch")
+
+
+S = TypeVar("S", bound=StudyFile)
+
+
+def read_study(file: Path, kind: type[S]) -> S:
+    """Read a study file of a ``kind``; raise one LimitedError with all problems."""
     import yaml
 
     if not file.is_file():
-        raise LimitedError(f"study file {file} does not exist; write one, e.g. like {example}")
+        raise LimitedError(f"study file {file} does not exist; write one, e.g. like {kind.example}")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LimitedError(f"{file} is not readable YAML ({error}); correct it") from error
     if not isinstance(content, dict):
-        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {example}")
+        raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {kind.example}")
     try:
         return kind(**content)
     except ValidationError as error:
@@ -100,61 +114,47 @@ def training_problems(study: Any, configurations: Iterable[str]) -> Iterator[str
 
 def method_problems(method: Method) -> Iterator[str]:
     """Yield the problems of a method."""
+    yield from (f"method {method.name!r}: {problem}" for problem in _method_problems(method))
+
+
+def _method_problems(method: Method) -> Iterator[str]:
     # Imported here: the steps and the workflow read study files too, without these seconds of imports.
     from nnunet_limited.engine.settings import resolve
-    from nnunet_limited.runs.request import find_trainer
-
-    about = f"method {method.name!r}"
-    try:
-        trainer = find_trainer(method.trainer)
-    except LimitedError as error:
-        yield f"{about}: {error}"
-        return
-    if not hasattr(trainer, "Config"):
-        yield f"{about}: {method.trainer} is no trainer of nnunet-limited, nor made from one"
-        return
-    for key in SHARED:
-        if key in method.settings:
-            yield f"{about}: {key} is set by the study; remove it"
-    try:
-        resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), about)
-    except LimitedError as error:
-        yield str(error)
-    learns_pseudo_labels = "pseudo_labels" in trainer.Config.model_fields
-    for problem in (*_source_problems(method, trainer, learns_pseudo_labels),
-                    *_teacher_problems(method, learns_pseudo_labels)):  # fmt: skip
-        yield f"{about}: {problem}"
-
-
-def _source_problems(method: Method, trainer: Any, learns_pseudo_labels: bool) -> Iterator[str]:
     from nnunet_limited.pseudo_labels.sources import check_sources
-
-    if method.sources is None:
-        if method.ask or method.accept_licence:
-            yield "ask and accept_licence need sources; add sources, or remove them"
-        if getattr(trainer, "learns_consensus", False):
-            yield f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
-        return
-    if not learns_pseudo_labels:
-        yield f"{method.trainer} does not learn from sources; remove them"
-    try:
-        check_sources(os.path.expandvars(method.sources).split(","))
-    except LimitedError as error:
-        yield str(error)
-
-
-def _teacher_problems(method: Method, learns_pseudo_labels: bool) -> Iterator[str]:
     from nnunet_limited.runs.request import find_trainer
 
-    if method.teacher is None:
+    def error_of(check: Callable[[], object]) -> list[str]:
+        try:
+            check()
+        except LimitedError as error:
+            return [str(error)]
+        return []
+
+    if unknown := error_of(lambda: find_trainer(method.trainer)):
+        yield from unknown
         return
-    if not learns_pseudo_labels:
-        yield f"{method.trainer} takes no teacher; remove it"
-    try:
-        if not hasattr(find_trainer(method.teacher, "teacher"), "resolve_config"):
+    trainer = find_trainer(method.trainer)
+    if not hasattr(trainer, "Config"):
+        yield f"{method.trainer} is no trainer of nnunet-limited, nor made from one"
+        return
+    yield from (f"{key} is set by the study; remove it" for key in SHARED if key in method.settings)
+    fields = trainer.Config.model_fields
+    yield from error_of(lambda: resolve(trainer.Config, method.settings, set(fields), "settings"))
+    if method.sources is not None:
+        if "pseudo_labels" not in fields:
+            yield f"{method.trainer} does not learn from sources; remove them"
+        yield from error_of(lambda: check_sources(os.path.expandvars(str(method.sources)).split(",")))
+    elif method.ask or method.accept_licence:
+        yield "ask and accept_licence need sources; add sources, or remove them"
+    elif getattr(trainer, "learns_consensus", False):
+        yield f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
+    if method.teacher is not None:
+        if "pseudo_labels" not in fields:
+            yield f"{method.trainer} takes no teacher; remove it"
+        if unknown := error_of(lambda: find_trainer(str(method.teacher), "teacher")):
+            yield from unknown
+        elif not hasattr(find_trainer(method.teacher), "resolve_config"):
             yield f"teacher {method.teacher} is no trainer of nnunet-limited"
-    except LimitedError as error:
-        yield str(error)
 
 
 def left_out(raw: RawDataset, cases: int | None) -> list[str]:

@@ -26,9 +26,7 @@ class Execution(BaseModel):
         None, ge=1, description="CPU cores to use; with --executor: per job (default 1). Default: all."
     )
     gpus: int | None = Field(
-        None,
-        ge=0,
-        description="GPUs to use, one training on each; with --executor: 0 or 1 per training. Default: all.",
+        None, ge=0, description="GPUs to use, one training on each; with --executor: 0 or 1 per training. Default: all."
     )
     share_gpus: int = Field(1, ge=1, description="Number of trainings at the same time on one GPU.")
     executor: str | None = Field(None, description="Snakemake executor, e.g. slurm; default: this machine.")
