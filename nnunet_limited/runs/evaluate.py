@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nnunet_limited.datasets.description import DatasetDescription, check_description, values_of
 from nnunet_limited.errors import LimitedError
@@ -17,14 +17,13 @@ from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import read_object, replacing
 from nnunet_limited.util.parallel import run_all
+from nnunet_limited.util.request import Request
 
 DESCRIPTION = "dataset.json"
 
 
-class EvaluateRequest(BaseModel):
+class EvaluateRequest(Request):
     """Predictions, the labels to compare them with, and how to measure distances."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     predictions: Path = Field(description="Folder of predictions, e.g. the output of nnUNetv2_predict.")
     truth: Path = Field(description="Folder of labels with the same file names.")

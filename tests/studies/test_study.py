@@ -182,7 +182,7 @@ def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(folders: Path,
     with pytest.raises(LimitedError) as error:
         open_folder(file, out)
     for text in (
-        "--labeled 6: only 5",
+        "--labeled 6: there are only 5",
         "case_00 is a test case and a training case",
         "'m1' at labeled all: no case is left",
     ):
@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(folders: Path,
 
 def test_groups_are_counted_as_the_split_counts_them(folders: Path, raw: Path) -> None:
     file = write(folders / "study.yaml", group_by="case_(?=0[0-3])|case(?=_0[4-7])")
-    with pytest.raises(LimitedError, match="labeled 2: only 1 labelled groups are there"):
+    with pytest.raises(LimitedError, match="labeled 2: there are only 1 labelled groups"):
         open_folder(file, folders / "out")
 
 

@@ -8,19 +8,18 @@ import sys
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import StudyFolder
+from nnunet_limited.util.request import Request
 
 KILLED = "it stopped without a message; it was probably killed (out of memory or time limit)\n"
 
 
-class Execution(BaseModel):
+class Execution(Request):
     """Where a study runs: on this machine, or as jobs of a cluster."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     cores: int | None = Field(
         None, ge=1, description="CPU cores to use; with --executor: per job (default 1). Default: all."
