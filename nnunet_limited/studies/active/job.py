@@ -111,7 +111,7 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     Finished parts of an interrupted step are skipped.
     """
     study = folder.study
-    before = folder.record(step.before)
+    before: StepRecord = folder.record(step.before)
     dataset, out = folder.dataset_of(step), folder.run_folder(step) / "queries"
     raw, preprocessed = (Path(os.environ[f"nnUNet_{name}"]) / dataset for name in ("raw", "preprocessed"))
     oracle = folder.path.resolve() / ORACLE

@@ -10,6 +10,7 @@ import pandas as pd
 from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, predicted_gain
 from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.studies.active.folder import ActiveFolder
+from nnunet_limited.studies.active.job import StepRecord
 from nnunet_limited.studies.active.study import FULL, START, ActiveStudy
 
 KEYS = ["target", "method", "strategy"]
@@ -20,7 +21,7 @@ def load_results(folder: ActiveFolder) -> pd.DataFrame:
     rows = []
     for step, state, _ in folder.states():
         if state == "done":
-            record = folder.record(step)
+            record: StepRecord = folder.record(step)
             keys = {key: getattr(step, key) for key in (*KEYS, "seed", "number")}
             dice = float(np.nanmean(list(record["dice"].values())))
             rows.append({**keys, "dice": dice, "cases": record["dice"], **record["costs"], "fit": record["minutes"]})

@@ -87,7 +87,8 @@ def _train(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None
 
 
 def _predict(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None:
-    study, record = folder.study, folder.record(run)
+    study = folder.study
+    record: RunRecord = folder.record(run)
     assert study.test is not None
     images = RawDataset.load(run.dataset).folder / study.test.images
     out = folder.run_folder(run) / "predictions"

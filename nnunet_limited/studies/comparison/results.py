@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits.make import group_of
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
+from nnunet_limited.studies.comparison.job import RunRecord
 from nnunet_limited.studies.comparison.study import Run
 
 KEYS = ("dataset", "configuration", "labeled", "method", "seed", "fold")
@@ -26,7 +26,7 @@ class Results:
 
     runs: pd.DataFrame
     scores: pd.DataFrame
-    records: dict[Run, dict[str, Any]]
+    records: dict[Run, RunRecord]
     group_by: str | None = None
 
     def settings(self) -> list[Setting]:

@@ -71,8 +71,8 @@ class StudyFolder(ABC):
         """Return the state of every run."""
         return [RunState(run, *self.state(run)) for run in self.study.runs()]
 
-    def record(self, run: Any) -> dict[str, Any]:
-        """Return the record of a run's training."""
+    def record(self, run: Any) -> Any:
+        """Return the record of a run's training, a ``TrainingRecord`` with the keys of its kind of study."""
         return read_object(self.run_folder(run) / RECORD, "record of a run", "delete its folder and run again")
 
     def environment(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from nnunet_limited.report.page import Section, render, write_pictures
 from nnunet_limited.report.tables import Column, latex, markdown, table_of
 from nnunet_limited.studies.engine.failures import RunState, log_ends, missing
 from nnunet_limited.studies.engine.folder import StudyFolder
+from nnunet_limited.studies.engine.steps import TrainingRecord
 from nnunet_limited.util.files import replacing
 
 
@@ -21,7 +22,7 @@ def runs_section(found: Sequence[RunState], table: pd.DataFrame, columns: Sequen
     return Section("Runs", [], [table_of("Every run of the study", table, columns)], blocks=log_ends(found))
 
 
-def record_section(study: Any, records: Mapping[Any, Mapping[str, Any]], hashes: Iterable[str] = ()) -> Section:
+def record_section(study: Any, records: Mapping[Any, TrainingRecord], hashes: Iterable[str] = ()) -> Section:
     """Return what is needed to repeat the study: versions, machines, hashes of splits, study file, commands."""
     versions = sorted({f"{name} {version}" for one in records.values() for name, version in one["versions"].items()})
     machines = sorted({record["machine"] for record in records.values()})
