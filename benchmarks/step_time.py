@@ -75,17 +75,16 @@ def write_boxes(folder: Path) -> None:
 
 def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
     """Write what the self-training trainer learns, the predictions of a network that has not learnt anything."""
-    from nnunet_limited.pseudo_labels.model import ModelSource
+    from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
     from nnunet_limited.runs.predict import CHECKPOINT
     from nnunet_limited.runs.request import TrainRequest
 
     trainer = Bench(SUPERVISED, dataset, configuration, plans, "cpu").trainer
     trainer.save_checkpoint(str(Path(trainer.output_folder) / CHECKPOINT))
-    source = ModelSource(
-        TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=SUPERVISED, plans=plans), "model"
-    )
-    for labels in source.check([0]):
-        source.make(labels, "cpu", iter)
+    model = TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=SUPERVISED, plans=plans)
+    job = PseudoLabelJob(ModelLabeller(model), "model")
+    for labels in job.check([0]):
+        job.make(labels, "cpu", iter)
 
 
 class Bench:

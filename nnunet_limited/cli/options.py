@@ -42,6 +42,8 @@ METAVARS: dict[Any, str] = {
     "points": "FILE",
     "labels": "FOLDER",
     "size": "ZxYxX",
+    "sources": "SOURCE,…",
+    "ask": "KEY=VALUE",
     "patch": "ZxYxX",
 }
 
@@ -81,27 +83,6 @@ DeviceOption = Annotated[
 GpusOption = Annotated[int | None, typer.Option("-num_gpus", min=1, help="Number of GPUs to train on.")]
 WeightsOption = Annotated[
     str | None, typer.Option("-pretrained_weights", metavar="FILE", help="Checkpoint to start training from.")
-]
-SourcesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--sources",
-        metavar="SOURCE,…",
-        help="Sources of the pseudo-labels, separated by commas: student (the model), atlas (labelled cases registered "
-        "to the others; for organs, not for lesions), sam:FOLDER, tiny-vit:FILE.pt, nninteractive:FOLDER, "
-        "module:factory. Default: the model alone.",
-    ),
-]
-AskOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--ask",
-        metavar="KEY=VALUE",
-        help="Setting of the prompts, e.g. kind=two-pass, axes=3, channel=1 or clean=0; repeatable.",
-    ),
-]
-LicenceOption = Annotated[
-    str | None, typer.Option("--accept-licence", help="Licence of the weights that you accept, where they require it.")
 ]
 
 

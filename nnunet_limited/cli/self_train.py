@@ -11,7 +11,6 @@ from nnunet_limited.cli.crossval import chosen_folds, show_result, show_what_nex
 from nnunet_limited.cli.options import (
     PASS_THROUGH,
     TRAIN,
-    AskOption,
     ConfigurationArgument,
     DatasetArgument,
     DeviceOption,
@@ -20,30 +19,29 @@ from nnunet_limited.cli.options import (
     GpusOption,
     IterationsOption,
     JsonOption,
-    LicenceOption,
     PlansOption,
     SetOption,
-    SourcesOption,
     WeightsOption,
     add_command,
 )
 from nnunet_limited.cli.output import show_json
-from nnunet_limited.cli.pseudo_label import labeller, progress
+from nnunet_limited.cli.pseudo_label import SOURCES, progress
 from nnunet_limited.cli.train import GROUPS, host_flags
-from nnunet_limited.util.files import content_hash
+from nnunet_limited.pseudo_labels.request import SourceOptions
 
 if TYPE_CHECKING:
-    from nnunet_limited.pseudo_labels.model import ModelSource
+    from nnunet_limited.pseudo_labels.job import PseudoLabelJob
     from nnunet_limited.runs.request import TrainRequest
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    groups = {"Pseudo-labels": "teacher rounds sources ask accepted", **GROUPS}
-    add_command(app, self_train, panel=TRAIN, groups=groups, context_settings=PASS_THROUGH)
+    groups = {"Pseudo-labels": f"teacher rounds {SOURCES}", **GROUPS}
+    add_command(app, self_train, SourceOptions, panel=TRAIN, arguments=(), groups=groups, context_settings=PASS_THROUGH)
 
 
 def self_train(
+    options: SourceOptions,
     context: typer.Context,
     dataset: DatasetArgument,
     configuration: ConfigurationArgument,
@@ -56,9 +54,6 @@ def self_train(
     ] = None,
     plans: PlansOption = "nnUNetPlans",
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds of pseudo-labelling and training.")] = 1,
-    sources: SourcesOption = None,
-    ask: AskOption = None,
-    accepted: LicenceOption = None,
     folds: FoldsOption = None,
     assignments: SetOption = None,
     epochs: EpochsOption = None,
@@ -78,6 +73,7 @@ def self_train(
     nnunet-limited self-train 500 3d_fullres -p nnUNetPlans_l1 --rounds 2 \\
       -tr LimitedPromptedPseudoLabelTrainer --sources student,atlas
     """
+    from nnunet_limited.pseudo_labels.job import PseudoLabelJob
     from nnunet_limited.runs.crossval import default_folds
     from nnunet_limited.runs.launch import choose_device
     from nnunet_limited.runs.request import TrainRequest
@@ -93,11 +89,9 @@ def self_train(
     )
     numbers = chosen or default_folds(request)
 
-    def label(model: TrainRequest, name: str, previous: str | None) -> ModelSource:
-        how = content_hash([sources, ask])[:6]  # other sources are another set of pseudo-labels
-        own = name if sources is None else f"{name}-{how}"
-        processor = choose_device(request.value_of("-device"))
-        return labeller(model, own, previous, False, sources, ask or (), accepted, processor)
+    def label(model: TrainRequest, name: str, previous: str | None) -> PseudoLabelJob:
+        labeller = options.labeller(model, choose_device(request.value_of("-device")))
+        return PseudoLabelJob(labeller, options.set_name(name), previous)
 
     def log(line: str) -> None:
         print(line, file=sys.stderr)

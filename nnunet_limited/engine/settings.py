@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from nnunet_limited.errors import LimitedError
 
@@ -55,8 +56,11 @@ Config = TypeVar("Config", bound=BaseModel)
 def resolve(model: type[Config], settings: dict[str, Any], known: set[str], source: str) -> Config:
     """Return the ``model`` filled from ``settings``; keys of other trainers (``known``) are left out.
 
-    Raises LimitedError naming ``source``, the key, the value and what is allowed.
+    Older names of settings, which their fields list, are accepted. Raises LimitedError naming ``source``, the key, the
+    value and what is allowed.
     """
+    names = {alias: name for name, field in model.model_fields.items() for alias in _aliases(field)}
+    settings = {names.get(key, key): value for key, value in settings.items()}
     for key in settings:
         if key not in known:
             raise LimitedError(f"{source}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
@@ -69,6 +73,10 @@ def resolve(model: type[Config], settings: dict[str, Any], known: set[str], sour
             f"{source}: setting {key}={first['input']!r} is not allowed ({first['msg'].lower()}); give another value "
             f"({key}: {model.model_fields[key].description})"
         ) from error
+
+
+def _aliases(field: FieldInfo) -> list[Any]:
+    return list(field.validation_alias.choices) if isinstance(field.validation_alias, AliasChoices) else []
 
 
 def parse_assignments(

@@ -1,7 +1,7 @@
-"""SAM and its kin of the transformers library (Kirillov et al., ICCV 2023, arXiv 2304.02643).
+"""SAM and related models of the transformers library (Kirillov et al., ICCV 2023, arXiv 2304.02643).
 
-Of the library's models, the image encoder and the decoder are called and nothing else; how an image and a prompt are
-brought to the encoder's grid is here, so that slices of any size are handled in one way, with every version of it.
+Only the image encoder and the decoder of the library are called. Images and prompts are resized here, so that slices of
+any size are treated alike with every version of the library.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Embedded(NamedTuple):
-    """What the encoder says of an image of ``shape``, whose voxels are ``scale`` voxels of the encoder wide."""
+    """The encoder's features of an image of ``shape``; ``scale`` is the size of its voxels in those of the encoder."""
 
     features: dict[str, Any]
     shape: tuple[int, int]
@@ -37,8 +37,8 @@ class Embedded(NamedTuple):
 class HFSam:
     """A promptable model of transformers, for slices: boxes, points and masks as prompts.
 
-    An image is resized until its longer side fits the encoder and padded below and to the right; SAM 2 has it fill the
-    whole square.
+    An image is resized until its longer side fits the encoder, and padded below and to the right; for SAM 2 it fills
+    the whole square.
     """
 
     ndim = 2
@@ -82,7 +82,7 @@ class HFSam:
         shape = embedding.shape
         count = check_prompts(shape, self.prompts, boxes, points, labels, mask_logits)
         scale, asked = np.array(embedding.scale), {}
-        if boxes is not None:  # the model counts columns first, and the last voxel in
+        if boxes is not None:  # the model takes columns first, and the last voxel is inside
             corners = np.asarray(boxes, np.float32) * scale - np.array([[0.0], [1.0]])
             asked["input_boxes"] = self._tensor(corners[..., ::-1].reshape(count, 1, 4))
         if points is not None:
@@ -100,7 +100,7 @@ class HFSam:
         return torch.sigmoid(logits)[:, 0].cpu().numpy(), made.iou_scores.reshape(count).float().cpu().numpy()
 
     def _encode(self, pixels: torch.Tensor) -> dict[str, Any]:
-        """Return what the decoder takes of an image (1, 3, size, size)."""
+        """Return the decoder's inputs for an image (1, 3, size, size)."""
         made = self.model.get_image_embeddings(pixels)
         if isinstance(made, tuple):  # of SAM-HQ
             return {"image_embeddings": made[0], "intermediate_embeddings": list(made[1])}
@@ -108,7 +108,7 @@ class HFSam:
 
     @staticmethod
     def _repeat(features: dict[str, Any], count: int) -> dict[str, Any]:
-        """Return the features for ``count`` prompts: each is decoded on its own."""
+        """Return the features for ``count`` prompts, each of which is decoded separately."""
         return {
             key: [one.expand(count, *one.shape[1:]) for one in value]
             if isinstance(value, list)
@@ -143,7 +143,7 @@ class StretchedSam(HFSam):
 
 
 def load_sam(weights: str, device: str) -> HFSam:
-    """Return the model in a folder of transformers, or of a hub id that has been downloaded before."""
+    """Return the model in a folder of transformers, or of a hub id in the local cache."""
     require_transformers(f"sam:{weights}")
     require_extra("sam", f"sam:{weights}", "safetensors")
     get = "give a folder that 'hf download ID --local-dir FOLDER' has made, with config.json and model.safetensors"
@@ -171,17 +171,15 @@ def load_sam(weights: str, device: str) -> HFSam:
     size = int(getattr(vision, "image_size", None) or model.config.prompt_encoder_config.image_size)
     prompts = model.config.prompt_encoder_config
     mask_size = 4 * (int(prompts.image_size) // int(prompts.patch_size))
-    kin = StretchedSam if KINDS[kind] == "Sam2Model" else HFSam
-    made = kin(model, size, mask_size, _normalisation(folder), device, about)
-    if (
-        "medsam" in folder.name.lower() + str(weights).rpartition("/")[2].lower()
-    ):  # MedSAM has learnt boxes and nothing else
+    family = StretchedSam if KINDS[kind] == "Sam2Model" else HFSam
+    made = family(model, size, mask_size, _normalisation(folder), device, about)
+    if "medsam" in folder.name.lower() + str(weights).rpartition("/")[2].lower():  # trained with boxes only
         made.prompts = frozenset({"box"})
     return made
 
 
 def _cached(weights: str, remedy: str) -> Path:
-    """Return the folder itself, or where the hub's cache has the model; nothing is downloaded."""
+    """Return the folder itself, or that of the model in the hub's cache; nothing is downloaded."""
     if Path(weights).exists() or weights.count("/") != 1 or weights.startswith((".", "/")):
         return Path(weights)
     from huggingface_hub import snapshot_download

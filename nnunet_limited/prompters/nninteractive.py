@@ -15,8 +15,8 @@ from nnunet_limited.prompters.prompter import ModelCard, check_prompts, read_fol
 from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import file_hash
 
-ASSUMED = "CC BY-NC-SA 4.0"  # of the official weights, where the folder does not say
-HARMLESS = {  # what numbers and arrays of numpy are pickled with
+ASSUMED = "CC BY-NC-SA 4.0"  # licence of the official weights, for a folder without a licence file
+HARMLESS = {  # names in pickles of numbers and arrays of numpy
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
@@ -25,7 +25,7 @@ CHECKPOINT = "fold_0/checkpoint_final.pth"
 
 
 class NNInteractive:
-    """A session of nnInteractive: a 3D box is shown as a 2D box in the middle across each axis."""
+    """A session of nnInteractive; a 3D box becomes a 2D box through its middle across each axis."""
 
     ndim = 3
     prompts = frozenset({"box", "point", "mask"})
@@ -36,7 +36,7 @@ class NNInteractive:
         self.shown: np.ndarray | None = None
 
     def embed(self, image: np.ndarray) -> np.ndarray:
-        """Return the volume itself: the session looks at it again with every prompt."""
+        """Return the volume itself, which the session needs for every prompt."""
         if image.ndim != 3:
             raise LimitedError(f"an image of shape {image.shape} is no volume; {self.about.name} takes three axes")
         return np.ascontiguousarray(image, np.float32)
@@ -53,7 +53,7 @@ class NNInteractive:
         """Return masks as probabilities 0 and 1 (n, *spatial) and ones (n,); see :class:`Prompter`."""
         count = check_prompts(embedding.shape, self.prompts, boxes, points, labels, mask_logits)
         made = []
-        with contextlib.redirect_stdout(sys.stderr):  # it says how long everything took
+        with contextlib.redirect_stdout(sys.stderr):  # nnInteractive prints durations
             if self.shown is not embedding:
                 self.session.set_image(embedding[None])
                 self.shown = embedding
@@ -82,12 +82,12 @@ def middle_boxes(box: np.ndarray) -> list[list[list[int]]]:
     return boxes
 
 
-def load_nninteractive(weights: str, device: str, accepted: str | None = None) -> NNInteractive:
-    """Return nnInteractive with the model in a folder; refuse unless its licence is ``accepted``."""
+def load_nninteractive(weights: str, device: str, accept_licence: str | None = None) -> NNInteractive:
+    """Return nnInteractive with the model in a folder; refuse unless its licence is ``accept_licence``."""
     get = "give the folder of a model of nnInteractive, with plans.json and fold_0/checkpoint_final.pth"
     folder = read_folder(weights, ("plans.json", "dataset.json", CHECKPOINT), get)
     licence = _licence(folder)
-    if accepted != licence:
+    if accept_licence != licence:
         raise LimitedError(
             f"the weights in {folder} are under {licence}, which does not allow every use; if it allows yours, add "
             f"--accept-licence {licence!r}"
@@ -110,7 +110,7 @@ def _licence(folder: Path) -> str:
 
 
 def _refuse_code(file: Path, remedy: str) -> None:
-    """Refuse a checkpoint that holds more than arrays and numbers: nnInteractive itself would run whatever it holds."""
+    """Refuse a checkpoint with more than arrays and numbers, because nnInteractive runs the code in it."""
     with reading_weights(file, remedy):
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     odd = [name for name in unsafe if name not in HARMLESS and not name.startswith("numpy.dtypes.")]

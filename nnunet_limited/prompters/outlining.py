@@ -1,8 +1,8 @@
 """A promptable model over a volume: prompts from a guess, embeddings once per slice, several prompts averaged.
 
-Boxes in jitter are averaged as in SAM-U (Deng et al., MICCAI 2023, arXiv 2307.04973); the second pass with points in
-the middle and in the other classes as in Keuth et al. (2024, arXiv 2411.12602), but with the box: without it a small
-model loses what the box has found.
+Jittered boxes are averaged as in SAM-U (Deng et al., MICCAI 2023, arXiv 2307.04973). The second pass has points in the
+middle of the object and of the other classes as in Keuth et al. (2024, arXiv 2411.12602), and the box too: without it a
+small model loses the object.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered, m
 
 @dataclass(frozen=True)
 class Outlined:
-    """What a promptable model says of the classes of a volume.
+    """The outlines of a promptable model in a volume, and the numbers of its embeddings and prompts.
 
-    ``probability`` (c, *spatial) is NaN in the slices of a class that nothing was asked about. ``stability`` is the
-    mean overlap (IoU) of the masks from the boxes of one object, in [0, 1], and None if there was nothing to compare.
+    ``probability`` (c, *spatial) of the foreground classes is NaN in the slices of a class without a prompt.
+    ``stability`` is the mean IoU of the masks from the boxes of one object, in [0, 1], None without any to compare.
     """
 
     probability: np.ndarray
@@ -40,37 +40,38 @@ def outline(
     settings: PromptSettings,
     rng: np.random.Generator,
 ) -> Outlined:
-    """Outline what ``guess`` (c, *spatial), probabilities of the foreground classes, sees in ``image`` (*spatial).
+    """Return the outlines of the objects of a ``guess`` in ``image`` (*spatial).
 
-    Slices lie across the axis with the largest ``spacing``, the first one of equals, or across all axes.
+    ``guess`` (c, *spatial) are probabilities of the foreground classes. Slices lie across the axis with the largest
+    ``spacing``, the first one of equals, or across all axes.
     """
     if image.ndim != 3 or guess.shape[1:] != image.shape:
         raise LimitedError(f"image of shape {image.shape} and guess of shape {guess.shape} are not of one volume")
-    shown, said = to_unit(image), _Said(prompter, settings, rng)
+    shown, outliner = to_unit(image), _Outliner(prompter, settings, rng)
     if prompter.ndim == 3:
-        return said.summary([said.classes(shown, guess)])
+        return outliner.summary([outliner.outline(shown, guess)])
     axes = [coarsest_axis(image.shape, spacing)] if settings.axes == 1 else plane_axes(image.shape)
     made = []
     for axis in axes:
         volume = np.full(guess.shape, np.nan, np.float32)
         slices, guesses = np.moveaxis(volume, axis + 1, 1), np.moveaxis(guess, axis + 1, 1)
         for index, plane in enumerate(np.moveaxis(shown, axis, 0)):
-            slices[:, index] = said.classes(plane, guesses[:, index])
+            slices[:, index] = outliner.outline(plane, guesses[:, index])
         made.append(volume)
-    return said.summary(made)
+    return outliner.summary(made)
 
 
-class _Said:
-    """Answers of a prompter, and how they were got."""
+class _Outliner:
+    """A prompter that outlines images, and counts what it does."""
 
     def __init__(self, prompter: Prompter, settings: PromptSettings, rng: np.random.Generator) -> None:
         self.prompter, self.settings, self.rng = prompter, settings, rng
-        self.kind = settings.of(prompter.prompts)
+        self.kind = settings.kind_for(prompter.prompts)
         self.embeddings = self.prompts = 0
         self.overlaps: list[float] = []
 
     def summary(self, volumes: list[np.ndarray]) -> Outlined:
-        """Return the mean of ``volumes``, of those that say something of a voxel."""
+        """Return the mean of ``volumes``, in each voxel over those that are not NaN."""
         known = [np.isfinite(volume) for volume in volumes]
         total = sum(np.where(k, v, 0) for k, v in zip(known, volumes, strict=True))
         count = np.sum(known, axis=0)
@@ -78,10 +79,10 @@ class _Said:
         stability = float(np.mean(self.overlaps)) if self.overlaps else None
         return Outlined(mean, stability, self.embeddings, self.prompts)
 
-    def classes(self, image: np.ndarray, guess: np.ndarray) -> np.ndarray:
-        """Return the probabilities (c, *spatial) of the classes in one image, NaN for one that has no object."""
+    def outline(self, image: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """Return the probabilities (c, *spatial) of the classes in one image, NaN for a class without object."""
         made = np.full(guess.shape, np.nan, np.float32)
-        found = [objects(p > 0.5, self.settings.least_area, self.settings.most_objects) for p in guess]
+        found = [objects(p > 0.5, self.settings.min_area, self.settings.max_objects) for p in guess]
         if not any(found):
             return made
         embedding = self.prompter.embed(image)
@@ -101,7 +102,7 @@ class _Said:
     def _object(
         self, embedding: object, part: np.ndarray, guess: np.ndarray, middle: np.ndarray, others: list[np.ndarray]
     ) -> np.ndarray:
-        """Return the probability of one object, the mean over its boxes."""
+        """Return the probability of one object, averaged over its boxes."""
         places = np.stack([middle, *others])
         if self.kind == "point":
             alone: np.ndarray = self._ask(embedding, **_clicks(places, 1))[0]
@@ -129,32 +130,18 @@ class _Said:
 
 
 def _clicks(places: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Return ``count`` times the prompt of points of which the first is inside the object and the others outside."""
+    """Return ``count`` equal prompts of points, of which the first is inside the object and the others outside."""
     labels = np.arange(len(places)) == 0
     return {"points": np.repeat(places[None], count, axis=0), "labels": np.repeat(labels[None], count, axis=0)}
 
 
-def with_background(probability: np.ndarray, regions: bool) -> np.ndarray:
-    """Return probabilities of the foreground classes (c, *spatial) with the background before them, unless ``regions``.
-
-    Where some class is known, the others are 0 if they are NaN; where none is, all are NaN. They add up to 1.
-    """
-    if regions:
-        return probability
-    known = np.isfinite(probability)
-    anything = known.any(0, keepdims=True)
-    filled = np.where(known, probability, 0)
-    every = np.concatenate([1 - filled.max(0, keepdims=True), filled])
-    return np.where(anything, every / every.sum(0), np.nan).astype(np.float32)
-
-
 def plane_axes(shape: Sequence[int]) -> list[int]:
-    """Return the axes across which slices of a volume are no lines; the first axis of a volume that has none."""
+    """Return the axes across which slices are more than lines; the first axis of a volume that has none."""
     return [axis for axis in range(3) if min(np.delete(shape, axis)) > 1] or [0]
 
 
 def coarsest_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
-    """Return the axis with the largest ``spacing``, the first one of equals, of those with slices that are no lines."""
+    """Return the axis with the largest ``spacing``, the first one of equals, whose slices are more than lines."""
     return max(plane_axes(shape), key=lambda axis: (spacing[axis], -axis))
 
 

@@ -1,4 +1,4 @@
-"""Models that outline what a prompt points at: what is asked of one, and where they come from."""
+"""Promptable models, which outline the object that a prompt points at: their protocol, and how they are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Whose model it is: its name, its file or folder, what it may be used for, and a hash of its weights."""
+    """The name of a model, the file or folder of its weights, its licences, and a hash of its weights."""
 
     name: str
     weights: str = ""
@@ -44,7 +44,7 @@ class Prompter(Protocol):
     about: ModelCard
 
     def embed(self, image: np.ndarray) -> Any:
-        """Return what :meth:`predict` wants of an ``image`` (*spatial) with values in [0, 1]; done once per image."""
+        """Return what :meth:`predict` needs of an ``image`` (*spatial) with values in [0, 1]; called once per image."""
         ...
 
     def predict(
@@ -56,51 +56,66 @@ class Prompter(Protocol):
         labels: np.ndarray | None = None,
         mask_logits: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probability of n objects (n, *spatial) and the model's own scores (n,).
+        """Return the probabilities of n objects (n, *spatial) and the model's own scores (n,).
 
-        Coordinates are indices of voxels in the order of the image's axes: ``boxes`` (n, 2, ndim), first voxel and the
-        one after the last; ``points`` (n, k, ndim) with ``labels`` (n, k), 1 inside the object and 0 outside;
-        ``mask_logits`` (n, *spatial). At least one of them is given.
+        Coordinates are voxel indices in the order of the image's axes: ``boxes`` (n, 2, ndim), first voxel and the one
+        after the last; ``points`` (n, k, ndim) with ``labels`` (n, k), 1 inside the object and 0 outside;
+        ``mask_logits`` (n, *spatial). At least one kind of prompt is given.
         """
         ...
 
 
-def find_prompter(spec: str, device: str = "cpu", accepted: str | None = None) -> Prompter:
+class PrompterKind(NamedTuple):
+    """A kind of built-in prompters: module and function that load one, and the placeholder of its weights.
+
+    The function is called with the weights and the device, and with the licence that the user has accepted if
+    ``asks_licence``.
+    """
+
+    module: str
+    function: str
+    argument: str
+    asks_licence: bool = False
+
+    def load(self, weights: str, device: str, accept_licence: str | None) -> Any:
+        """Return the prompter with its weights."""
+        function = getattr(import_module(f"nnunet_limited.prompters.{self.module}"), self.function)
+        return function(weights, device, accept_licence) if self.asks_licence else function(weights, device)
+
+
+PROMPTERS = {
+    "sam": PrompterKind("hf_sam", "load_sam", "FOLDER"),
+    "tiny-vit": PrompterKind("tiny_vit", "load_tiny_vit", "FILE.pt"),
+    "nninteractive": PrompterKind("nninteractive", "load_nninteractive", "FOLDER", asks_licence=True),
+}
+
+
+def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = None) -> Prompter:
     """Return the prompter that ``spec`` names: ``KIND:WEIGHTS`` or ``module:factory``.
 
-    Kinds are ``sam`` (a folder of transformers), ``tiny-vit`` (a checkpoint of MobileSAM or LiteMedSAM),
-    ``nninteractive`` (a folder) and the entry points of the group ``nnunet_limited.prompters``. A kind and a factory
-    are functions of the weights and the device, or of nothing for ``module:factory``. ``accepted`` is the licence that
-    the user has accepted.
+    Kinds are those of :data:`PROMPTERS` and the entry points of the group ``nnunet_limited.prompters``, functions of
+    the weights and the device; a factory has no arguments. ``accept_licence`` is a licence that the user has accepted.
+    Raises LimitedError for what is no prompter.
     """
     kind, colon, weights = spec.partition(":")
-    kinds = {**{name: _built_in(name) for name in BUILT_IN}, **{e.name: e.load for e in entry_points(group=GROUP)}}
-    if kind in kinds:
-        if not weights and kind in BUILT_IN:
-            raise LimitedError(f"{spec!r} names no weights; write {kind}:{BUILT_IN[kind][2]}")
-        made = kinds[kind]()(weights, device) if kind != "nninteractive" else kinds[kind]()(weights, device, accepted)
+    plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if kind in plugins:
+        made = plugins[kind].load()(weights, device)
+    elif kind in PROMPTERS:
+        if not weights:
+            raise LimitedError(f"{spec!r} names no weights; write {kind}:{PROMPTERS[kind].argument}")
+        made = PROMPTERS[kind].load(weights, device, accept_licence)
     elif colon and kind.replace(".", "").isidentifier() and weights.isidentifier():
         made = load_factory(kind, weights, spec)()
     else:
-        raise LimitedError(f"{spec!r} is no prompter; give {', '.join(f'{k}:…' for k in kinds)} or module:factory")
+        names = ", ".join(f"{name}:…" for name in (*PROMPTERS, *plugins))
+        raise LimitedError(f"{spec!r} is no prompter; give {names} or module:factory")
     _check(made, spec)
     return made
 
 
-BUILT_IN = {
-    "sam": ("hf_sam", "load_sam", "FOLDER"),
-    "tiny-vit": ("tiny_vit", "load_tiny_vit", "FILE.pt"),
-    "nninteractive": ("nninteractive", "load_nninteractive", "FOLDER"),
-}
-
-
-def _built_in(kind: str) -> Callable[[], Any]:
-    module, function, _ = BUILT_IN[kind]
-    return lambda: getattr(import_module(f"nnunet_limited.prompters.{module}"), function)
-
-
 def load_factory(module: str, name: str, spec: str) -> Callable[..., Any]:
-    """Return the function ``name`` of a ``module`` of the user's."""
+    """Return the function ``name`` of a ``module`` of the user; ``spec`` names both in errors."""
     try:
         factory: Callable[..., Any] = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -129,7 +144,7 @@ def read_folder(weights: str, files: tuple[str, ...], remedy: str) -> Path:
 
 
 def stated_licence(folder: Path) -> str:
-    """Return the licence that the head of a model card in ``folder`` states."""
+    """Return the licence in the head of the model card in ``folder``."""
     card = folder / "README.md"
     for line in card.read_text(errors="replace", encoding="utf-8").splitlines()[:60] if card.is_file() else []:
         if line.startswith("license:"):
@@ -139,7 +154,7 @@ def stated_licence(folder: Path) -> str:
 
 @contextmanager
 def reading_weights(file: Path, remedy: str) -> Iterator[None]:
-    """Turn whatever goes wrong while weights are read into one line that names the ``file``."""
+    """Raise LimitedError with one line that names the ``file`` for every error in the block, which reads weights."""
     import pickle
 
     try:
@@ -148,7 +163,7 @@ def reading_weights(file: Path, remedy: str) -> Iterator[None]:
         raise LimitedError(
             f"{file} holds more than weights and could run any code, so it is not read; {remedy}"
         ) from error
-    except Exception as error:  # what libraries raise of a broken file is as manifold as they are
+    except Exception as error:  # libraries raise many kinds of errors for broken files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LimitedError(f"{file} cannot be read as weights ({reason:.200}); {remedy}") from error
 
@@ -161,7 +176,7 @@ def check_prompts(
     labels: np.ndarray | None,
     mask_logits: np.ndarray | None,
 ) -> int:
-    """Return how many objects are asked for; refuse prompts that do not fit each other or lie outside the image."""
+    """Return the number of objects; refuse prompts that do not fit each other or lie outside the image."""
     given = {"box": boxes, "point": points, "mask": mask_logits}
     found = {kind: np.asarray(value) for kind, value in given.items() if value is not None}
     if not found:

@@ -1,7 +1,7 @@
 """SAM with a TinyViT for an encoder: MobileSAM (Zhang et al., 2023, arXiv 2306.14289) and LiteMedSAM.
 
-Their checkpoints hold the decoder of SAM under other names than transformers has, and the encoder under other names
-than timm has, whose last stage does not halve the grid.
+Their checkpoints name the weights of the decoder differently from transformers, and those of the encoder differently
+from timm. The last stage of the encoder does not halve the grid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnunet_limited.prompters.prompter import NOT_STATED, ModelCard, reading_wei
 from nnunet_limited.util.extras import require_extra, require_transformers
 from nnunet_limited.util.files import file_hash
 
-# What is known of checkpoints, by the start of their SHA-256.
+# Name and licence of checkpoints by the start of their SHA-256.
 KNOWN = {
     "6dbb90523a35330f": ("MobileSAM", "Apache-2.0"),
     "79d8c9dca6db4d69": ("LiteMedSAM", "Apache-2.0"),
@@ -51,10 +51,10 @@ ENCODER = (
 
 
 class TinyViTEncoder(nn.Module):
-    """The encoder: features (1, 256, 64, 64) of an image of 1024 voxels a side or, not halved at first, of 256."""
+    """The encoder: features (1, 256, 64, 64) of an image with sides of 1024 voxels, or of 256 if it is not halved."""
 
     def __init__(self, halves: bool) -> None:
-        """Build it with random weights; without ``halves`` its first convolutions look at single voxels."""
+        """Build it with random weights; without ``halves`` its first convolutions have a kernel of 1."""
         super().__init__()
         from timm.layers import LayerNorm2d
         from timm.models.tiny_vit import TinyVit
@@ -119,7 +119,7 @@ def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
     about = ModelCard(name, str(file), "Apache-2.0", licence, hashed)
     norm = IMAGENET if halves else ((0.0,) * 3, (1.0,) * 3)
     made = TinyViTSam(encoder, decoder, size, 4 * GRID, norm, device, about)
-    if not halves:  # LiteMedSAM has learnt boxes and nothing else
+    if not halves:  # LiteMedSAM was trained with boxes only
         made.prompts = frozenset({"box"})
     return made
 

@@ -1,10 +1,11 @@
-"""How well does a promptable model do on a dataset, with which prompts? Asked of labelled cases.
+"""The quality of a promptable model on a dataset with different prompts, measured on labelled cases.
 
-The comparison of surveys (Mazurowski et al., MedIA 2023, arXiv 2304.10517) on the user's own scans.
+It repeats the comparison of Mazurowski et al., MedIA 2023, arXiv 2304.10517, on the user's own scans.
 """
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ import torch
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import Prompter
 from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
-from nnunet_limited.report.overlays import show_image, show_labels
+from nnunet_limited.pseudo_labels.picture import draw_slice
+from nnunet_limited.pseudo_labels.request import ZeroShotRequest
+from nnunet_limited.splits import load_split
 from nnunet_limited.util.files import read_object, replacing, write_json
 
 PROMPTS: dict[str, dict[str, Any]] = {
@@ -30,39 +34,39 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Remembering:
+class CachingPrompter:
     """A prompter that embeds each image of a case once, and counts the seconds of both of its steps."""
 
     def __init__(self, prompter: Prompter) -> None:
         """Wrap a prompter."""
-        self.prompter, self.known = prompter, dict[bytes, Any]()
+        self.prompter, self.embeddings = prompter, dict[bytes, Any]()
         self.ndim, self.prompts, self.about = prompter.ndim, prompter.prompts, prompter.about
-        self.embedding = self.prompting = 0.0
-        self.answers = 0
+        self.embed_seconds = self.predict_seconds = 0.0
+        self.objects = 0
 
     def embed(self, image: np.ndarray) -> Any:
-        """Return the embedding, from memory if there is one."""
+        """Return the embedding, from the cache if it is there."""
         key = image.tobytes()
-        if key not in self.known:
+        if key not in self.embeddings:
             begin = time.perf_counter()
-            self.known[key] = self.prompter.embed(image)
+            self.embeddings[key] = self.prompter.embed(image)
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
-            self.embedding += time.perf_counter() - begin
-        return self.known[key]
+            self.embed_seconds += time.perf_counter() - begin
+        return self.embeddings[key]
 
-    def predict(self, embedding: Any, **asked: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the answers of the prompter."""
+    def predict(self, embedding: Any, **prompts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probabilities and the scores of the prompter."""
         begin = time.perf_counter()
-        answers = self.prompter.predict(embedding, **asked)
-        self.prompting += time.perf_counter() - begin
-        self.answers += len(answers[1])
-        return answers
+        probabilities, scores = self.prompter.predict(embedding, **prompts)
+        self.predict_seconds += time.perf_counter() - begin
+        self.objects += len(scores)
+        return probabilities, scores
 
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """What is tried: a prompter on every ``every``-th slice of some labelled cases of a dataset."""
+    """A promptable model on every ``every``-th slice with foreground of some labelled cases."""
 
     dataset: RawDataset
     prompter: str
@@ -71,12 +75,22 @@ class ZeroShot:
     every: int
     settings: PromptSettings
 
+    @classmethod
+    def of(cls, request: ZeroShotRequest) -> ZeroShot:
+        """Return the trial of a request: its dataset, cases and settings."""
+        raw = RawDataset.load(request.dataset)
+        settings, cases = request.settings(), raw.labeled
+        if request.split is not None:
+            visible = set(load_split(preprocessed_folder(raw.name), request.split).labeled)
+            cases = [case for case in cases if case in visible]
+        return cls(raw, request.prompter, request.out, tuple(cases[: request.cases]), request.every, settings)
+
     def record(self) -> dict[str, Any]:
         """Return what the results depend on, besides the case."""
-        return {"prompter": self.prompter, "every": self.every, "settings": self.settings.model_dump(mode="json")}
+        return {"prompter": self.prompter, "every": self.every, "settings": self.settings.record()}
 
     def check(self) -> list[str]:
-        """Return the cases to do; refuse cases without label, and a folder with results of something else."""
+        """Return the cases without a result; refuse cases without label, and a folder with other results."""
         if self.settings.axes != 1 or self.settings.kind is not None:
             raise LimitedError(
                 "--ask: zero-shot tries all kinds of prompts, in slices across one axis; leave out kind and axes"
@@ -89,8 +103,8 @@ class ZeroShot:
         channels = self.dataset.description.num_channels
         if self.settings.channel >= channels:
             raise LimitedError(
-                f"--ask channel={self.settings.channel}: {self.dataset.name} has {channels} channels, "
-                "counted from 0; give another one"
+                f"--ask channel={self.settings.channel}: {self.dataset.name} has {channels} channels, counted from 0; "
+                "give another one"
             )
         for case in self.cases:
             file = self.out / "cases" / f"{case}.json"
@@ -99,7 +113,7 @@ class ZeroShot:
         return [case for case in self.cases if not (self.out / "cases" / f"{case}.json").is_file()]
 
     def _load(self, load: Callable[[], Prompter]) -> Prompter:
-        """Return the prompter; refuse one with other weights than those of the results that are there."""
+        """Return the prompter; refuse one whose weights differ from those of the results in the folder."""
         prompter = load()
         for case in self.cases:
             file = self.out / "cases" / f"{case}.json"
@@ -108,15 +122,51 @@ class ZeroShot:
         return prompter
 
     def run(self, load: Callable[[], Prompter], track: Callable[[list[str]], Iterable[str]]) -> list[dict[str, Any]]:
-        """Return what is known of each case after those that are missing are done."""
+        """Return the result of each case, after computing those that are missing."""
         missing = self.check()
         prompter = self._load(load) if missing else None
         for case in track(missing):
             assert prompter is not None
-            write_json(self.out / "cases" / f"{case}.json", self._ask(self.dataset.cases[case], prompter))
+            write_json(self.out / "cases" / f"{case}.json", self._measure(self.dataset.cases[case], prompter))
         return [read_object(self.out / "cases" / f"{case}.json", "result", "delete it") for case in self.cases]
 
-    def _ask(self, case: Case, prompter: Prompter) -> dict[str, Any]:
+    def _measure(self, case: Case, prompter: Prompter) -> dict[str, Any]:
+        """Return the Dice of every kind of prompts on one case, and draw the outlines."""
+        image, masks, spacing, axis = self._read(case)
+        if prompter.ndim == 2:
+            tried = np.isin(np.arange(masks.shape[axis + 1]), _slices(masks, axis)[:: self.every])
+            masks = np.where(tried.reshape([-1 if a == axis + 1 else 1 for a in range(4)]), masks, False)
+        cached = CachingPrompter(prompter)
+        dice: dict[str, Any] = {}
+        outlines = {}
+        for name, changes in PROMPTS.items():
+            if not NEEDS[changes["kind"]] <= prompter.prompts:
+                continue
+            settings, rng = self.settings.model_copy(update=changes), np.random.default_rng(0)
+            probability = outline(cached, image, masks.astype(np.float32), spacing, settings, rng).probability
+            outlines[name] = probability > 0.5
+            dice[name] = {c: _dice(outlines[name][k], masks[k], probability[k]) for k, c in enumerate(self.classes)}
+        picture, panels = self.out / "pictures" / f"{case.identifier}.png", {"label": masks, **outlines}
+        draw_slice(picture, image, spacing, axis, masks, panels, (3 * len(panels), 3.3), 90)
+        images = len(cached.embeddings)
+        return {
+            "case": case.identifier,
+            "asked": self.record(),
+            "about": prompter.about.record(),
+            "dice": dice,
+            "images": images,
+            "seconds_per_image": round(cached.embed_seconds / max(1, images), 4),
+            "seconds_per_prompt": round(cached.predict_seconds / max(1, cached.objects), 4),
+        }
+
+    @property
+    def classes(self) -> dict[str, Any]:
+        """The values of the foreground classes by name."""
+        labels = self.dataset.description.labels
+        return {name: value for name, value in labels.items() if name not in ("background", "ignore")}
+
+    def _read(self, case: Case) -> tuple[np.ndarray, np.ndarray, list[float], int]:
+        """Return image (*spatial), masks of the classes (c, *spatial), spacing, and the axis across slices."""
         reader = self.dataset.reader()()
         image, about = reader.read_images([str(file) for file in case.images])
         label = reader.read_seg(str(case.label))[0][0]
@@ -126,72 +176,39 @@ class ZeroShot:
                 f"{case.label} is annotated in part, and objects cut in two are no prompts; take cases of a --split "
                 "that are annotated throughout, or fewer --cases"
             )
-        names = {n: v for n, v in self.dataset.description.labels.items() if n not in ("background", "ignore")}
-        masks = np.stack([np.isin(label, value) for value in names.values()])
+        masks = np.stack([np.isin(label, value) for value in self.classes.values()])
         spacing = [float(step) for step in about["spacing"]]
-        axis = coarsest_axis(masks.shape[1:], spacing)
-        seen = np.flatnonzero(masks.any((0, *(a + 1 for a in range(3) if a != axis))))[:: self.every]
-        if prompter.ndim == 2:
-            masks = np.where(_along(np.isin(np.arange(masks.shape[axis + 1]), seen), axis + 1), masks, False)
-        memory = Remembering(prompter)
-        made: dict[str, Any] = {}
-        answers = {}
-        for name, changes in PROMPTS.items():
-            if not NEEDS[changes["kind"]] <= prompter.prompts:
-                continue
-            settings = self.settings.model_copy(update=changes)
-            rng = np.random.default_rng(0)
-            said = outline(memory, image[settings.channel], masks.astype(np.float32), spacing, settings, rng)
-            answers[name] = said.probability > 0.5
-            made[name] = {c: _dice(answers[name][k], masks[k], said.probability[k]) for k, c in enumerate(names)}
-        self._picture(case.identifier, image[self.settings.channel], masks, answers, spacing, axis)
-        return {
-            "case": case.identifier,
-            "asked": self.record(),
-            "about": prompter.about.record(),
-            "dice": made,
-            "images": len(memory.known),
-            "seconds_per_image": round(memory.embedding / max(1, len(memory.known)), 4),
-            "seconds_per_prompt": round(memory.prompting / max(1, memory.answers), 4),
-        }
+        return image[self.settings.channel], masks, spacing, coarsest_axis(masks.shape[1:], spacing)
 
-    def _picture(
-        self, case: str, image: np.ndarray, masks: np.ndarray, answers: dict[str, np.ndarray], spacing: list[float],
-        axis: int,
-    ) -> None:  # fmt: skip
-        """Draw the slice with the most foreground with the label and every answer."""
-        from matplotlib.figure import Figure
-
-        across = tuple(a for a in range(3) if a != axis)
-        index = int(masks.any(0).sum(across).argmax())
-        shown = {"label": masks, **answers}
-        figure = Figure(figsize=(3 * len(shown), 3.3), layout="constrained")
-        classes = {str(number): [number] for number in range(1, len(masks) + 1)}
-        rows, columns = (spacing[a] for a in across)
-        for axes, (title, found) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
-            drawn = np.zeros(np.take(image, index, axis).shape, int)
-            for number, mask in enumerate(found, 1):
-                drawn[np.take(mask, index, axis)] = number
-            show_image(axes, np.take(image, index, axis), rows / columns)
-            show_labels(axes, drawn, classes)
-            axes.set_title(title, fontsize=9)
-        with replacing(self.out / "pictures" / f"{case}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=90)
+    def write_table(self, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write ``table.csv``, a row for each prompt and class, and return its rows."""
+        rows = summarize(results)
+        if not rows:
+            raise LimitedError(
+                f"no object in {len(results)} cases has {self.settings.min_area} voxels in a slice; give --ask "
+                "min_area=1"
+            )
+        with replacing(self.out / "table.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        return rows
 
 
-def _along(values: np.ndarray, axis: int) -> np.ndarray:
-    return values.reshape([-1 if a == axis else 1 for a in range(4)])
+def _slices(masks: np.ndarray, axis: int) -> np.ndarray:
+    """Return the indices of slices across ``axis`` with foreground in ``masks`` (c, *spatial)."""
+    return np.flatnonzero(masks.any((0, *(a + 1 for a in range(3) if a != axis))))
 
 
-def _dice(answer: np.ndarray, mask: np.ndarray, said: np.ndarray) -> float | None:
-    """Return the Dice over the slices that were asked about; None if there was none."""
-    asked = np.isfinite(said)
-    size = int((answer & asked).sum() + (mask & asked).sum())
-    return round(2 * int((answer & mask & asked).sum()) / size, 4) if size else None
+def _dice(outline: np.ndarray, mask: np.ndarray, probability: np.ndarray) -> float | None:
+    """Return the Dice over the slices with prompts, where the probability is not NaN; None if there are none."""
+    valid = np.isfinite(probability)
+    size = int((outline & valid).sum() + (mask & valid).sum())
+    return round(2 * int((outline & mask & valid).sum()) / size, 4) if size else None
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each prompt and class: mean, least and largest Dice over the cases."""
+def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each prompt and class: mean, smallest and largest Dice over the cases."""
     rows = []
     for prompt, classes in results[0]["dice"].items():
         for name in classes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -24,26 +24,29 @@ Track = Callable[..., Iterable[str]]
 class PseudoLabelMaker(Protocol):
     """The job that labels the unlabelled cases of a round; see ``pseudo_labels``."""
 
-    asks_sources: ClassVar[bool]
-
     @property
     def name(self) -> str:
-        """Return what the sets are called."""
+        """The name of the sets."""
+        ...
+
+    @property
+    def uses_sources(self) -> bool:
+        """Whether several sources label together."""
         ...
 
     def check_sources(self, folds: Sequence[int | str]) -> None:
         """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
 
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
-        """Return the sets to make, which may be begun."""
+        """Return the sets to make, with the cases that are done."""
         ...
 
     def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
         """Label the cases of one set that are missing."""
         ...
 
-    def told(self, labels: PseudoLabels) -> list[str]:
-        """Return what there is to say of a set that has been made."""
+    def summary_lines(self, labels: PseudoLabels) -> list[str]:
+        """Return lines about a set that is complete."""
         ...
 
 
@@ -82,7 +85,7 @@ def self_train(
     model = request.changed(trainer=teacher).with_settings(list(settings), None, None)
     _check_student(model.changed(trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
-    if trainer.learns_consensus and not source.asks_sources:
+    if trainer.learns_consensus and not source.uses_sources:
         raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
     source.check_sources(folds)
     results = [crossvalidate(model, folds, log)]
@@ -94,7 +97,7 @@ def self_train(
         for labels in source.check(list(folds)):
             log(f"pseudo-labels of {labels.folder.name}: {name}")
             made = source.make(labels, device, partial(track, title=labels.folder.name))
-            for line in source.told(made):
+            for line in source.summary_lines(made):
                 log(line)
         del source  # with its models; those of the next training are in a process of their own
         if torch.cuda.is_initialized():

@@ -18,7 +18,7 @@ from nnunet_limited.host.folders import preprocessed_folder, raw_folder, results
 from nnunet_limited.host.predict import load_predictor, predict_folder
 from nnunet_limited.planners.plan import make_plans
 from nnunet_limited.planners.request import PlanRequest
-from nnunet_limited.pseudo_labels.model import ModelSource
+from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
 from nnunet_limited.report.comparison_picture import CaseFiles, comparison_picture
 from nnunet_limited.runs.launch import train_here
 from nnunet_limited.runs.predict import CHECKPOINT
@@ -95,14 +95,12 @@ def train(trainer_name: str, plans: str) -> Path:
 
 def pseudo_label(teacher: str, plans: str) -> None:
     """Train the teacher, and let it label the unlabelled cases of the fold."""
-    source = ModelSource(
-        TrainRequest(dataset=DATASET, configuration=CONFIGURATION, fold=str(FOLD), trainer=teacher, plans=plans),
-        "model",
-    )
+    model = TrainRequest(dataset=DATASET, configuration=CONFIGURATION, fold=str(FOLD), trainer=teacher, plans=plans)
+    job = PseudoLabelJob(ModelLabeller(model), "model")
     with contextlib.redirect_stdout(io.StringIO()):
         train(teacher, plans)
-        for labels in source.check([FOLD]):
-            source.make(labels, "cpu", iter)
+        for labels in job.check([FOLD]):
+            job.make(labels, "cpu", iter)
 
 
 def evaluate(truth: Path, predicted: Path) -> pd.DataFrame:

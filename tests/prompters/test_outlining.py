@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.losses.label_space import ClassLabels
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import ModelCard
 from nnunet_limited.prompters.prompts import PromptSettings, centre, jittered
-from nnunet_limited.pseudo_labels.sources import Given, PromptedSource, Scan, SourceSettings
+from nnunet_limited.pseudo_labels.sources.base import Scan, SourceContext, SourceSettings
+from nnunet_limited.pseudo_labels.sources.prompted import PromptedSource
 
 
 class Asked:
@@ -41,7 +43,7 @@ def test_points_of_the_second_pass_and_the_sum_of_objects() -> None:
     inner[0, 5:9, 3:7] = True
     guess = np.stack([outer, beside, inner]).astype(np.float32)
     asked = Asked()
-    settings = PromptSettings(kind="two-pass", boxes=1, least_area=4)
+    settings = PromptSettings(kind="two-pass", boxes=1, min_area=4)
     made = outline(asked, np.zeros((1, 24, 48)), guess, (5, 1, 1), settings, np.random.default_rng(0)).probability
 
     large, small = outer[0].copy(), outer[0].copy()
@@ -67,7 +69,7 @@ def test_boxes_of_people_are_all_asked_about() -> None:
     for k in range(7):
         masks[0, 0, 4 * k : 4 * k + 2, 3:5] = 1
     scan = Scan("case", np.zeros((1, 2, 32, 32), np.float32), (5.0, 1.0, 1.0), (2, 32, 32), {})
-    source = PromptedSource(Asked(), Given([], False, "cpu", SourceSettings(boxes=1)))
+    source = PromptedSource(Asked(), SourceContext([], ClassLabels(((0,), (1,))), "cpu", SourceSettings(boxes=1)))
     said = source.within(scan, masks)
     assert np.array_equal(said.probability[1] > 0.5, masks[0] > 0)
     assert said.about["prompts"] == 7
@@ -79,7 +81,7 @@ def test_axes_that_saw_nothing_do_not_count() -> None:
     assert coarsest_axis((8, 9, 12), (1, 1, 1)) == 0  # the first of equals
     bar = np.zeros((8, 9, 12), bool)
     bar[3:5, 4:6, 2:10] = True  # too thin to be asked about in slices across the last axis
-    settings = PromptSettings(kind="box", boxes=1, least_area=5, axes=3)
+    settings = PromptSettings(kind="box", boxes=1, min_area=5, axes=3)
     made = outline(
         Asked(), np.zeros(bar.shape), bar[None].astype(np.float32), (1, 1, 1), settings, np.random.default_rng()
     )

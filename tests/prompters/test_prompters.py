@@ -90,7 +90,7 @@ def test_slices_across_every_axis(tiny: Prompter, axis: int) -> None:
     one, two = (ellipsoid(tuple(shape), tuple(place), tuple(0.18 * size)) for place in places)
     classes = np.stack([one, two]).astype(np.float32)
     guess = np.roll(classes, 2, axis=1 + (axis + 1) % 3)  # not quite where they are
-    settings = PromptSettings(least_area=10, kind="box", jitter=2)
+    settings = PromptSettings(min_area=10, kind="box", jitter=2)
     made = outline(tiny, seen(one) - 0.25 * two, guess, spacing, settings, np.random.default_rng(0))
     plane = tuple(a for a in range(3) if a != axis)
     assert 2 < made.embeddings <= guess.any(0).any(plane).sum()  # one a slice, however many prompts
@@ -107,7 +107,7 @@ def test_slices_across_every_axis(tiny: Prompter, axis: int) -> None:
 def test_what_no_prompt_is_made_of_is_left_open(tiny: Prompter) -> None:
     volume = ellipsoid((5, 40, 40), (2, 20, 20), (1.9, 8, 8))
     guess = volume[None].astype(np.float32)
-    many = PromptSettings(least_area=2000)
+    many = PromptSettings(min_area=2000)
     assert np.isnan(outline(tiny, seen(volume), guess, (5, 1, 1), many, np.random.default_rng(0)).probability).all()
     flat = outline(tiny, seen(volume[2:3]), guess[:, 2:3], (5, 1, 1), PromptSettings(axes=3), np.random.default_rng(0))
     assert flat.embeddings == 1  # a 2D image has slices across one axis only
@@ -313,8 +313,8 @@ def test_medsam_is_asked_with_boxes_only(tmp_path: Path) -> None:
     shutil.copytree(TINY_SAM, tmp_path / "medsam-vit-base")
     made = find_prompter(f"sam:{tmp_path / 'medsam-vit-base'}")
     assert made.prompts == {"box"}
-    assert PromptSettings().of(made.prompts) == "box"
-    assert PromptSettings().of(find_prompter(f"sam:{TINY_SAM}").prompts) == "box+mask"
+    assert PromptSettings().kind_for(made.prompts) == "box"
+    assert PromptSettings().kind_for(find_prompter(f"sam:{TINY_SAM}").prompts) == "box+mask"
     assert made.about.weights_licence == "Apache-2.0"
 
 

@@ -11,30 +11,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, make_workspace, plan, read, spoil
 from shapes import TINY_SAM, overlap
 
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.label_space import ClassLabels
 from nnunet_limited.prompters.prompter import ModelCard, find_prompter
 from nnunet_limited.prompters.prompts import tight_box
-from nnunet_limited.pseudo_labels import atlas, consensus
-from nnunet_limited.pseudo_labels.consensus import Student
-from nnunet_limited.pseudo_labels.sources import AtlasSource, Given, Labeled, Opinion, Scan, SourceSettings
+from nnunet_limited.pseudo_labels import registration
+from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
+from nnunet_limited.pseudo_labels.job import PseudoLabelJob
+from nnunet_limited.pseudo_labels.sources import student
+from nnunet_limited.pseudo_labels.sources.atlas import AtlasSource
+from nnunet_limited.pseudo_labels.sources.base import LabeledScan, Scan, SourceContext, SourcePrediction, SourceSettings
+from nnunet_limited.pseudo_labels.spec import parse_sources
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold, Split, load_split
 
 SOURCES = f"student,atlas,sam:{TINY_SAM}"
 TRAINER = "LimitedSupervisedTrainer"
+CLASSES = ClassLabels(((0,), (1,)))
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register in little time: the discs of the tests lie at about the same place."""
     for name, value in {"SAMPLES": 800, "AFFINE_STEPS": 10, "SPLINE_STEPS": 2, "EVALUATIONS": 3}.items():
-        monkeypatch.setattr(atlas, name, value)
+        monkeypatch.setattr(registration, name, value)
 
 
 def trained(workspace: Workspace, *folds: int) -> str:
@@ -51,7 +56,7 @@ def trained(workspace: Workspace, *folds: int) -> str:
 def make(workspace: Workspace, plans: str, *more: str, sources: str = SOURCES, name: str = "several") -> int:
     """Label by several sources; under a name of its own, since other tests learn what goes by the usual one."""
     words = ("pseudo-label", DATASET, workspace.variant.configuration, "-tr", TRAINER, "-p", plans, "-device", "cpu")
-    return command(*words, "--name", name, "--sources", sources, "--ask", "least_area=8", "--ask", "boxes=2", *more)
+    return command(*words, "--name", name, "--sources", sources, "--ask", "min_area=8", "--ask", "boxes=2", *more)
 
 
 def labels_of(workspace: Workspace, name: str = "several", fold: int | str = 0) -> PseudoLabels:
@@ -152,27 +157,27 @@ def test_which_fold_judges_a_labelled_case(tmp_path: Path, monkeypatch: pytest.M
         if not there >= set(folds):
             raise LimitedError("not trained")
 
-    monkeypatch.setattr(consensus, "Predictor", lambda *_: None)
-    monkeypatch.setattr(consensus, "trained", trained)
+    monkeypatch.setattr(student, "Predictor", lambda *_: None)
+    monkeypatch.setattr(student, "trained", trained)
     folds = [Fold(("b", "c"), ("a",), ("x",)), Fold(("a", "c"), ("b",), ("x",)), Fold(("a", "b"), ("c",), ("x",))]
     split = Split("few", DATASET, tuple(folds), {})
     model: Any = SimpleNamespace(results=tmp_path)
-    every = Student(model, [0, 1, 2], split, False, SourceSettings(), "cpu")
-    assert [every.fold_apart(case) for case in "abc"] == [0, 1, 2]
-    one = Student(model, [0], split, False, SourceSettings(), "cpu")
-    assert [one.fold_apart(case) for case in "bc"] == [None, None]  # the others have learnt what fold 0 validates on
+    every = student.StudentSource(model, [0, 1, 2], split, CLASSES, SourceSettings(), "cpu")
+    assert [every.fold_without(case) for case in "abc"] == [0, 1, 2]
+    one = student.StudentSource(model, [0], split, CLASSES, SourceSettings(), "cpu")
+    assert [one.fold_without(case) for case in "bc"] == [None, None]  # the others have learnt what fold 0 validates on
     there.remove(1)  # or of another split
-    assert every.fold_apart("b") is None
+    assert every.fold_without("b") is None
 
 
 def test_an_atlas_is_complete_and_never_its_own() -> None:
     scan = Scan("a", np.zeros((1, 2, 8, 8), np.float32), (1.0, 1.0, 1.0))
     classes = np.zeros((2, 2, 8, 8), np.float32)
-    alone = AtlasSource(Given([Labeled(scan, classes)], False, "cpu", SourceSettings()))
+    alone = AtlasSource(SourceContext([LabeledScan(scan, classes)], CLASSES, "cpu", SourceSettings()))
     assert np.isnan(alone(scan, None).probability).all()
     classes[:, 0] = np.nan
     with pytest.raises(LimitedError, match="'a' is annotated in part"):
-        AtlasSource(Given([Labeled(scan, classes)], False, "cpu", SourceSettings()))
+        AtlasSource(SourceContext([LabeledScan(scan, classes)], CLASSES, "cpu", SourceSettings()))
 
 
 def test_atlases_in_part_are_refused_before_the_teacher_trains(workspaces, capfd: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +214,7 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
     model = TrainRequest(
         dataset=DATASET, configuration=workspace.variant.configuration, fold="0", trainer=TRAINER, plans=plans
     )
-    wanted = consensus.Consensus(model, "wrong", sources=(f"boxes:{file}", f"sam:{TINY_SAM}"))
+    job = PseudoLabelJob(EnsembleLabeller(model, parse_sources(f"boxes:{file},sam:{TINY_SAM}")), "wrong")
     for wrong, told in (
         (row.replace(name, "9", 1), "class '9'"),
         (row.replace(f"{x1 - 1},{y1 - 1}", f"99,{y1 - 1}"), "is not inside"),
@@ -218,7 +223,7 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
     ):
         file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", wrong]), encoding="utf-8")
         with pytest.raises(LimitedError, match=told):
-            wanted.make(wanted.check([0])[0], "cpu", lambda cases: cases)
+            job.make(job.check([0])[0], "cpu", lambda cases: cases)
 
 
 class Bright:
@@ -227,14 +232,14 @@ class Bright:
     def __init__(self, asked: list[tuple[str, bool]]) -> None:
         self.asked = asked
 
-    def __call__(self, scan: Scan, guess: np.ndarray | None) -> Opinion:
+    def __call__(self, scan: Scan, guess: np.ndarray | None) -> SourcePrediction:
         self.asked.append((scan.case, guess is None))
         p = np.stack([scan.image[0] < 0, (scan.image[0] >= 0) & (scan.image[0] < 1.5), scan.image[0] >= 1.5])
-        return Opinion(p.astype(np.float32), 0.5)
+        return SourcePrediction(p.astype(np.float32), 0.5)
 
 
 def factory(source: Any) -> Any:
-    def made(given: Given) -> Any:
+    def made(given: SourceContext) -> Any:
         return source
 
     made.is_label_source = True
@@ -266,7 +271,7 @@ def test_entry_points_of_other_packages(workspaces, monkeypatch: pytest.MonkeyPa
         asked.append((weights, device))
         return find_prompter(f"sam:{TINY_SAM}")
 
-    def source(given: Given) -> AtlasSource:
+    def source(given: SourceContext) -> AtlasSource:
         asked.append(given.device)
         return AtlasSource(given)
 
@@ -275,7 +280,7 @@ def test_entry_points_of_other_packages(workspaces, monkeypatch: pytest.MonkeyPa
         name, function = found[group]
         return [SimpleNamespace(name=name, load=lambda: function)]
 
-    for module in ("prompters.prompter", "pseudo_labels.sources"):
+    for module in ("prompters.prompter", "pseudo_labels.spec"):
         monkeypatch.setattr(f"nnunet_limited.{module}.entry_points", entries)
     workspace = workspaces("2d")
     plans = trained(workspace, 0)
@@ -300,103 +305,3 @@ def test_two_rounds_of_training_and_labelling(workspaces, commands_here, capfd, 
     found = [json.loads((folder / "fold_0" / "pseudo_labels.json").read_text(encoding="utf-8")) for folder in sets]
     assert {one["trainer"] for one in found} == {TRAINER, "LimitedPromptedPseudoLabelTrainer"}
     assert sorted(one["previous"] is None for one in found) == [False, True]
-
-
-@pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
-def test_prompts_come_from_the_teacher_and_weigh_less_and_less(workspaces, monkeypatch, variant: str) -> None:
-    workspace = workspaces(variant)
-    settings = {"num_iterations_per_epoch": 4}
-    made = workspace.trainer("LimitedSemiSAMTrainer", workspace.configure("semi", **FROM_START, **settings))
-    made.on_train_start()
-    made.on_train_epoch_start()
-    crops = made.crops(next(made.dataloader_train))
-    disc = torch.zeros_like(crops.valid, dtype=torch.float32)
-    spot = tuple(slice(size // 4, 3 * size // 4) for size in disc.shape[2:])
-    disc[(slice(None), slice(None), *spot)] = 1
-    channels = made.label_manager.num_segmentation_heads
-    taught = torch.cat([disc, 0 * disc] if channels == 2 else [1 - disc, disc, 0 * disc], 1) * 0.98 + 0.01
-    seen: list[np.ndarray] = []
-
-    def answer(guess: np.ndarray, probability: np.ndarray) -> Any:
-        asked = (guess > 0.5).any((2, 3), keepdims=True)
-        return SimpleNamespace(probability=np.where(asked, probability, np.nan))
-
-    def outline(prompter, image, guess, *_):
-        seen.append(guess)
-        return answer(guess, np.where(guess > 0.5, np.float32(0.7), np.float32(0.1)))
-
-    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", outline)
-    target, counted = made.prompted(crops.weak, taught, crops.valid)
-    assert len(seen) == len(crops.weak)
-    assert all(guess.shape[1] <= 4 for guess in seen)
-    first = 0 if made.labels.overlapping else 1
-    inside = counted & (disc > 0)
-    mine = 0.7 if made.labels.overlapping else 0.7 / 1.01  # beside what the teacher says of the other class
-    assert inside.any()
-    assert not (counted & ~crops.valid).any()
-    assert torch.allclose(target[:, first : first + 1][inside], torch.tensor((mine + 0.99) / 2), atol=1e-5)
-    assert torch.equal(target[~counted.expand_as(target)], taught[~counted.expand_as(target)])
-
-    second = torch.zeros_like(disc)
-    second[(slice(None), slice(None), *([slice(0, 2)] * (disc.ndim - 2)))] = 0.95  # too small to be asked about
-
-    def first_only(prompter, image, guess, *_):
-        probability = np.where(guess > 0.5, np.float32(0.7), np.float32(0.1))
-        probability[1] = np.nan
-        return SimpleNamespace(probability=probability)
-
-    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", first_only)
-    both = torch.cat([disc, second] if channels == 2 else [(1 - disc - second).clamp(min=0), disc, second], 1)
-    target, counted = made.prompted(crops.weak, both, crops.valid)
-    small = counted & (second > 0)
-    assert small.any()
-    assert torch.allclose(target[:, -1:][small], second[small], atol=0.05)  # what the teacher says stands
-
-    def elsewhere(prompter, image, guess, *_):
-        return answer(guess, np.roll((guess > 0.5).astype(np.float32), guess.shape[-1] // 2, -1))
-
-    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.outline", elsewhere)
-    assert not made.prompted(crops.weak, taught, crops.valid)[1].any()  # it does not agree, and is not believed
-    weights = []
-    for made.iteration in range(8):
-        weights.append(made.prompter_weight)
-    assert weights[0] == 0.5
-    assert weights == sorted(weights, reverse=True)
-    assert made.prompter_weight < 0.02
-
-
-def test_another_prompter_than_before_is_refused(workspaces, monkeypatch) -> None:
-    workspace = workspaces("2d").activate("semi")
-    nobody = workspace.configure("none", **{**FROM_START, "prompter": None})
-    with pytest.raises(LimitedError, match="prompter=sam:FOLDER"):
-        workspace.trainer("LimitedSemiSAMTrainer", nobody).on_train_start()
-    plans = workspace.configure("named", **FROM_START)
-    workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
-    real = find_prompter(f"sam:{TINY_SAM}")
-    real.about = ModelCard("other", hash="other")
-    monkeypatch.setattr("nnunet_limited.trainers.semi_supervised.semi_sam.find_prompter", lambda *_: real)
-    with pytest.raises(LimitedError, match="other prompter"):
-        workspace.trainer("LimitedSemiSAMTrainer", plans).on_train_start()
-    channel = workspace.configure("channel", **FROM_START, prompter_channel=1)
-    with pytest.raises(LimitedError, match="prompter_channel=1"):
-        workspace.trainer("LimitedSemiSAMTrainer", channel).on_train_start()
-
-
-def test_zero_shot_shows_what_a_model_can_do(workspaces, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    workspaces("regions")
-    words = ("zero-shot", DATASET, f"sam:{TINY_SAM}", "--out", str(tmp_path / "out"), "--every", "2", "-device", "cpu")
-    assert command(*words, "--cases", "2", "--json") == 0
-    told = json.loads(capfd.readouterr().out)
-    box = {row["class"]: row for row in told["rows"] if row["prompt"] == "box"}
-    assert set(box) == {"whole", "core"}
-    assert 0.8 < box["whole"]["dice"] <= box["whole"]["largest"] <= 1
-    assert (tmp_path / "out" / "table.csv").read_text(encoding="utf-8").count("\n") == 1 + len(told["rows"])
-    files = sorted((tmp_path / "out" / "cases").iterdir())
-    one = json.loads(files[0].read_text(encoding="utf-8"))
-    label = read(RawDataset.load(DATASET).cases[one["case"]].label)
-    assert one["images"] == len(np.flatnonzero((label > 0).any((1, 2)))[::2])
-    assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == len(files) == 2
-    times = [file.stat().st_mtime_ns for file in files]
-    assert command(*words, "--cases", "3") == 0  # two are there
-    assert [file.stat().st_mtime_ns for file in files] == times
-    assert len(list((tmp_path / "out" / "cases").iterdir())) == 3

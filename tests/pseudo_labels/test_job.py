@@ -23,8 +23,10 @@ from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.grid import to_network
 from nnunet_limited.planners.preprocessing import preprocess_case
-from nnunet_limited.pseudo_labels.consensus import Consensus
-from nnunet_limited.pseudo_labels.model import dice
+from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
+from nnunet_limited.pseudo_labels.fusion import label_dice
+from nnunet_limited.pseudo_labels.job import PseudoLabelJob
+from nnunet_limited.pseudo_labels.spec import parse_sources
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Fold, Split, load_split
 
@@ -65,14 +67,14 @@ def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path)
     model = TrainRequest(
         dataset=DATASET, configuration="2d", fold="0", trainer="LimitedSupervisedTrainer", plans=original.plans
     )
-    source = Consensus(model, "few", sources=("atlas",))
-    (before,) = source.check([0])
-    assert source.check([0])[0].hash == before.hash
+    job = PseudoLabelJob(EnsembleLabeller(model, parse_sources("atlas")), "few")
+    (before,) = job.check([0])
+    assert job.check([0])[0].hash == before.hash
     (file,) = workspace.preprocessed.glob(f"nnUNetLimited_*/{case}_seg.b2nd")
     label = blosc2.open(str(file))[:]
     file.unlink()
     blosc2.asarray(np.maximum(label, 0) * 0 + 1, urlpath=str(file))
-    assert source.check([0])[0].hash != before.hash
+    assert job.check([0])[0].hash != before.hash
 
 
 @pytest.mark.parametrize("variant", ["2d", "3d", "anisotropic", "deployment"])
@@ -237,8 +239,8 @@ def test_most_stable_cases(tmp_path: Path) -> None:
 
 def test_dice_of_two_labels() -> None:
     one, other = np.array([0, 1, 1, 2, 2]), np.array([1, 1, 0, 2, 3])
-    assert dice(one, other) == pytest.approx((2 * 1 / 4 + 2 * 1 / 3 + 0) / 3)
-    assert dice(np.zeros(3), np.zeros(3)) == 1
+    assert label_dice(one, other) == pytest.approx((2 * 1 / 4 + 2 * 1 / 3 + 0) / 3)
+    assert label_dice(np.zeros(3), np.zeros(3)) == 1
 
 
 @pytest.mark.parametrize("variant", ["2d", "regions"])

@@ -120,7 +120,7 @@ def method_problems(method: Method) -> Iterator[str]:
 def _method_problems(method: Method) -> Iterator[str]:
     # Imported here: the steps and the workflow read study files too, without these seconds of imports.
     from nnunet_limited.engine.settings import resolve
-    from nnunet_limited.pseudo_labels.sources import check_sources
+    from nnunet_limited.pseudo_labels.spec import parse_sources
     from nnunet_limited.runs.request import find_trainer
 
     def error_of(check: Callable[[], object]) -> list[str]:
@@ -143,7 +143,7 @@ def _method_problems(method: Method) -> Iterator[str]:
     if method.sources is not None:
         if "pseudo_labels" not in fields:
             yield f"{method.trainer} does not learn from sources; remove them"
-        yield from error_of(lambda: check_sources(os.path.expandvars(str(method.sources)).split(",")))
+        yield from error_of(lambda: parse_sources(os.path.expandvars(str(method.sources))))
     elif method.ask or method.accept_licence:
         yield "ask and accept_licence need sources; add sources, or remove them"
     elif getattr(trainer, "learns_consensus", False):

@@ -1,4 +1,4 @@
-"""Labels carried over by registration: each labelled case is an atlas of the others.
+"""Labels moved to other scans by registration: each labelled case is an atlas of the others.
 
 Affine, then B-splines with mutual information (Mattes et al., IEEE TMI 2003, doi 10.1109/TMI.2003.809072; Rueckert et
 al., IEEE TMI 1999, doi 10.1109/42.796284), fused by local similarity (Artaechevarria et al., IEEE TMI 2009,
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,17 +21,19 @@ from scipy import ndimage
 
 from nnunet_limited.util.files import replacing
 
-RECIPE = 1  # to be raised with whatever changes how images are registered and is not named here
-LEAST = 8  # voxels along an axis that are not made fewer
-VOXELS = 250_000  # of the images that are registered, about: more cost time and gain nothing
+VERSION = 1  # of the registration; increase it with changes that are not among the constants below
+MIN_SIZE = 8  # voxels along an axis below which it is not shrunk
+MAX_VOXELS = 250_000  # images are shrunk to about so many: more take longer and gain nothing
 SAMPLES, BINS = 4000, 32
 MESH, AFFINE_STEPS, SPLINE_STEPS, EVALUATIONS = 6, 100, 15, 25
-SMOOTHING, WINDOW, SHARPNESS = 1.0, 5.0, 10.0  # of carried labels, of the similarity, in the finest voxels; its power
+SMOOTHING = 1.0  # standard deviation for moved labels, in voxels of the finest axis
+WINDOW, SHARPNESS = 5.0, 10.0  # of the local similarity: width in voxels of the finest axis, and exponent
+SECONDS = "#Seconds: "
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """A labelled case: its image (*spatial), the probabilities (c, *spatial) its label amounts to, and its spacing."""
+    """A labelled case: its image (*spatial), its label as probabilities (c, *spatial), and its spacing."""
 
     image: np.ndarray
     classes: np.ndarray
@@ -41,7 +42,7 @@ class Atlas:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let ITK work on one thread: on several, sums come out in another order every time."""
+    """Let ITK work on one thread: on several, the order of sums differs from run to run."""
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -51,25 +52,25 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
-def carry(
-    image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas], known: Path | None = None
+def propagate_atlases(
+    image: np.ndarray, spacing: Sequence[float], atlases: Sequence[Atlas], folder: Path | None = None
 ) -> tuple[np.ndarray, list[float]]:
-    """Return the probabilities (c, *spatial) that the ``atlases`` give the voxels of an ``image`` (*spatial).
+    """Return the labels of ``atlases`` moved to an ``image`` (*spatial) and averaged, as probabilities (c, *spatial).
 
-    And the seconds that each registration took, when it was made, of those that could be registered; NaN where none
-    could. Fewer than four slices are too few for a volume. The same for the same images, to the bit.
+    And the seconds that each registration took when it was made. Atlases that cannot be registered are left out, e.g.
+    volumes of fewer than four slices; the probabilities are NaN if none can. The result is the same to the bit for the
+    same images.
 
-    Where they differ, those count more that look alike in the neighbourhood, by their normalised cross-correlation. All
-    images should show about the same part of the body. The folder ``known`` keeps the registrations: a second round, or
-    other sources beside the atlases, need them again.
+    Atlases are weighted by their similarity to the image around each voxel, the local normalised cross-correlation. All
+    images should show about the same part of the body. The ``folder`` keeps the registrations for the next round.
     """
     total, weights = np.zeros((len(atlases[0].classes), *image.shape), np.float32), np.zeros(image.shape, np.float32)
     fixed, fine = _image(image, spacing), min(spacing) / np.asarray(spacing)
     seconds = []
     for atlas in atlases:
         try:
-            transform, took = register(fixed, _image(atlas.image, atlas.spacing), known)
-        except RuntimeError:  # ITK's word for images too small, or too different, to be registered
+            transform, took = register(fixed, _image(atlas.image, atlas.spacing), folder)
+        except RuntimeError:  # ITK raises it for images that are too small or too different
             continue
         seconds.append(took)
         moved = _resample(atlas.image, atlas.spacing, fixed, transform)
@@ -80,32 +81,23 @@ def carry(
         )
         weights += weight
         for c, one in enumerate(atlas.classes):
-            carried = _resample(one, atlas.spacing, fixed, transform, 1.0 if _is_background(atlas, c) else 0.0)
-            total[c] += weight * ndimage.gaussian_filter(carried, SMOOTHING * fine)
+            label = _resample(one, atlas.spacing, fixed, transform, 1.0 if _is_background(atlas, c) else 0.0)
+            total[c] += weight * ndimage.gaussian_filter(label, SMOOTHING * fine)
     made: np.ndarray = total / weights if seconds else np.full_like(total, np.nan)
     return made, seconds
 
 
-def register(fixed: Any, moving: Any, known: Path | None = None) -> tuple[Any, float]:
-    """Return the transform from the points of the SimpleITK image ``fixed`` to their like in ``moving``.
+def register(fixed: Any, moving: Any, folder: Path | None = None) -> tuple[Any, float]:
+    """Return the transform from points of the SimpleITK image ``fixed`` to points of ``moving``, and its seconds.
 
-    And the seconds that it took to find.
-
-    Found in the folder ``known`` if the same two images have been registered before, or else left there.
+    It is read from ``folder`` if the same two images have been registered before, and else written there.
     """
     begin = time.perf_counter()
-    fixed, moving = _smaller(fixed), _smaller(moving)
-    affine, spline = sitk.AffineTransform(fixed.GetDimension()), sitk.BSplineTransform(fixed.GetDimension(), 3)
-    file = known / f"{_fingerprint(fixed, moving)}.npz" if known else None
-    if file and file.is_file():
-        try:
-            with np.load(file) as found:
-                for name, transform in (("affine", affine), ("spline", spline)):
-                    transform.SetFixedParameters(found[f"{name}_fixed"].tolist())
-                    transform.SetParameters(found[name].tolist())
-                return sitk.CompositeTransform([affine, spline]), float(found["seconds"])
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):  # damaged: as if it were not there
-            affine = sitk.AffineTransform(fixed.GetDimension())
+    fixed, moving = _shrunk(fixed), _shrunk(moving)
+    file = folder / f"{_fingerprint(fixed, moving)}.tfm" if folder else None
+    if file and (found := _read_transform(file)):
+        return found
+    affine = sitk.AffineTransform(fixed.GetDimension())
     affine = sitk.CenteredTransformInitializer(fixed, moving, affine, sitk.CenteredTransformInitializerFilter.GEOMETRY)
     method = _method(fixed)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, AFFINE_STEPS, 0.7)
@@ -119,19 +111,36 @@ def register(fixed: Any, moving: Any, known: Path | None = None) -> tuple[Any, f
     method.SetOptimizerAsLBFGSB(1e-4, SPLINE_STEPS, maximumNumberOfFunctionEvaluations=EVALUATIONS)
     method.SetInitialTransform(spline, inPlace=True)
     method.Execute(fixed, moving)
+    made, seconds = sitk.CompositeTransform([affine, spline]), time.perf_counter() - begin
     if file:
-        kept = [np.array(p) for t in (affine, spline) for p in (t.GetParameters(), t.GetFixedParameters())]
-        with replacing(file) as temporary, temporary.open("wb") as stream:
-            np.savez(
-                stream, affine=kept[0], affine_fixed=kept[1], spline=kept[2], spline_fixed=kept[3],
-                seconds=np.array(time.perf_counter() - begin),
-            )  # fmt: skip
-    return sitk.CompositeTransform([affine, spline]), time.perf_counter() - begin
+        _write_transform(file, made, seconds)
+    return made, seconds
+
+
+def _write_transform(file: Path, transform: Any, seconds: float) -> None:
+    """Write a transform with the seconds that it took, in a comment at the end that shows that nothing is cut off."""
+    with replacing(file) as temporary:
+        written = temporary.with_suffix(".tfm")  # ITK chooses the format by the ending
+        sitk.WriteTransform(transform, str(written))
+        with written.open("a", encoding="utf-8") as stream:
+            stream.write(f"{SECONDS}{seconds}\n")
+        written.replace(temporary)
+
+
+def _read_transform(file: Path) -> tuple[Any, float] | None:
+    """Return what :func:`_write_transform` wrote; None without the file, and for a damaged one."""
+    try:
+        *_, last = file.read_text(encoding="utf-8").splitlines()
+        if not last.startswith(SECONDS):
+            return None
+        return sitk.ReadTransform(str(file)), float(last.removeprefix(SECONDS))
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _fingerprint(fixed: Any, moving: Any) -> str:
     """Return a hash of two images and of how they are registered."""
-    how = (RECIPE, sitk.Version.VersionString(), SAMPLES, BINS, MESH, AFFINE_STEPS, SPLINE_STEPS, EVALUATIONS)
+    how = (VERSION, sitk.Version.VersionString(), SAMPLES, BINS, MESH, AFFINE_STEPS, SPLINE_STEPS, EVALUATIONS)
     made = hashlib.sha256(repr(how).encode())
     for image in (fixed, moving):
         made.update(repr((image.GetSize(), image.GetSpacing())).encode())
@@ -152,11 +161,11 @@ def _method(fixed: Any) -> Any:
     return method
 
 
-def _smaller(image: Any) -> Any:
-    """Return an image with about as many voxels as are registered, as isotropic as whole factors allow."""
+def _shrunk(image: Any) -> Any:
+    """Return an image shrunk to about the largest number of voxels, as isotropic as whole factors allow."""
     factors = [1] * image.GetDimension()
-    while image.GetNumberOfPixels() / np.prod(factors) > VOXELS:
-        spacing = [s * f if size // (f + 1) >= LEAST else np.inf
+    while image.GetNumberOfPixels() / np.prod(factors) > MAX_VOXELS:
+        spacing = [s * f if size // (f + 1) >= MIN_SIZE else np.inf
                    for s, f, size in zip(image.GetSpacing(), factors, image.GetSize(), strict=True)]  # fmt: skip
         if not np.isfinite(min(spacing)):
             break
@@ -176,12 +185,12 @@ def _resample(
     array: np.ndarray, spacing: Sequence[float], fixed: Any, transform: Any, beyond: float = 0.0
 ) -> np.ndarray:
     made = sitk.Resample(_image(array, spacing), fixed, transform, sitk.sitkLinear, beyond)
-    carried = sitk.GetArrayFromImage(made)
-    return carried[None] if array.ndim == 3 and carried.ndim == 2 else carried
+    moved = sitk.GetArrayFromImage(made)
+    return moved[None] if array.ndim == 3 and moved.ndim == 2 else moved
 
 
 def _is_background(atlas: Atlas, number: int) -> bool:
-    """Tell whether a class is the background: with regions there is none."""
+    """Tell whether a channel is the background, which regions do not have."""
     return number == 0 and bool(np.isclose(atlas.classes.sum(0), 1).all())
 
 

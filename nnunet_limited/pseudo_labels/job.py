@@ -1,0 +1,228 @@
+"""Pseudo-labels of the unlabelled cases of some folds: the job that makes them with a labeller, case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
+from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.plans import plans_manager
+from nnunet_limited.planners.preprocessing import require_preprocessed
+from nnunet_limited.pseudo_labels.fusion import label_dice
+from nnunet_limited.runs.predict import Predictor, trained
+from nnunet_limited.runs.request import TrainRequest
+from nnunet_limited.splits import Split
+from nnunet_limited.util.files import one_at_a_time
+
+Track = Callable[[list[str]], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """A label on the grid of a scan, its confidence (*spatial) and its stability in [0, 1], and more for the record.
+
+    Stability is the agreement of several labels of the case, None without any to compare.
+    """
+
+    label: np.ndarray
+    confidence: np.ndarray
+    stability: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+LabelCase = Callable[[str, np.ndarray, dict[str, Any]], PseudoLabel]
+
+
+class Labeller(Protocol):
+    """What a job labels with: the trained ``model`` alone, or several sources."""
+
+    @property
+    def model(self) -> TrainRequest:
+        """The trained model, one of the sources or all there is."""
+        ...
+
+    @property
+    def uses_sources(self) -> bool:
+        """Whether several sources label together."""
+        ...
+
+    def check(self, folds: Sequence[int | str]) -> None:
+        """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
+
+    def checkpoints(self, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
+        """Return the hash of the checkpoint of each fold; raise LimitedError if one is missing."""
+        ...
+
+    def origin(self, cases: Sequence[str]) -> dict[str, Any]:
+        """Return what else the pseudo-labels depend on, as JSON; ``cases`` are the labelled ones."""
+        ...
+
+    def load(self, labels: PseudoLabels, device: str) -> LabelCase:
+        """Return the function of a case, its preprocessed image and its properties that labels it."""
+        ...
+
+    def summary_lines(self, labels: PseudoLabels) -> list[str]:
+        """Return lines about a set that is complete."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelLabeller:
+    """The folds of a trained model: their own prediction."""
+
+    model: TrainRequest
+    uses_sources = False
+
+    def check(self, folds: Sequence[int | str]) -> None:
+        """Accept everything: only the models matter."""
+
+    def checkpoints(self, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
+        """Return the hash of the checkpoint of each fold; raise LimitedError if one is missing."""
+        return trained(self.model, split, folds)
+
+    def origin(self, cases: Sequence[str]) -> dict[str, Any]:
+        """Return nothing: the job knows the model."""
+        return {"source": "model"}
+
+    def load(self, labels: PseudoLabels, device: str) -> LabelCase:
+        """Return the function that predicts a case with the folds of the set."""
+        predictor = Predictor(self.model.results, labels.origin["folds"], device)
+
+        def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> PseudoLabel:
+            label, confidence, members = predictor.predict(image, properties)
+            stability = float(np.mean([label_dice(label, m) for m in members])) if members else None
+            return PseudoLabel(label, confidence, stability)
+
+        return label_case
+
+    def summary_lines(self, labels: PseudoLabels) -> list[str]:
+        """Return no lines."""
+        return []
+
+
+@dataclass(frozen=True)
+class PseudoLabelJob:
+    """The sets of pseudo-labels to make, called ``name``: one for each fold, or with ``ensemble`` one for all folds.
+
+    Each fold labels with its own model, because the other folds were trained on labels that it is validated on.
+    ``previous`` is the name of the round before, which stability compares with.
+    """
+
+    labeller: Labeller
+    name: str
+    previous: str | None = None
+    ensemble: bool = False
+
+    @property
+    def model(self) -> TrainRequest:
+        """The trained model."""
+        return self.labeller.model
+
+    @property
+    def uses_sources(self) -> bool:
+        """Whether several sources label together."""
+        return self.labeller.uses_sources
+
+    def check_sources(self, folds: Sequence[int | str]) -> None:
+        """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
+        self.labeller.check(folds)
+
+    def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
+        """Return the sets to make, with the cases that are done; raise LimitedError for what cannot be made."""
+        planned = self.model.planned
+        planned.configuration(self.model.configuration)
+        self.check_sources(folds)
+        if self.previous == self.name:
+            raise LimitedError(f"--previous {self.previous} is the --name to make; give them different names")
+        for fold in folds:
+            planned.split.fold(fold)
+        if self.ensemble:
+            _refuse_hidden_labels(planned.split, folds)
+            return [self._open(planned.split, "ensemble", folds)]
+        return [self._open(planned.split, f"fold_{fold}", [fold]) for fold in folds]
+
+    def _open(self, split: Split, folder: str, folds: Sequence[int | str]) -> PseudoLabels:
+        checkpoints = self.labeller.checkpoints(split, folds)
+        for fold in folds if self.previous is not None else ():
+            self._previous(fold)
+        origin = {
+            "split": split.name,
+            "split_hash": split.hash,
+            "trainer": self.model.trainer,
+            "plans": self.model.plans,
+            "configuration": self.model.configuration,
+            "folds": list(folds),
+            "checkpoints": checkpoints,
+            "previous": self.previous,
+            **self.labeller.origin(sorted({case for fold in folds for case in split.fold(fold).train})),
+        }
+        base, file_ending = (
+            set_folder(self.model.folder, split, self.name),
+            self.model.planned.description.file_ending,
+        )
+        return open_set(base / folder, file_ending, origin)
+
+    def _previous(self, fold: int | str) -> PseudoLabels:
+        assert self.previous is not None
+        folder, split = self.model.folder, self.model.planned.split
+        return load_for_fold(folder, split, self.previous, "all" if self.ensemble else fold)
+
+    def make(self, labels: PseudoLabels, device: str, track: Track) -> PseudoLabels:
+        """Label the missing cases of one set; ``track`` yields them and shows the progress.
+
+        A second process waits for the first and continues with what that has made.
+        """
+        if self._missing(labels):
+            with one_at_a_time(labels.folder):
+                labels = self._make(open_set(labels.folder, labels.file_ending, labels.origin), device, track)
+        labels.refuse_empty()
+        return labels
+
+    def _missing(self, labels: PseudoLabels) -> list[str]:
+        split = self.model.planned.split
+        return sorted({c for fold in labels.origin["folds"] for c in split.fold(fold).unlabeled} - set(labels.cases))
+
+    def _make(self, labels: PseudoLabels, device: str, track: Track) -> PseudoLabels:
+        planned, folds, cases = self.model.planned, labels.origin["folds"], self._missing(labels)
+        folder = planned.cases(self.model.configuration).unlabeled
+        for fold in folds:  # plans of nnU-Net leave it to the first run to preprocess them
+            preprocess_unlabeled(describe_run(self.model.trainer, planned, self.model.configuration, fold, {}))
+        require_preprocessed(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
+        label_case = self.labeller.load(labels, device)
+        reader = plans_manager(planned.plans).image_reader_writer_class()
+        previous = None if self.previous is None else self._previous(folds[0])
+        dataset = UnlabeledDataset(str(folder), cases)
+        for case in track(cases):
+            data, _, _, properties = dataset.load_case(case)
+            made = label_case(case, np.asarray(data[:]), properties)
+            about = {"confidence": _mean_confidence(made.label, made.confidence), "stability": made.stability}
+            if previous is not None:
+                about["stability"] = label_dice(made.label, previous.read(case, reader)[0])
+            labels = labels.add(case, made.label, made.confidence, properties, about | made.about, reader)
+        return labels
+
+    def summary_lines(self, labels: PseudoLabels) -> list[str]:
+        """Return lines about a set that is complete."""
+        return self.labeller.summary_lines(labels)
+
+
+def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:
+    """Refuse an ensemble in which one fold was trained on a label that is hidden in another."""
+    hidden = {case for fold in folds for case in split.fold(fold).unlabeled}
+    seen = sorted({case for fold in folds for case in split.fold(fold).train} & hidden)
+    if seen:
+        raise LimitedError(
+            f"--ensemble: case {seen[0]!r} of split {split.name!r} is labelled in one fold and unlabelled in another, "
+            "so the ensemble has seen hidden labels; leave out --ensemble, and each fold uses its own model"
+        )
+
+
+def _mean_confidence(label: np.ndarray, confidence: np.ndarray) -> float | None:
+    """Return the mean confidence in percent over the foreground; None if there is none."""
+    return round(100 * float(confidence[label > 0].mean()), 2) if (label > 0).any() else None

@@ -1,0 +1,1 @@
+"""Sources of pseudo-labels, one in each module; ``spec.py`` registers them."""

@@ -1,0 +1,152 @@
+"""Names of sources, e.g. ``student``, ``sam:FOLDER`` or ``module:factory``: how they are parsed, and what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.prompters.prompter import GROUP, PROMPTERS, Prompter, find_prompter, load_factory
+
+if TYPE_CHECKING:
+    from nnunet_limited.pseudo_labels.sources.base import LabelSource, SourceContext
+    from nnunet_limited.runs.request import TrainRequest
+
+SOURCES = "nnunet_limited.label_sources"  # the group of entry points
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of sources. ``usage`` is how one is written: NAME, or NAME:ARGUMENT.
+
+    ``module`` of ``sources`` has ``load(argument, context)``, which returns the source, and may have
+    ``check(argument, model, folds)``, which raises LimitedError for what cannot work. Sources of other packages have no
+    module. A prompter is a promptable model; a hint shows these where to look and has no vote.
+    """
+
+    usage: str
+    title: str = ""
+    module: str | None = None
+    is_prompter: bool = False
+    is_hint: bool = False
+
+    @property
+    def name(self) -> str:
+        """The part before the colon."""
+        return self.usage.partition(":")[0]
+
+    @property
+    def argument(self) -> str:
+        """The placeholder of the argument, empty for a kind without one."""
+        return self.usage.partition(":")[2]
+
+
+KINDS = (
+    SourceKind("student", "the model", "student"),
+    SourceKind("atlas", "labelled cases registered to the others; for organs, not for lesions", "atlas"),
+    SourceKind("boxes:FILE.csv", "boxes drawn by people, as prompts", "boxes", is_hint=True),
+)
+PLUGIN = SourceKind("module:factory")
+USAGES = ", ".join(
+    [*(kind.usage for kind in KINDS), *(f"{name}:{kind.argument}" for name, kind in PROMPTERS.items()), PLUGIN.usage]
+)
+
+
+def source_kinds() -> dict[str, SourceKind]:
+    """Return the kinds by name: built-in sources and prompters, and those that other packages register."""
+    plugins = {entry.name: SourceKind(entry.name) for entry in entry_points(group=SOURCES)}
+    own = {entry.name: SourceKind(f"{entry.name}:…", is_prompter=True) for entry in entry_points(group=GROUP)}
+    prompters = {name: SourceKind(f"{name}:{kind.argument}", is_prompter=True) for name, kind in PROMPTERS.items()}
+    return own | prompters | plugins | {kind.name: kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source by its name: ``text`` as the user wrote it, its kind, and what follows the colon."""
+
+    text: str
+    kind: SourceKind
+    argument: str
+
+    @classmethod
+    def parse(cls, text: str) -> SourceSpec:
+        """Return the source that ``text`` names; raise LimitedError if it names none."""
+        name, colon, argument = text.partition(":")
+        kind = source_kinds().get(name)
+        if kind is None or (colon and not kind.argument):
+            if not (colon and argument.isidentifier()):
+                raise LimitedError(f"--sources: {text!r} is no source; give {USAGES}")
+            return cls(text, PLUGIN, argument)
+        if name in PROMPTERS and not argument:
+            raise LimitedError(f"--sources: {text!r} names no weights; write {kind.usage}")
+        if kind.argument.startswith("FILE") and not kind.is_prompter and not Path(argument).is_file():
+            raise LimitedError(f"--sources: {text!r} names no file that exists; write {kind.usage}")
+        return cls(text, kind, argument)
+
+    @cached_property
+    def factory(self) -> Any:
+        """The function of another package that makes the source."""
+        if self.kind is PLUGIN:
+            return load_factory(self.text.partition(":")[0], self.argument, self.text)
+        return next(entry for entry in entry_points(group=SOURCES) if entry.name == self.text).load()
+
+    @property
+    def is_prompter(self) -> bool:
+        """Whether it is a promptable model; a factory of the user says so by ``is_label_source``."""
+        return self.kind.is_prompter or (self.kind is PLUGIN and not getattr(self.factory, "is_label_source", False))
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the source reads, whose content the pseudo-labels depend on; None without one."""
+        reads = not self.kind.is_prompter and self.kind.argument.startswith("FILE")
+        return Path(self.argument) if reads else None
+
+    def check(self, model: TrainRequest, folds: Sequence[int | str]) -> None:
+        """Raise LimitedError for a built-in source that cannot work with the data of a ``model``."""
+        if self.kind.module and hasattr(self._module, "check"):
+            self._module.check(self.argument, model, folds)
+
+    def load_prompter(self, device: str, accept_licence: str | None) -> Prompter:
+        """Return the promptable model."""
+        return find_prompter(self.text, device, accept_licence)
+
+    def load(self, context: SourceContext) -> LabelSource:
+        """Return the source, which is no promptable model."""
+        made: LabelSource = self._module.load(self.argument, context) if self.kind.module else self.factory(context)
+        return made
+
+    @property
+    def _module(self) -> Any:
+        return import_module(f"nnunet_limited.pseudo_labels.sources.{self.kind.module}")
+
+
+def parse_sources(text: str) -> tuple[SourceSpec, ...]:
+    """Return the sources in a list separated by commas; raise LimitedError for a list that cannot work.
+
+    No source is listed twice, a promptable model does not come first, and boxes come in one file with a promptable
+    model after them.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if len(set(words)) != len(words):
+        raise LimitedError(f"--sources {','.join(words)}: a source is listed twice; give each once")
+    specs = tuple(SourceSpec.parse(word) for word in words)
+    if specs[0].kind.is_prompter:
+        raise prompter_first(specs[0])
+    hints = [spec.text for spec in specs if spec.kind.is_hint]
+    if len(hints) > 1:
+        raise LimitedError(f"--sources {','.join(hints)} are several files; give one with the boxes of all scans")
+    if len(hints) == len(specs):
+        raise LimitedError(
+            f"--sources {','.join(words)}: boxes are shown to a promptable model; add one, e.g. sam:FOLDER"
+        )
+    return specs
+
+
+def prompter_first(spec: SourceSpec) -> LimitedError:
+    """Return the error for a list that begins with a promptable model."""
+    return LimitedError(f"--sources begins with {spec.text!r}, which needs a guess to prompt it; begin with student")
