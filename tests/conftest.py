@@ -18,19 +18,21 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import DEVICE, FROM_START, VARIANTS, Workspace, command, make_workspace
+from helpers import DEVICE, FROM_START, VARIANTS, Workspace, make_workspace
 from nnunetv2.run import run_training
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from rounds import TRAINER, resampled
+from worlds import planned
 
 from nnunet_limited.engine.log import LimitedLogger
-from nnunet_limited.util.files import one_at_a_time
 
 torch.set_num_threads(1)
 if DEVICE.type == "cuda":  # the host compiles networks there, for minutes, and takes the fastest convolutions
@@ -50,27 +52,18 @@ if "forkserver" in multiprocessing.get_all_start_methods():  # not on Windows
 run_training.recursive_find_trainer_class_by_name = functools.cache(run_training.recursive_find_trainer_class_by_name)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is left out by default is slow; what takes long comes first, so that no worker is left with it."""
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker("slow")
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "contract" in item.path.parts))
+
+
 @pytest.fixture(scope="session")
-def workspaces(tmp_path_factory: pytest.TempPathFactory):
-    """Return a function that gives each variant's workspace; it is planned once and copied for each test process."""
-    made: dict[str, Workspace] = {}
-    mine = tmp_path_factory.getbasetemp()
-    shared = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "planned"
-
-    def get(variant: str) -> Workspace:
-        if variant not in made:
-            with one_at_a_time(shared / variant):
-                if not (shared / variant / "done").is_file():
-                    (shared / variant).mkdir()
-                    planned = make_workspace(shared / variant, VARIANTS[variant])
-                    (shared / variant / "done").write_text(planned.plans, encoding="utf-8")
-            shutil.copytree(shared / variant, mine / variant)
-            made[variant] = Workspace(
-                mine / variant, VARIANTS[variant], (mine / variant / "done").read_text(encoding="utf-8")
-            )
-        return made[variant].activate()
-
-    return get
+def workspaces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workspace]:
+    """Return a function that gives each variant's workspace, hidden labels and all."""
+    return planned(tmp_path_factory, hide=False)
 
 
 @pytest.fixture(autouse=True)
@@ -98,19 +91,26 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the package's commands here where a process is to be started for them, which imports nnU-Net for seconds."""
+    """Run our commands and nnU-Net's here where a process is to be started for them, which imports for seconds."""
     start = subprocess.run
+    scripts = {script.name: script for script in entry_points(group="console_scripts")}
 
     def run(words: list[str], **options: Any) -> subprocess.CompletedProcess:
         module = words[1:3] == ["-m", "nnunet_limited"]
-        if not module and Path(words[0]).name != "nnunet-limited":
+        name = "nnunet-limited" if module else Path(words[0]).name
+        if name != "nnunet-limited" and not name.startswith("nnUNetv2_"):
             return start(words, **options)
-        printed, log = io.StringIO(), options.get("stderr")
+        printed, log, status = io.StringIO(), options.get("stderr"), 0
         with (
+            pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(log if hasattr(log, "write") else sys.stderr),
         ):
-            status = command(*words[3 if module else 1 :])
+            patch.setattr(sys, "argv", [name, *words[3 if module else 1 :]])
+            try:
+                scripts[name].load()()
+            except SystemExit as ended:
+                status = int(ended.code or 0)
         return subprocess.CompletedProcess(words, status, printed.getvalue(), "")
 
     monkeypatch.setattr(subprocess, "run", run)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from hidden_labels import set_traps, spoil
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from shapes import TINY_SAM
@@ -82,6 +83,7 @@ class Variant:
     channel_name: str = "MRI"
     ignored: float = 0.3  # part of the voxels, where there is an ignore label
     planes: tuple[int, ...] = ()  # or all voxels but those of the middle slices across these axes
+    fold: int = 0  # whose unlabelled cases have hidden labels, where labels are hidden
 
 
 VARIANTS = {
@@ -100,7 +102,7 @@ VARIANTS = {
         labels={"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, regions_class_order=[1, 2], planes=(0, 2)
     ),
     "anisotropic": Variant("3d_fullres", (8, 32, 32), (1.0, 1.0, 5.0)),
-    "one_labeled": Variant(labeled="1"),
+    "one_labeled": Variant(labeled="1", fold=1),
     "deployment": Variant(protocol="deployment", channel_name="CT"),
 }
 
@@ -201,8 +203,17 @@ class Workspace:
     plans: str = ""
 
     @property
+    def raw(self) -> Path:
+        return self.root / "raw" / DATASET
+
+    @property
     def preprocessed(self) -> Path:
         return self.root / "preprocessed" / DATASET
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Return the cases that are unlabelled in the variant's fold."""
+        return load_split(self.preprocessed, "few").fold(self.variant.fold).unlabeled
 
     def activate(self, results: str = "results") -> Workspace:
         """Point nnU-Net's variables here."""
@@ -232,15 +243,24 @@ class Workspace:
         return Workspace(root, self.variant).activate()
 
 
-def make_workspace(root: Path, variant: Variant) -> Workspace:
-    """Write, split and plan a variant."""
+def make_workspace(root: Path, variant: Variant, hide: bool = False) -> Workspace:
+    """Write, split and plan a variant.
+
+    With ``hide`` there are no hidden labels from the split on, but those that another fold trains on: while planning
+    they are unreadable or, where another fold validates on them, gone. Afterwards there are traps for all.
+    """
     workspace = Workspace(root, variant)
     for name in ("raw", "preprocessed"):
         (root / name).mkdir()
     workspace.activate()
     write_dataset(root / "raw", variant)
-    make_named_split("few", labeled=variant.labeled, folds=3, protocol=variant.protocol)
+    split = make_named_split("few", labeled=variant.labeled, folds=3, protocol=variant.protocol)
+    if hide:
+        unlabeled = [case for case in workspace.hidden if case not in split.labeled]
+        spoil(workspace, unlabeled, "garbage" if variant.protocol == "deployment" else "deleted")
     workspace.plans = plan(variant)
+    if hide:
+        set_traps(workspace)
     return workspace
 
 
@@ -307,23 +327,6 @@ def assert_same(a, b) -> None:
         assert np.array_equal(a, b)
     else:
         assert a == b
-
-
-def spoil(workspace: Workspace, cases: list[str], how: str) -> None:
-    """Delete the labels of cases, or replace them by garbage or by noise."""
-    for case in cases:
-        file = workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
-        (workspace.root / "raw" / DATASET / "labelsBoxes" / f"{case}.nii.gz").write_bytes(b"these are no boxes")
-        if how == "deleted":
-            file.unlink()
-        elif how == "garbage":
-            file.write_bytes(b"this is no label")
-        else:
-            image = sitk.ReadImage(str(file))
-            array = np.random.RandomState(0).randint(0, 3, sitk.GetArrayFromImage(image).shape).astype(np.uint8)
-            noise = sitk.GetImageFromArray(array)
-            noise.CopyInformation(image)
-            sitk.WriteImage(noise, str(file))
 
 
 def segmentation_reference(logits, target, weight: torch.Tensor, inside: int, regions: bool = False) -> torch.Tensor:

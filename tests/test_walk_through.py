@@ -17,10 +17,22 @@ SUPERVISED, TEACHER = "LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"
 COPY_PASTE, RECIPE = "LimitedBidirectionalCopyPasteTrainer", "LimitedRecipeTrainer"
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("commands_here")]
+
+
 def call(*arguments: str) -> str:
     done = subprocess.run([str(BIN / arguments[0]), *arguments[1:]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
+
+
+def call_process(*arguments: str) -> None:
+    """Call a command in a process of its own, as a shell would."""
+    with subprocess.Popen(
+        [str(BIN / arguments[0]), *arguments[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        printed, _ = process.communicate()
+    assert process.returncode == 0, f"{' '.join(arguments)}\n{printed[-6000:]}"
 
 
 def sets(settings: list[str]) -> list[str]:
@@ -31,7 +43,6 @@ def raw_bytes(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.usefixtures("commands_here")
 @pytest.mark.parametrize("unlabeled_folder", [False, True])
 def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None:
     variant = VARIANTS["2d"]
@@ -81,9 +92,7 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     assert raw_bytes(folders / "raw") == before
 
 
-def test_stock_planning_and_one_key_is_enough(
-    folders: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # stock planning fails with 0
     variant = Variant(cases=6)
     write_dataset(folders / "raw", variant)
@@ -94,14 +103,13 @@ def test_stock_planning_and_one_key_is_enough(
     settings = ["num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "start_fraction=0"]
     made = call("nnunet-limited", "configure", "nnUNetPlans", "--name", "short", *sets(settings), "--json")
     assert json.loads(made)["plans"] == "nnUNetPlans_short"
-    call("nnUNetv2_train", "990", "2d", "0", "-tr", TEACHER, "-p", "nnUNetPlans_short", "-device", "cpu")
+    call_process("nnUNetv2_train", "990", "2d", "0", "-tr", TEACHER, "-p", "nnUNetPlans_short", "-device", "cpu")
     results = folders / "results" / DATASET / f"{TEACHER}__nnUNetPlans_short__2d" / "fold_0"
     content = torch.load(results / "checkpoint_final.pth", weights_only=False)
     assert content["nnunet_limited"]["record"]["split"] == "final"
     assert len(list((folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*/*.pkl"))) == 3
     assert (results / "validation" / "summary.json").is_file()
 
-    request.getfixturevalue("commands_here")
     (folder,) = (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*")
     shutil.rmtree(folder)
     options = ("--teacher", SUPERVISED, "--folds", "0", "-device", "cpu", "--json")

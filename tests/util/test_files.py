@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 from nnunet_limited.util.files import one_at_a_time
 
 
 def test_one_at_a_time_waits_for_the_other(tmp_path: Path) -> None:
-    seen = []
+    seen, inside = [], threading.Event()
 
-    def work(name: str) -> None:
+    def second() -> None:
+        inside.wait()
         with one_at_a_time(tmp_path / "shared"):
-            seen.append(name)
-            time.sleep(0.2)
-            seen.append(name)
+            seen.append("second")
 
-    workers = [threading.Thread(target=work, args=(name,)) for name in "ab"]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert "".join(seen) in ("aabb", "bbaa")
+    other = threading.Thread(target=second)
+    other.start()
+    with one_at_a_time(tmp_path / "shared"):
+        inside.set()
+        other.join(0.3)
+        assert other.is_alive()
+        seen.append("first")
+    other.join()
+    assert seen == ["first", "second"]
     assert (tmp_path / ".shared.lock").stat().st_mode & 0o777 == 0o666  # others of a group can take it too
