@@ -8,7 +8,8 @@ import pytest
 from helpers import DATASET, plan
 from hidden_labels import Watch
 
-from nnunet_limited.planners.plan import PlanRequest, make_plans
+from nnunet_limited.planners.plan import make_plans
+from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.splits import load_split
 
 
@@ -22,7 +23,7 @@ def test_planning_again_reads_what_is_never_hidden_alone(workspaces) -> None:
     first, *images = sorted(workspace.raw.glob("imagesTr/*"))  # the host looks at the first for its format
     assert workspace.hidden[0] in first.name
     watch = Watch([*images, *workspace.raw.glob("labelsTr/*")])
-    request = PlanRequest(DATASET, "few", (workspace.variant.configuration,), size="tiny")
+    request = PlanRequest(dataset=DATASET, split="few", configurations=("2d",), size="tiny", processes=1)
     assert make_plans(request).plans == workspace.plans
     file.write_bytes(content)
     opened = {opened.name.split(".")[0].removesuffix("_0000") for opened in watch.opened()}
