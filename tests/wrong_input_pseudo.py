@@ -69,7 +69,7 @@ TABLE: list[Row] = [
     ("pseudo-labels are not complete", SELF, ("fold_0", "no pseudo-label of 'p"), stored),
     ("pseudo-labels of another split", SELF, ("fold_0", "hash x"), lambda w: stored(w, split_hash="x")),
     ("name of pseudo-labels is a number", f"{SELF} --set pseudo_labels=2024", ("few/2024", "--name 2024"), stored),
-    ("no case is stable", f"{SELF} --set stable_share=0", ("stable_share=0", "greater than 0"), stored),
+    ("no case is stable", f"{SELF} --set stable_fraction=0", ("stable_fraction=0", "greater than 0"), stored),
     # ---- self-train
     (
         "trainer does not learn pseudo-labels",

@@ -38,7 +38,7 @@ def trainers(
             title = card["name"] + (f" ({card['short_name']})" if card["short_name"] else "")
             console.print(f"[bold]{title}[/bold]", highlight=False)
             console.print(
-                f"  {card['summary']} Time {card['relative_time']:.1f}, memory {card['relative_memory']:.1f}.",
+                f"  {card['summary']} Time {card['relative_time'] or '?'}, memory {card['relative_memory'] or '?'}.",
                 highlight=False,
             )
         return
@@ -49,7 +49,7 @@ def trainers(
             console.print(line, markup=False, highlight=False)
     gpus = "one GPU or several" if card["several_gpus"] else "one GPU"
     console.print(
-        f"Step: {card['relative_time']:.1f} times the time, {card['relative_memory']:.1f} times the memory of a "
+        f"Step: {card['relative_time'] or '?'} times the time, {card['relative_memory'] or '?'} times the memory of a "
         f"supervised one; predicts with the {card['predicts_with']}; trains on {gpus}",
         highlight=False,
     )

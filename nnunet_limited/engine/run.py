@@ -11,7 +11,7 @@ from typing import Any
 from torch import distributed
 
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.engine.settings import TrainerConfig
+from nnunet_limited.engine.settings import TrainerConfig, with_current_names
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw
 from nnunet_limited.planners.planned import PlannedData
@@ -119,9 +119,9 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
 
 
 def with_defaults(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with the defaults of settings that trainers have got since it was written."""
+    """Return a record with present names of settings, and defaults of those that are newer than it."""
     defaults = {key: field.default for key, field in TrainerConfig.model_fields.items()}
-    return {**record, "settings": defaults | (record.get("settings") or {})}
+    return {**record, "settings": defaults | with_current_names(record.get("settings") or {})}
 
 
 def unlabeled_to_preprocess(run: Run) -> tuple[RawDataset | None, list[str]]:

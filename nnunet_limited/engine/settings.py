@@ -1,4 +1,4 @@
-"""What a trainer can be told, where it comes from, and how it is checked.
+"""Settings of a trainer, where they come from, and how they are checked.
 
 Settings reach a trainer by one channel, the plans' section ``limited``, because nnU-Net names results by trainer, plans
 and configuration: two settings are two plans.
@@ -10,14 +10,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.errors import LimitedError
 
 
 class TrainerConfig(BaseModel):
-    """What every trainer understands. The defaults are nnU-Net's own."""
+    """Settings of every trainer. The defaults are nnU-Net's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
@@ -25,42 +24,69 @@ class TrainerConfig(BaseModel):
     num_iterations_per_epoch: int = Field(250, ge=1, description="optimizer steps per epoch")
     num_val_iterations_per_epoch: int = Field(50, ge=1, description="validation batches per epoch")
     save_every: int = Field(50, ge=1, description="epochs between two writes of checkpoint_latest")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="nnU-Net's SGD, or AdamW; both with poly decay")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="nnU-Net's SGD, or AdamW; both with polynomial decay")
     initial_lr: float = Field(1e-2, gt=0, le=1, description="learning rate of the first epoch")
     weight_decay: float = Field(3e-5, ge=0, le=1, description="weight decay of the optimizer")
-    oversample_foreground_percent: float = Field(0.33, ge=0, le=1, description="labelled crops forced onto foreground")
-    sparse_labels: bool = Field(
-        False, description="labelled images are annotated in part: learn from the rest without label too"
+    oversample_foreground_percent: float = Field(
+        0.33, ge=0, le=1, description="fraction of labelled crops forced onto foreground"
     )
-    channels_last: bool = Field(False, description="on a CPU, keep the channels of a voxel together, which is faster")
-    seed: int | None = Field(None, ge=0, lt=2**32, description="repeatable to the bit with nnUNet_n_proc_DA=0")
+    sparse_labels: bool = Field(
+        False, description="use of the unannotated voxels of partly annotated images as unlabelled ones"
+    )
+    channels_last: bool = Field(False, description="memory layout with channels last on a CPU, which is faster")
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="random seed; repeatable to the bit with nnUNet_n_proc_DA=0"
+    )
 
 
 class SemiSupervisedConfig(TrainerConfig):
-    """What every trainer that uses unlabelled cases understands."""
+    """Settings of every trainer that uses unlabelled cases."""
 
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
-    start_fraction: float = Field(0.4, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    rampup_fraction: float = Field(0.1, ge=0, le=1, description="part of the run over which its weight rises")
+    start_fraction: float = Field(
+        0.4, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+    )
+    rampup_fraction: float = Field(
+        0.1, ge=0, le=1, description="fraction of the run over which the weight of the unsupervised loss rises"
+    )
     unlabeled_batch_size: int | None = Field(
-        None, ge=1, description="unlabelled crops per step and GPU; default as labelled"
+        None, ge=1, description="unlabelled crops per step and GPU; default: as many as labelled ones"
     )
     log_pseudo_label_dice: bool = Field(
-        False, description="log the predicting network's Dice on unlabelled cases where hidden labels exist"
+        False, description="logging of the predicting network's Dice on unlabelled cases where hidden labels exist"
     )
 
 
 Config = TypeVar("Config", bound=BaseModel)
 
+# Former names of settings in plans, study files and run records.
+RENAMED = {
+    "least_area": "min_area",
+    "most_objects": "max_objects",
+    "least_filled": "min_filled_fraction",
+    "most_filled": "max_filled_fraction",
+    "queried_share": "queried_fraction",
+    "stable_share": "stable_fraction",
+}
+
+
+def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` under their present names; of two names of one setting the later counts."""
+    return {RENAMED.get(key, key): value for key, value in settings.items()}
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` with ``changes``, under the names that were given."""
+    replaced = with_current_names(changes)
+    return {key: value for key, value in settings.items() if RENAMED.get(key, key) not in replaced} | changes
+
 
 def resolve(model: type[Config], settings: dict[str, Any], known: set[str], source: str) -> Config:
     """Return the ``model`` filled from ``settings``; keys of other trainers (``known``) are left out.
 
-    Older names of settings, which their fields list, are accepted. Raises LimitedError naming ``source``, the key, the
-    value and what is allowed.
+    Former names are accepted. Raises LimitedError naming ``source``, the key, the value and what is allowed.
     """
-    names = {alias: name for name, field in model.model_fields.items() for alias in _aliases(field)}
-    settings = {names.get(key, key): value for key, value in settings.items()}
+    settings = with_current_names(settings)
     for key in settings:
         if key not in known:
             raise LimitedError(f"{source}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
@@ -73,10 +99,6 @@ def resolve(model: type[Config], settings: dict[str, Any], known: set[str], sour
             f"{source}: setting {key}={first['input']!r} is not allowed ({first['msg'].lower()}); give another value "
             f"({key}: {model.model_fields[key].description})"
         ) from error
-
-
-def _aliases(field: FieldInfo) -> list[Any]:
-    return list(field.validation_alias.choices) if isinstance(field.validation_alias, AliasChoices) else []
 
 
 def parse_assignments(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -49,8 +49,8 @@ class SplitTrainer(nnUNetTrainer):
     preprocessed_dataset_folder_base: Any
     uses_unlabeled: ClassVar[bool] = False
     runs_on_several_gpus: ClassVar[bool] = True
-    relative_time: ClassVar[float] = 1.0  # of a step, against supervised training (benchmarks/step_time.py)
-    relative_memory: ClassVar[float] = 1.0
+    # Stored pseudo-labels that it learns: none, those of a model, or those that several sources agree on.
+    learns_pseudo_labels: ClassVar[Literal["none", "model", "sources"]] = "none"
     predictor_name: ClassVar[str] = "student"
     # Set by a short name, which is a subclass because nnU-Net names results after the class and after -tr.
     alias_of: ClassVar[str | None] = None

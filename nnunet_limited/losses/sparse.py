@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,28 @@ from torch.nn import functional
 from nnunet_limited.losses.label_space import LabelSpace
 
 Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of probabilities and image
+Loss = TypeVar("Loss", bound=Callable[..., torch.Tensor])
+
+
+class SparseTerm(NamedTuple):
+    """A further loss term of probabilities, image and label space; ``description`` completes "weight of the …"."""
+
+    description: str
+    loss: Callable[..., torch.Tensor]
+
+
+TERMS: dict[str, SparseTerm] = {}
+"""Terms that trainers for sparse labels offer; the weight of each is their setting ``<name>_weight``."""
+
+
+def sparse_term(name: str, description: str) -> Callable[[Loss], Loss]:
+    """Register a loss ``(probability, image, labels)`` as a term of trainers for sparse labels."""
+
+    def register(loss: Loss) -> Loss:
+        TERMS[name] = SparseTerm(description, loss)
+        return loss
+
+    return register
 
 
 class AnnotatedSamples(nn.Module):
@@ -77,35 +99,13 @@ class WithTerms(nn.Module):
         return total
 
 
-def total_variation(probability: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
-    """Return the mean length of the contours of the foreground: what a closing by 3 voxels adds to an erosion.
-
-    Luo et al., WSL4MIS, 2022 (github.com/HiLab-git/WSL4MIS); there, the first sample is left out by mistake.
-    """
-    foreground = labels.foreground(probability)
-    pool: Any = functional.max_pool3d if foreground.ndim == 5 else functional.max_pool2d
-    eroded = -pool(-foreground, 3, 1, 1)
-    return functional.relu(pool(eroded, 3, 1, 1) - eroded).mean()
+@sparse_term("entropy", "entropy of the prediction")
+def prediction_entropy(probability: torch.Tensor, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
+    """Return the mean entropy of the prediction as a fraction of the largest possible, in [0, 1]."""
+    return labels.entropy(probability).mean()
 
 
-def mumford_shah(probability: torch.Tensor, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
-    """Return how much the image varies within the classes, plus the total variation of the probabilities.
-
-    Kim & Ye, IEEE TIP 2020, arXiv 1904.02872; a mean over voxels, with the image scaled to [0, 1].
-    """
-    scaled = unit_range(image)
-    spatial = tuple(range(2, image.ndim))
-    members = labels.memberships(probability)
-    variance = torch.zeros((), device=image.device)
-    for channel in scaled.split(1, 1):
-        mean = (channel * members).sum(spatial, keepdim=True) / members.sum(spatial, keepdim=True).clamp(min=1e-6)
-        variance = variance + ((channel - mean) ** 2 * members).sum(1).mean() / scaled.shape[1]
-    length = torch.zeros((), device=image.device)
-    for axis in spatial:
-        length = length + probability.diff(dim=axis).abs().sum(1).mean()
-    return variance + length
-
-
+@sparse_term("crf", "gated CRF (similar neighbours have one class)")
 def gated_crf(
     probability: torch.Tensor,
     image: torch.Tensor,
@@ -114,11 +114,11 @@ def gated_crf(
     sigma_place: float = 6.0,
     sigma_image: float = 0.1,
 ) -> torch.Tensor:
-    """Return how much neighbours of like intensity differ in class, summed over a window in the last two axes.
+    """Return how much neighbours of similar intensity differ in class, summed over a window in the last two axes.
 
     Obukhov et al., Gated CRF loss, 2019, arXiv 1906.04651. A pair of voxels at most ``radius`` apart along each axis
-    weighs ``exp(-d² / (2 sigma_place²) - Δ² / (2 sigma_image²))``, Δ² being the mean over channels of the squared
-    difference of the image scaled to [0, 1]. The mean over voxels; pairs that reach beyond the crop do not count.
+    has the weight ``exp(-d² / (2 sigma_place²) - Δ² / (2 sigma_image²))``, where Δ² is the mean over channels of the
+    squared difference of the image scaled to [0, 1]. The mean over voxels; pairs that reach beyond the crop are left out.
     """
     scaled = unit_range(image)
     total = torch.zeros((), device=image.device)
@@ -138,6 +138,37 @@ def _pairs(radius: int, dimensions: int) -> Iterator[tuple[tuple[Any, ...], tupl
             columns = (slice(None, -x or None), slice(x, None)) if x >= 0 else (slice(-x, None), slice(None, x))
             before = (slice(None),) * (dimensions - 2)
             yield (*before, rows[0], columns[0]), (*before, rows[1], columns[1]), y * y + x * x
+
+
+@sparse_term("contour", "length of the contours")
+def total_variation(probability: torch.Tensor, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
+    """Return the mean length of the contours of the foreground: what a closing by 3 voxels adds to an erosion.
+
+    Luo et al., WSL4MIS, 2022 (github.com/HiLab-git/WSL4MIS); there, the first sample is left out by mistake.
+    """
+    foreground = labels.foreground(probability)
+    pool: Any = functional.max_pool3d if foreground.ndim == 5 else functional.max_pool2d
+    eroded = -pool(-foreground, 3, 1, 1)
+    return functional.relu(pool(eroded, 3, 1, 1) - eroded).mean()
+
+
+@sparse_term("mumford_shah", "image variance within classes")
+def mumford_shah(probability: torch.Tensor, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
+    """Return how much the image varies within the classes, plus the total variation of the probabilities.
+
+    Kim & Ye, IEEE TIP 2020, arXiv 1904.02872; a mean over voxels, with the image scaled to [0, 1].
+    """
+    scaled = unit_range(image)
+    spatial = tuple(range(2, image.ndim))
+    members = labels.memberships(probability)
+    variance = torch.zeros((), device=image.device)
+    for channel in scaled.split(1, 1):
+        mean = (channel * members).sum(spatial, keepdim=True) / members.sum(spatial, keepdim=True).clamp(min=1e-6)
+        variance = variance + ((channel - mean) ** 2 * members).sum(1).mean() / scaled.shape[1]
+    length = torch.zeros((), device=image.device)
+    for axis in spatial:
+        length = length + probability.diff(dim=axis).abs().sum(1).mean()
+    return variance + length
 
 
 def unit_range(image: torch.Tensor) -> torch.Tensor:

@@ -70,8 +70,7 @@ def self_train(
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
     """
     trainer = find_trainer(request.trainer)
-    config = getattr(trainer, "Config", None)
-    if config is None or "pseudo_labels" not in config.model_fields:
+    if not is_ours(trainer) or trainer.learns_pseudo_labels == "none":
         raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
     if "pseudo_labels" in parse_assignments(list(settings)):
         raise LimitedError("--set pseudo_labels is chosen for each round; leave it out, or train with crossval")
@@ -85,7 +84,7 @@ def self_train(
     model = request.changed(trainer=teacher).with_settings(list(settings), None, None)
     _check_student(model.changed(trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
-    if trainer.learns_consensus and not source.uses_sources:
+    if trainer.learns_pseudo_labels == "sources" and not source.uses_sources:
         raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
     source.check_sources(folds)
     results = [crossvalidate(model, folds, log)]

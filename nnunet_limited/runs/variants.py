@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.engine.settings import merged
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder, preprocessed_folder
 from nnunet_limited.planners.planned import load_plans
@@ -79,7 +80,7 @@ def make_variant(folder: Path, plans: str, settings: dict[str, Any], name: str |
     content = load_plans(folder, plans)
     new = f"{plans}_{split_name(name or variant_name(settings))}"
     limited = content.get("limited", {})  # plans of the host have none and are not bound to a split by settings
-    content["limited"] = {**limited, "settings": {**limited.get("settings", {}), **settings}}
+    content["limited"] = {**limited, "settings": merged(limited.get("settings", {}), settings)}
     content["plans_name"] = new
     check_settings(content)
     file = folder / f"{new}.json"

@@ -1,13 +1,18 @@
-"""What trainers there are, and what each does, needs and costs."""
+"""List of the trainers, with the task, needs and cost of each."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import nnunet_limited.trainers as trainers
+from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
+
+COSTS = Path(__file__).with_name("costs.json")
 
 
 def trainer_names() -> list[str]:
@@ -17,17 +22,31 @@ def trainer_names() -> list[str]:
 
 
 def learns_without_label(name: str) -> bool:
-    """Tell whether the trainer ``name`` learns from voxels without label."""
+    """Return whether the trainer ``name`` learns from voxels without label."""
     return bool(getattr(trainers, name).uses_unlabeled)
 
 
 def is_for_sparse_labels(name: str) -> bool:
-    """Tell whether the trainer ``name`` takes labels for sparse unless told otherwise."""
+    """Return whether the trainer ``name`` treats labels as sparse by default."""
     return bool(getattr(trainers, name).Config().sparse_labels)
 
 
+def step_cost(trainer: type[SplitTrainer]) -> dict[str, float | None]:
+    """Return time and memory of a step relative to supervised training; None for both where they are not measured.
+
+    They are measured by ``benchmarks/step_time.py``. A subclass takes as much as its parent unless it has an entry.
+    """
+    measured: dict[str, dict[str, float | None]] = json.loads(COSTS.read_text(encoding="utf-8"))
+    if not trainer.uses_unlabeled:
+        return {"relative_time": 1.0, "relative_memory": 1.0}
+    names = (cls.__name__ for cls in trainer.__mro__)
+    return next(
+        (measured[name] for name in names if name in measured), {"relative_time": None, "relative_memory": None}
+    )
+
+
 def describe(name: str) -> dict[str, Any]:
-    """Return what there is to say of a trainer; raise LimitedError if there is none of that name."""
+    """Return the description of a trainer; raise LimitedError if there is none of that name."""
     full = trainers.ALIASES.get(name, name)
     if full not in trainer_names():
         raise LimitedError(f"{name}: no such trainer; there are {', '.join([*trainer_names(), *trainers.ALIASES])}")
@@ -42,8 +61,7 @@ def describe(name: str) -> dict[str, Any]:
         "paper": paper if "(" in paper else None,
         "predicts_with": cls.predictor_name,
         "several_gpus": cls.runs_on_several_gpus,
-        "relative_time": cls.relative_time,
-        "relative_memory": cls.relative_memory,
+        **step_cost(cls),
         "settings": {
             key: {"default": field.default, "description": field.description}
             for key, field in cls.Config.model_fields.items()

@@ -169,7 +169,7 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     for number, case in enumerate(sorted(content["cases"])):
         content["cases"][case]["stability"] = number / 10
     file.write_text(json.dumps(content), encoding="utf-8")
-    settings = {"pseudo_labels": "second", "stable_share": 0.5, "pseudo_label_confidence": 0.6}
+    settings = {"pseudo_labels": "second", "stable_fraction": 0.5, "pseudo_label_confidence": 0.6}
     student = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("student", **FROM_START, **settings))
     student.on_train_start()
     again = partial(workspace.trainer, "LimitedSelfTrainingTrainer", student.plans_manager.plans_name)

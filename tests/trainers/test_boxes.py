@@ -63,7 +63,7 @@ def test_a_case_without_boxes_is_refused(workspaces) -> None:
 def test_the_terms_of_boxes_count_by_their_weights(workspaces, variant: str) -> None:
     """Projections and tightness say nothing of single slices of volumes."""
     workspace = workspaces(variant)
-    made = started(workspace, "weights", least_filled=0.98, most_filled=0.99)
+    made = started(workspace, "weights", min_filled_fraction=0.98, max_filled_fraction=0.99)
     made.network.eval()
     batches = (made.crops(next(made.dataloader_train)) for _ in range(20))
     crops = next(
@@ -90,12 +90,12 @@ def test_how_much_of_a_box_is_filled(workspaces) -> None:
         limited = {**plans["limited"], "settings": settings}
         told = {**plans, "original_median_shape_after_transp": shape, "limited": limited}
         config = LimitedBoxTrainer.resolve_config(told)
-        return config.least_filled, config.most_filled
+        return config.min_filled_fraction, config.max_filled_fraction
 
     assert filled(8) == (0.3, 0.6)
-    assert filled(8, least_filled=0.1, most_filled=0.2) == (0.1, 0.2)
+    assert filled(8, min_filled_fraction=0.1, max_filled_fraction=0.2) == (0.1, 0.2)
     assert filled(1) == (0.5, 0.9)
-    assert filled(1, least_filled=0.7) == (0.7, 0.9)
-    with pytest.raises(LimitedError, match=r"least_filled=0.7 is above most_filled=0.6"):
-        workspace.configure("wrong", least_filled=0.7)
-    check_settings({"limited": {"settings": {"least_filled": 0.7}}})  # of plans that are not there yet
+    assert filled(1, min_filled_fraction=0.7) == (0.7, 0.9)
+    with pytest.raises(LimitedError, match=r"min_filled_fraction=0.7 is above max_filled_fraction=0.6"):
+        workspace.configure("wrong", min_filled_fraction=0.7)
+    check_settings({"limited": {"settings": {"min_filled_fraction": 0.7}}})  # of plans that are not there yet

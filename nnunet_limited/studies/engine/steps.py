@@ -94,7 +94,7 @@ def train(
     """Train a method's fold, with all rounds of self-training, and return its record."""
     from nnunet_limited.runs.request import find_trainer
 
-    rounds = "pseudo_labels" in find_trainer(method.trainer).Config.model_fields
+    rounds = find_trainer(method.trainer).learns_pseudo_labels != "none"
     words = ["self-train" if rounds else "crossval", dataset, configuration, "-tr", method.trainer]
     words += ["-p", plans, "--folds", str(fold)]
     for key, value in (settings | dict(method.settings)).items():

@@ -121,7 +121,7 @@ def _method_problems(method: Method) -> Iterator[str]:
     # Imported here: the steps and the workflow read study files too, without these seconds of imports.
     from nnunet_limited.engine.settings import resolve
     from nnunet_limited.pseudo_labels.spec import parse_sources
-    from nnunet_limited.runs.request import find_trainer
+    from nnunet_limited.runs.request import find_trainer, is_ours
 
     def error_of(check: Callable[[], object]) -> list[str]:
         try:
@@ -134,26 +134,25 @@ def _method_problems(method: Method) -> Iterator[str]:
         yield from unknown
         return
     trainer = find_trainer(method.trainer)
-    if not hasattr(trainer, "Config"):
+    if not is_ours(trainer):
         yield f"{method.trainer} is no trainer of nnunet-limited, nor made from one"
         return
     yield from (f"{key} is set by the study; remove it" for key in SHARED if key in method.settings)
-    fields = trainer.Config.model_fields
-    yield from error_of(lambda: resolve(trainer.Config, method.settings, set(fields), "settings"))
+    yield from error_of(lambda: resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), "settings"))
     if method.sources is not None:
-        if "pseudo_labels" not in fields:
+        if trainer.learns_pseudo_labels == "none":
             yield f"{method.trainer} does not learn from sources; remove them"
         yield from error_of(lambda: parse_sources(os.path.expandvars(str(method.sources))))
     elif method.ask or method.accept_licence:
         yield "ask and accept_licence need sources; add sources, or remove them"
-    elif getattr(trainer, "learns_consensus", False):
+    elif trainer.learns_pseudo_labels == "sources":
         yield f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
     if method.teacher is not None:
-        if "pseudo_labels" not in fields:
+        if trainer.learns_pseudo_labels == "none":
             yield f"{method.trainer} takes no teacher; remove it"
         if unknown := error_of(lambda: find_trainer(str(method.teacher), "teacher")):
             yield from unknown
-        elif not hasattr(find_trainer(method.teacher), "resolve_config"):
+        elif not is_ours(find_trainer(method.teacher)):
             yield f"teacher {method.teacher} is no trainer of nnunet-limited"
 
 

@@ -14,9 +14,13 @@ from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeac
 class BidirectionalCopyPasteConfig(MeanTeacherConfig):
     """Settings of bidirectional copy-paste."""
 
-    box_side: float = Field(2 / 3, gt=0, lt=1, description="part of each edge of the crop that is pasted")
-    pseudo_label_weight: float = Field(0.5, ge=0, description="weight of unlabelled voxels; labelled ones have 1")
-    largest_component: bool = Field(True, description="keep only the largest component of each pseudo-labelled class")
+    box_side: float = Field(2 / 3, gt=0, lt=1, description="edge of the pasted box as a fraction of the crop's")
+    pseudo_label_weight: float = Field(
+        0.5, ge=0, description="weight of pseudo-labelled voxels; labelled ones have weight 1"
+    )
+    largest_component: bool = Field(
+        True, description="removal of all but the largest component of each pseudo-labelled class"
+    )
 
 
 class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
@@ -27,8 +31,6 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     """
 
     Config = BidirectionalCopyPasteConfig
-    relative_time = 3.5
-    relative_memory = 1.9
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""

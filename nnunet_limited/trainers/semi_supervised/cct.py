@@ -23,8 +23,6 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
 
     perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
-    relative_time = 3.6
-    relative_memory = 2.2
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return one auxiliary decoder for each perturbation."""

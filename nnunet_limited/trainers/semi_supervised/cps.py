@@ -19,8 +19,6 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
     """
 
     supervised_partners = ("second",)
-    relative_time = 4.0
-    relative_memory = 1.9
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the second network."""

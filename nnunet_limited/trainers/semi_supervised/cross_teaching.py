@@ -19,8 +19,8 @@ class CrossTeachingConfig(SemiSupervisedConfig):
     """Settings of cross teaching."""
 
     consistency_weight: float = Field(0.1, ge=0, description="weight of the unsupervised loss after the ramp-up")
-    transformer_features: int = Field(24, ge=12, multiple_of=12, description="width of the Transformer")
-    transformer_depth: int = Field(12, ge=1, description="blocks of the Transformer, in 3D")
+    transformer_features: int = Field(24, ge=12, multiple_of=12, description="width of the Transformer in channels")
+    transformer_depth: int = Field(12, ge=1, description="number of blocks of the Transformer in 3D")
     transformer_lr: float = Field(3e-4, gt=0, le=1, description="learning rate of the Transformer's AdamW")
 
 
@@ -31,8 +31,6 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """
 
     Config = CrossTeachingConfig
-    relative_time = 5.5
-    relative_memory = 3.0
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

@@ -29,8 +29,6 @@ class LimitedAdversarialTrainer(LimitedTrainer):
 
     Config = AdversarialConfig
     runs_on_several_gpus = False  # the discriminator is used frozen and learning in one step
-    relative_time = 2.5
-    relative_memory = 1.2
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the discriminator."""

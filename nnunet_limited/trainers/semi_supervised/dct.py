@@ -16,8 +16,12 @@ from nnunet_limited.trainers.semi_supervised.cps import LimitedCrossPseudoSuperv
 class DeepCoTrainingConfig(SemiSupervisedConfig):
     """Settings of deep co-training."""
 
-    difference_weight: float = Field(0.05, ge=0, description="weight of resisting the other's adversarial examples")
-    adversarial_step: float = Field(0.02, gt=0, description="their distance from the image, in normalised intensity")
+    difference_weight: float = Field(
+        0.05, ge=0, description="weight of the loss on the other network's adversarial examples"
+    )
+    adversarial_step: float = Field(
+        0.02, gt=0, description="distance of an adversarial example from its image, in normalised intensity"
+    )
 
 
 class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
@@ -29,8 +33,6 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
 
     Config = DeepCoTrainingConfig
     runs_on_several_gpus = False  # gradients with respect to the image pass by DistributedDataParallel
-    relative_time = 6.9
-    relative_memory = 3.6
 
     def adversarial(self, image: torch.Tensor, logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return ``image`` moved so that the network that gave ``logits`` is less sure of its hard label."""

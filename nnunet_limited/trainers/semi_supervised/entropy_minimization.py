@@ -23,8 +23,6 @@ class LimitedEntropyMinimizationTrainer(LimitedTrainer):
     """
 
     Config = EntropyMinimizationConfig
-    relative_time = 2.0
-    relative_memory = 1.0
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean normalised entropy over the voxels inside the image."""

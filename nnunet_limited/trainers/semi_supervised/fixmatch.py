@@ -15,7 +15,9 @@ from nnunet_limited.losses.pseudo_label import segmentation_loss
 class FixMatchConfig(SemiSupervisedConfig):
     """Settings of FixMatch."""
 
-    confidence_threshold: float = Field(0.95, ge=0, lt=1, description="least probability of a pseudo-label that counts")
+    confidence_threshold: float = Field(
+        0.95, ge=0, lt=1, description="smallest probability of a pseudo-label that is used"
+    )
 
 
 class LimitedFixMatchTrainer(LimitedTrainer):
@@ -28,8 +30,6 @@ class LimitedFixMatchTrainer(LimitedTrainer):
 
     Config = FixMatchConfig
     mixes_crops = True
-    relative_time = 2.4
-    relative_memory = 1.0
 
     def pseudo_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""

@@ -14,7 +14,7 @@ from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeac
 class InterpolationConsistencyConfig(MeanTeacherConfig):
     """Settings of interpolation consistency training."""
 
-    mixup_alpha: float = Field(0.2, gt=0, description="both parameters of the Beta distribution of the mixing share")
+    mixup_alpha: float = Field(0.2, gt=0, description="both parameters of the Beta distribution of the mixing fraction")
 
 
 class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
@@ -22,8 +22,6 @@ class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
 
     Config = InterpolationConsistencyConfig
     mixes_crops = True
-    relative_time = 2.3
-    relative_memory = 1.0
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference over the voxels inside both images of a pair."""

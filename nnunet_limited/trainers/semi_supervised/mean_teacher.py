@@ -18,7 +18,7 @@ from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
 class MeanTeacherConfig(SemiSupervisedConfig):
     """Settings of the mean teacher."""
 
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="largest decay of the teacher's moving average")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="largest decay per step of the teacher's moving average")
 
 
 class LimitedMeanTeacherTrainer(LimitedTrainer):
@@ -32,8 +32,6 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig
     predictor_name = "teacher"
-    relative_time = 2.3
-    relative_memory = 1.0
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the teacher, a copy of the student."""

@@ -17,7 +17,9 @@ class RDropConfig(SemiSupervisedConfig):
     """Settings of R-Drop."""
 
     consistency_weight: float = Field(4.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
-    feature_dropout: float = Field(0.3, gt=0, lt=1, description="share of channels dropped in each of the two passes")
+    feature_dropout: float = Field(
+        0.3, gt=0, lt=1, description="fraction of channels dropped in each of the two passes"
+    )
 
 
 class LimitedRDropTrainer(LimitedTrainer):
@@ -31,8 +33,6 @@ class LimitedRDropTrainer(LimitedTrainer):
     Config = RDropConfig
     perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
-    relative_time = 2.9
-    relative_memory = 1.8
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean of both Kullback-Leibler divergences over the voxels inside the image."""

@@ -22,12 +22,16 @@ from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeac
 class SemiSAMConfig(MeanTeacherConfig):
     """Settings of SemiSAM."""
 
-    prompter: str | None = Field(None, description="the promptable model, e.g. sam:FOLDER or tiny-vit:FILE.pt")
-    prompter_weight: float = Field(0.5, ge=0, description="its weight beside the teacher's, at the start")
-    prompter_every: int = Field(10, ge=1, description="steps from one question to the next")
-    prompter_slices: int = Field(4, ge=1, description="slices of a crop that it is asked about, at random")
-    prompter_agreement: float = Field(0.5, ge=0, le=1, description="least overlap (IoU) of a slice with the teacher's")
-    prompter_channel: int = Field(0, ge=0, description="image channel that it is shown")
+    prompter: str | None = Field(None, description="promptable model, e.g. sam:FOLDER or tiny-vit:FILE.pt")
+    prompter_weight: float = Field(
+        0.5, ge=0, description="weight of the promptable model beside the teacher's at the start"
+    )
+    prompter_every: int = Field(10, ge=1, description="steps between two uses of the promptable model")
+    prompter_slices: int = Field(4, ge=1, description="random slices of a crop that the promptable model outlines")
+    prompter_agreement: float = Field(
+        0.5, ge=0, le=1, description="smallest IoU of the promptable model with the teacher in a slice that is used"
+    )
+    prompter_channel: int = Field(0, ge=0, description="image channel that the promptable model sees")
 
 
 class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
@@ -39,8 +43,6 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = SemiSAMConfig
-    relative_time = 2.3  # and what the promptable model takes
-    relative_memory = 1.0
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any) -> None:

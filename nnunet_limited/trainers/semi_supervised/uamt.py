@@ -16,8 +16,8 @@ from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeac
 class UncertaintyAwareMeanTeacherConfig(MeanTeacherConfig):
     """Settings of the uncertainty-aware mean teacher."""
 
-    stochastic_passes: int = Field(8, ge=2, description="teacher passes that the uncertainty is estimated from")
-    feature_dropout: float = Field(0.5, gt=0, lt=1, description="share of channels dropped in those passes")
+    stochastic_passes: int = Field(8, ge=2, description="number of teacher passes for the uncertainty")
+    feature_dropout: float = Field(0.5, gt=0, lt=1, description="fraction of channels dropped in each teacher pass")
 
 
 class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
@@ -30,8 +30,6 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
 
     Config = UncertaintyAwareMeanTeacherConfig
     perturbs_features = True
-    relative_time = 5.1
-    relative_memory = 1.0
 
     def uncertainty(self, image: torch.Tensor) -> torch.Tensor:
         """Return the normalised entropy (u, 1, *spatial) of the mean of the stochastic teacher passes."""

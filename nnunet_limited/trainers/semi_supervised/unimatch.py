@@ -13,8 +13,6 @@ class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
 
     strong_views = 2
     perturbs_features = True
-    relative_time = 4.4
-    relative_memory = 2.7
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return half of the strong views' loss and half of that of the perturbed features."""

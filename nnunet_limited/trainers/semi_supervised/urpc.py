@@ -18,7 +18,9 @@ from nnunet_limited.losses.label_space import LabelSpace
 class UncertaintyRectifiedPyramidConfig(SemiSupervisedConfig):
     """Settings of the uncertainty-rectified pyramid."""
 
-    pyramid_scales: int = Field(4, ge=2, description="deep-supervision heads that must agree, from the finest on")
+    pyramid_scales: int = Field(
+        4, ge=2, description="number of deep-supervision heads that must agree, the finest ones"
+    )
 
 
 def pyramid_consistency(scales: list[torch.Tensor], valid: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
@@ -45,8 +47,6 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
     """
 
     Config = UncertaintyRectifiedPyramidConfig
-    relative_time = 2.1
-    relative_memory = 1.1
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:

@@ -23,17 +23,29 @@ from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, Spars
 class BoxConfig(SparseConfig, SemiSupervisedConfig):
     """Settings for boxes."""
 
-    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    start_fraction: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+    )
     projection_weight: float = Field(
-        1.0, ge=0, description="weight of: every slice through a box holds its class; not in 2D slices of volumes"
+        1.0,
+        ge=0,
+        description="weight of the projection loss (slices through a box have its class); unused in slices of volumes",
     )
-    affinity_weight: float = Field(1.0, ge=0, description="weight of: alike neighbours in boxes are of one class")
+    affinity_weight: float = Field(
+        1.0, ge=0, description="weight of the affinity loss (similar neighbours in boxes have one class)"
+    )
     tightness_weight: float = Field(
-        0.0, ge=0, description="weight of the tightness prior, in the paper 0.01; not in 2D slices of volumes"
+        0.0, ge=0, description="weight of the tightness loss, 0.01 in the paper; unused in slices of volumes"
     )
-    size_weight: float = Field(1.0, ge=0, description="weight of: objects fill a likely share of their boxes")
-    least_filled: float | None = Field(None, gt=0, lt=1, description="at least so much; unset: 0.3, in 2D images 0.5")
-    most_filled: float | None = Field(None, gt=0, lt=1, description="at most so much; unset: 0.6, in 2D images 0.9")
+    size_weight: float = Field(
+        1.0, ge=0, description="weight of the size loss (objects fill a plausible fraction of their boxes)"
+    )
+    min_filled_fraction: float | None = Field(
+        None, gt=0, lt=1, description="smallest fraction of a box that its object fills; default: 0.3, in 2D images 0.5"
+    )
+    max_filled_fraction: float | None = Field(
+        None, gt=0, lt=1, description="largest fraction of a box that its object fills; default: 0.6, in 2D images 0.9"
+    )
 
 
 class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
@@ -44,11 +56,10 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = BoxConfig
-    relative_time = 2.0
 
     @classmethod
     def resolve_config(cls, plans: dict[str, Any]) -> Any:
-        """Return the settings, with the shares of boxes that objects are taken to fill.
+        """Return the settings, with defaults of the fractions of boxes that objects fill.
 
         An ellipsoid along the axes fills 0.52 of its box, thin and oblique objects less; an ellipse fills 0.79.
         """
@@ -57,14 +68,14 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         if shape is None:  # settings are checked before there are plans
             return config
         flat = shape[0] == 1
-        least, most = (0.5, 0.9) if flat else (0.3, 0.6)
-        least, most = config.least_filled or least, config.most_filled or most
-        if least > most:
+        low, high = (0.5, 0.9) if flat else (0.3, 0.6)
+        low, high = config.min_filled_fraction or low, config.max_filled_fraction or high
+        if low > high:
             raise LimitedError(
-                f"plans {plans.get('plans_name')}: least_filled={least} is above most_filled={most}; set both, the "
-                "smaller one first"
+                f"plans {plans.get('plans_name')}: min_filled_fraction={low} is above max_filled_fraction={high}; set "
+                "both, the smaller one first"
             )
-        return config.model_copy(update={"least_filled": least, "most_filled": most})
+        return config.model_copy(update={"min_filled_fraction": low, "max_filled_fraction": high})
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any) -> None:
@@ -108,7 +119,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
             boxes = boxes & valid
             loss = outside(p, boxes, valid)
             whole = boxes if self.slices_of_volumes else uncut(boxes)
-            size = size_bounds(p, whole, weights.least_filled, weights.most_filled)
+            size = size_bounds(p, whole, weights.min_filled_fraction, weights.max_filled_fraction)
             loss = loss + weights.size_weight * size
             if not self.slices_of_volumes:
                 loss = loss + weights.projection_weight * projection(p, boxes)

@@ -22,7 +22,9 @@ from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, Spars
 class DualBranchConfig(SparseConfig, SemiSupervisedConfig):
     """Settings of the dual-branch network. The weight is against twice the paper's loss, whose own is 0.5."""
 
-    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
+    start_fraction: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+    )
 
 
 class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
@@ -35,8 +37,6 @@ class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
     Config: ClassVar[type[TrainerConfig]] = DualBranchConfig
     perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
-    relative_time = 4.1
-    relative_memory = 2.9
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the second decoder."""

@@ -6,46 +6,54 @@ Mumford-Shah (Kim & Ye, IEEE TIP 2020, arXiv 1904.02872).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
-from nnunet_limited.losses.sparse import Term, WithTerms, gated_crf, mumford_shah, total_variation
+from nnunet_limited.losses.sparse import TERMS, Term, WithTerms
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
 
-class SparseConfig(TrainerConfig):
-    """Settings for sparse labels. Every term is off unless it has a weight; 0.1 is common, 0.01 for contours."""
+def with_term_weights(config: type[TrainerConfig]) -> type[TrainerConfig]:
+    """Return ``config`` with a setting for the weight of each registered term."""
+    fields: dict[str, Any] = {
+        f"{name}_weight": (float, Field(0.0, ge=0, description=f"weight of the {term.description}"))
+        for name, term in TERMS.items()
+    }
+    return create_model(
+        config.__name__, __base__=config, __module__=config.__module__, __doc__=config.__doc__, **fields
+    )
 
-    sparse_labels: bool = Field(True, description="ignore what lies beyond the borders of sparsely labelled images")
-    entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy of the prediction")
-    crf_weight: float = Field(0.0, ge=0, description="weight of the gated CRF: alike neighbours are of one class")
-    contour_weight: float = Field(0.0, ge=0, description="weight of the length of the contours")
-    mumford_shah_weight: float = Field(0.0, ge=0, description="weight of the image's variance within classes")
+
+@with_term_weights
+class SparseConfig(TrainerConfig):
+    """Settings for sparse labels. A term without weight is off; 0.1 is common, 0.01 for contours."""
+
+    sparse_labels: bool = Field(
+        True, description="treatment of labels as sparse: nothing beyond the border of an image is background"
+    )
 
 
 class LimitedSparseTrainer(SplitTrainer):
     """nnU-Net on scribbles, slices, points or whatever else leaves voxels ignored: the loss of the annotated voxels.
 
-    Unlike in stock nnU-Net, nothing is learnt from beyond the borders of an image that is annotated in part, and a crop
-    without annotation does not count as well segmented. With every voxel annotated it is stock nnU-Net. The weights
-    add terms that spread the annotation to the rest of the crop.
+    Unlike in stock nnU-Net, what lies beyond the borders of a partly annotated image is ignored, and a crop without
+    annotation is left out instead of counting as perfectly segmented. With every voxel annotated it is stock nnU-Net.
+    Weights add terms that spread the annotation to the rest of the crop.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SparseConfig
     loss: Any
 
     def _build_loss(self) -> Any:
-        labels = self.labels
+        weights = {name: getattr(self.config, f"{name}_weight", 0.0) for name in TERMS}
         terms: list[tuple[float, Term]] = [
-            (self.config.entropy_weight, lambda p, image: labels.entropy(p).mean()),
-            (self.config.crf_weight, lambda p, image: gated_crf(p, image, labels)),
-            (self.config.contour_weight, lambda p, image: total_variation(p, labels)),
-            (self.config.mumford_shah_weight, lambda p, image: mumford_shah(p, image, labels)),
+            (weight, partial(TERMS[name].loss, labels=self.labels)) for name, weight in weights.items() if weight
         ]
-        return WithTerms(super()._build_loss(), [(weight, term) for weight, term in terms if weight], labels)
+        return WithTerms(super()._build_loss(), terms, self.labels)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the step of the parent with the loss of its image."""

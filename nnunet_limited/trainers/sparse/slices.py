@@ -21,10 +21,16 @@ from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, Spars
 class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
     """Settings of slice propagation."""
 
-    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    networks: Literal[2, 3] = Field(2, description="2 as DeSCO, or 3 as SGTC, which cost half as much again")
-    slice_decay: float = Field(0.95, ge=0, lt=1, description="factor of a propagated label's weight, per finest voxel")
-    cross_weight: float = Field(0.1, ge=0, description="weight of what the networks learn from each other")
+    start_fraction: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+    )
+    networks: Literal[2, 3] = Field(
+        2, description="number of networks: 2 as in DeSCO, or 3 as in SGTC, at 1.5 times the cost"
+    )
+    slice_decay: float = Field(
+        0.95, ge=0, lt=1, description="factor of a propagated label's weight per voxel of the finest spacing"
+    )
+    cross_weight: float = Field(0.1, ge=0, description="weight of the loss between the networks")
 
 
 class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
@@ -39,8 +45,6 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig
-    relative_time = 4.0
-    relative_memory = 1.9
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the other networks."""

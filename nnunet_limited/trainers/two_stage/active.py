@@ -20,7 +20,9 @@ from nnunet_limited.trainers.two_stage.self_training import SelfTrainingConfig
 class ActiveConfig(SparseConfig, SelfTrainingConfig):
     """Settings of the recipe on what queries have brought."""
 
-    queried_share: float = Field(0.5, ge=0, le=1, description="least part of the labelled crops from the last round")
+    queried_fraction: float = Field(
+        0.5, ge=0, le=1, description="smallest fraction of labelled crops from cases of the last query"
+    )
 
 
 class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
@@ -43,17 +45,17 @@ class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
         train, val = super().get_dataloaders()
         labeled = getattr(train, loader_attribute(train)).labeled  # its workers start with the first batch
         labeled.sampling_probabilities = sampling(
-            labeled.indices, self.run.split.info.get("queried", ()), self.config.queried_share
+            labeled.indices, self.run.split.info.get("queried", ()), self.config.queried_fraction
         )
         return train, val
 
 
-def sampling(cases: list[str], queried: list[str], share: float) -> np.ndarray | None:
-    """Return how likely each of the ``cases`` is drawn (n,), the ``queried`` ones together ``share`` or more.
+def sampling(cases: list[str], queried: list[str], fraction: float) -> np.ndarray | None:
+    """Return the probability of each of ``cases`` (n,), with a sum over the ``queried`` ones of at least ``fraction``.
 
-    None, for all alike, if that is so anyway.
+    None if equal probabilities give that.
     """
     mine = np.isin(cases, list(queried))
-    if not mine.any() or mine.mean() >= share:
+    if not mine.any() or mine.mean() >= fraction:
         return None
-    return np.where(mine, share / mine.sum(), (1 - share) / (~mine).sum())
+    return np.where(mine, fraction / mine.sum(), (1 - fraction) / (~mine).sum())

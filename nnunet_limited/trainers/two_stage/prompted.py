@@ -20,10 +20,18 @@ from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingT
 class PromptedPseudoLabelConfig(SelfTrainingConfig, MeanTeacherConfig):
     """Settings of learning what several sources agree on."""
 
-    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    pseudo_labels: str = Field("consensus", description="--name of 'nnunet-limited pseudo-label --sources …'")
-    pseudo_label_confidence: float = Field(0.01, ge=0, le=1, description="least confidence; what is left open has 0")
-    stable_share: float = Field(1.0, gt=0, le=1, description="part of the cases used, those whose sources agree most")
+    start_fraction: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+    )
+    pseudo_labels: str = Field(
+        "consensus", description="name of the pseudo-labels, from 'nnunet-limited pseudo-label --sources … --name'"
+    )
+    pseudo_label_confidence: float = Field(
+        0.01, ge=0, le=1, description="smallest confidence of a voxel that is used; voxels left open have 0"
+    )
+    stable_fraction: float = Field(
+        1.0, gt=0, le=1, description="fraction of the cases used, those whose sources agree most"
+    )
     teacher_weight: float = Field(0.1, ge=0, description="weight of the consistency with the mean teacher")
 
 
@@ -35,9 +43,7 @@ class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanT
     """
 
     Config: ClassVar[type[TrainerConfig]] = PromptedPseudoLabelConfig
-    learns_consensus = True
-    relative_time = 2.3
-    relative_memory = 1.0
+    learns_pseudo_labels = "sources"
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss over the voxels that are not left open, and the consistency over all of them."""

@@ -5,7 +5,7 @@ Cases are chosen by stability as in Huang et al., FLARE22 challenge, 2022.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,10 +23,14 @@ from nnunet_limited.losses.pseudo_label import segmentation_loss
 class SelfTrainingConfig(SemiSupervisedConfig):
     """Settings of self-training."""
 
-    start_fraction: float = Field(0.0, ge=0, lt=1, description="part of the run before the unsupervised loss starts")
-    pseudo_labels: str = Field("model", description="--name of 'nnunet-limited pseudo-label'")
-    pseudo_label_confidence: float = Field(0.8, ge=0, le=1, description="least confidence of a voxel that counts")
-    stable_share: float = Field(0.8, gt=0, le=1, description="part of the cases used, the most stable ones")
+    start_fraction: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+    )
+    pseudo_labels: str = Field(
+        "model", description="name of the pseudo-labels, from 'nnunet-limited pseudo-label --name'"
+    )
+    pseudo_label_confidence: float = Field(0.8, ge=0, le=1, description="smallest confidence of a voxel that is used")
+    stable_fraction: float = Field(0.8, gt=0, le=1, description="fraction of the cases used, the most stable ones")
 
 
 class LimitedSelfTrainingTrainer(LimitedTrainer):
@@ -37,10 +41,8 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = SelfTrainingConfig
-    teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # the first, where 'self-train' is told of no other
-    learns_consensus: ClassVar[bool] = False  # pseudo-labels that leave open what several sources do not agree on
-    relative_time = 2.0
-    relative_memory = 1.0
+    teacher: ClassVar[str] = "LimitedSupervisedTrainer"  # of the first round of 'self-train' without --teacher
+    learns_pseudo_labels: ClassVar[Literal["none", "model", "sources"]] = "model"
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any) -> None:
@@ -59,7 +61,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         plans = self.plans_manager.plans
         labels = self._stored(self.run, self.config)
         mine = set(self.run.fold.unlabeled)
-        cases = [case for case in labels.most_stable(self.config.stable_share) if case in mine]
+        cases = [case for case in labels.most_stable(self.config.stable_fraction) if case in mine]
         self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {len(mine)} cases, {labels.folder}: {labels.origin}")
         folder = resample_to_network(
             labels,
