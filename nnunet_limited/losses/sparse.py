@@ -118,7 +118,7 @@ def gated_crf(
 
     Obukhov et al., Gated CRF loss, 2019, arXiv 1906.04651. A pair of voxels at most ``radius`` apart along each axis
     has the weight ``exp(-d² / (2 sigma_place²) - Δ² / (2 sigma_image²))``, where Δ² is the mean over channels of the
-    squared difference of the image scaled to [0, 1]. The mean over voxels; pairs that reach beyond the crop are left out.
+    squared difference of the image scaled to [0, 1]. A mean over voxels; pairs that leave the crop are left out.
     """
     scaled = unit_range(image)
     total = torch.zeros((), device=image.device)

@@ -1,0 +1,48 @@
+"""Settings under their former names: in plans, in names of plans and in the records of runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers import FROM_START
+
+from nnunet_limited.engine.run import RECORD, open_run
+from nnunet_limited.engine.settings import RENAMED, merged, with_current_names
+from nnunet_limited.engine.split_trainer import known_settings
+from nnunet_limited.errors import LimitedError
+from nnunet_limited.runs.variants import variant_name
+
+TRAINER = "LimitedSelfTrainingTrainer"
+
+
+def test_former_names_are_of_settings_that_exist() -> None:
+    assert set(RENAMED.values()) <= known_settings()
+    assert not set(RENAMED) & known_settings()
+
+
+def test_names_of_plans_are_made_from_the_names_given() -> None:
+    assert variant_name({"stable_share": 0.5}) == "stable_share-0.5"
+    assert variant_name({"stable_fraction": 0.5}) == "stable_fraction-0.5"
+
+
+def test_the_later_of_two_names_counts() -> None:
+    assert with_current_names({"stable_share": 0.5, "stable_fraction": 0.7}) == {"stable_fraction": 0.7}
+    assert merged({"stable_share": 0.5, "seed": 1}, {"stable_fraction": 0.7}) == {"seed": 1, "stable_fraction": 0.7}
+    assert merged({"stable_fraction": 0.5}, {"stable_share": 0.7}) == {"stable_share": 0.7}
+    assert merged({"stable_share": 0.5}, {"stable_share": 0.7}) == {"stable_share": 0.7}
+
+
+def test_a_run_recorded_under_former_names_can_be_continued(workspaces) -> None:
+    workspace = workspaces("2d")
+    made = workspace.trainer(TRAINER, workspace.configure("former", **FROM_START, stable_share=0.5))
+    assert made.config.stable_fraction == 0.5
+    run = made.run
+    settings = run.record["settings"]
+    former = {key: value for key, value in settings.items() if key != "stable_fraction"} | {"stable_share": 0.5}
+    run.results.mkdir(parents=True, exist_ok=True)
+    (run.results / RECORD).write_text(json.dumps({**run.record, "settings": former}), encoding="utf-8")
+    again = open_run(TRAINER, run.planned, run.configuration, 0, settings)
+    assert again.record == {key: run.record[key] for key in again.record}
+    with pytest.raises(LimitedError, match=r"with stable_fraction=0.5, this one has stable_fraction=0.6"):
+        open_run(TRAINER, run.planned, run.configuration, 0, {**settings, "stable_fraction": 0.6})
