@@ -11,14 +11,16 @@ from nnunet_limited.engine.run import RECORD, open_run
 from nnunet_limited.engine.settings import RENAMED, merged, with_current_names
 from nnunet_limited.engine.split_trainer import known_settings
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.prompters.prompts import PromptSettings
 from nnunet_limited.runs.variants import variant_name
 
 TRAINER = "LimitedSelfTrainingTrainer"
 
 
 def test_former_names_are_of_settings_that_exist() -> None:
-    assert set(RENAMED.values()) <= known_settings()
-    assert not set(RENAMED) & known_settings()
+    known = known_settings() | set(PromptSettings.model_fields)
+    assert set(RENAMED.values()) <= known
+    assert not set(RENAMED) & known
 
 
 def test_names_of_plans_are_made_from_the_names_given() -> None:
