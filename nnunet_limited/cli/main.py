@@ -22,6 +22,7 @@ from nnunet_limited.cli import (
     plan,
     pseudo_label,
     query,
+    report,
     self_train,
     simulate_al,
     sparsify,
@@ -50,7 +51,7 @@ MODULES = (
     (train, crossval, self_train, trainers, configure),
     (sparsify, import_labels, query),
     (pseudo_label, zero_shot),
-    (evaluate, study, simulate_al),
+    (evaluate, study, report, simulate_al),
     (path,),
 )
 for modules in MODULES:

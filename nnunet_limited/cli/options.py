@@ -97,13 +97,14 @@ def add_command(
     flags: Mapping[str, str] | None = None,
     metavars: Mapping[str, str] | None = None,
     groups: Mapping[str, str] | None = None,
+    skip: Sequence[str] = (),
     **settings: Any,
 ) -> None:
     """Make ``function`` a command, whose first parameter is a ``request`` if there is one.
 
     Each field of the request becomes an argument, if it is one of ``arguments``, or an option, of which ``flags`` and
     ``metavars`` may give the name and the placeholder of its value. ``groups`` maps titles of the help to the names of
-    the fields or parameters under them, separated by blanks.
+    the fields or parameters under them, separated by blanks; fields in ``skip`` have no option.
     """
     titles = {each: title for title, names in (groups or {}).items() for each in names.split()}
     own = list(inspect.signature(function, eval_str=True).parameters.values())
@@ -111,6 +112,8 @@ def add_command(
     if request is not None:
         own = own[1:]
         for key, field in request.model_fields.items():
+            if key in skip:
+                continue
             flag = None if key in arguments else (flags or {}).get(key, FLAGS.get(key, f"--{key.replace('_', '-')}"))
             metavar = (metavars or {}).get(key, METAVARS.get(key))
             fields.append(_parameter(key, field, flag, metavar, titles.get(key)))
@@ -119,14 +122,15 @@ def add_command(
     def command(**values: Any) -> None:
         if request is None:
             return function(**values)
-        mine = {key: values.pop(key) for key in request.model_fields}
+        mine = {p.name: values.pop(p.name) for p in fields}
         return function(build(request, mine, {p.name: p.default for p in fields}), **values)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*fields, *own)]
     parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)  # required ones first
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    text = inspect.cleandoc(function.__doc__ or "").replace("\n\nExample", "\n\n\b\nExample")
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(p if p.startswith("Example") else p.replace("\n", " ") for p in paragraphs)
     app.command(name or function.__name__.replace("_", "-"), help=text, rich_help_panel=panel, **settings)(command)
 
 

@@ -8,49 +8,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nnunet_limited.cli.options import COMPARE, JsonOption
+from nnunet_limited.cli.options import COMPARE, PASS_THROUGH, JsonOption, add_command
 from nnunet_limited.cli.output import console, show_json, show_next, show_table
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.studies.engine.execution import Execution
 
 if TYPE_CHECKING:
     from nnunet_limited.studies.engine.folder import StudyFolder
-    from nnunet_limited.studies.engine.workflow import Execution
 
-FileArgument = Annotated[Path, typer.Argument(help="Study file, e.g. studies/smoke.yaml.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study; made if it is not there.")]
-FolderArgument = Annotated[Path, typer.Argument(help="Folder of a study, the --out of 'study run'.")]
-
-CoresOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU cores to use, or those of a job with --executor; default: all.")
-]
-GpusOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="GPUs to use, one training on each; default: all. With --executor: of a training, 0 or 1."
-    ),
-]
-ShareOption = Annotated[int, typer.Option("--share-gpus", min=1, help="Trainings at once on one GPU.")]
-ExecutorOption = Annotated[str | None, typer.Option(help="Snakemake executor, e.g. slurm.")]
-JobsOption = Annotated[int, typer.Option(min=1, help="Jobs at once with --executor.")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Study file, e.g. studies/smoke.yaml.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the study; created if missing.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a study, the --out of 'study run'.")]
+LogOption = Annotated[str | None, typer.Option("--log", metavar="RUN", help="Run whose log to print.")]
 
 REPORT_NEEDS = ("monai", "yaml", "pandas", "statsmodels", "jinja2")
 
-commands = typer.Typer(
-    help="Compare methods, labelled sizes, folds and seeds: one file, one command, one page.", no_args_is_help=True
-)
+commands = typer.Typer(help="Compare methods, labelled sizes, folds and seeds in one study file.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of the group."""
+    add_command(commands, plan)
+    add_command(commands, run, Execution, arguments=(), skip=("options",), context_settings=PASS_THROUGH)
+    add_command(commands, status)
     app.add_typer(commands, name="study", rich_help_panel=COMPARE)
-    app.command("report", rich_help_panel=COMPARE)(report)
 
 
-@commands.command("plan")
 def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> None:
-    """Check a study with its data, and list its jobs and what they cost; nothing is trained.
+    """Check a study and its data, and list the missing runs with their cost; nothing is trained.
 
-    Example: nnunet-limited study plan studies/smoke.yaml --out smoke
+    Example:
+    nnunet-limited study plan studies/smoke.yaml --out smoke
     """
     from nnunet_limited.util.extras import require_extra
 
@@ -71,7 +59,7 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
         )
         return
     minutes = folder.study.minutes_per_run
-    columns = ("method", "runs to do", "cost in supervised runs", *(["hours of one after the other"] * bool(minutes)))
+    columns = ("method", "runs to do", "cost in supervised runs", *(["hours, one run at a time"] * bool(minutes)))
     rows = [
         (name, runs, f"{cost:.1f}", *([f"{cost * minutes / 60:.1f}"] if minutes else [])) for name, runs, cost in costs
     ]
@@ -79,32 +67,20 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
     show_next(f"nnunet-limited study run {file} --out {out}")
 
 
-@commands.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def run(
-    context: typer.Context,
-    file: FileArgument,
-    out: OutOption,
-    cores: CoresOption = None,
-    gpus: GpusOption = None,
-    share_gpus: ShareOption = 1,
-    executor: ExecutorOption = None,
-    jobs: JobsOption = 100,
-) -> None:
-    """Do what is missing of a study and make its report. Stopped and started again it repeats no finished job.
+def run(execution: Execution, context: typer.Context, file: FileArgument, out: OutOption) -> None:
+    """Run the missing jobs of a study and write its report. Finished jobs are skipped.
 
-    A job that fails does not stop the others. Further options are passed on to Snakemake. Example:
+    A job that fails does not stop the others. All other options are passed on to Snakemake.
+
+    Example:
     nnunet-limited study run studies/smoke.yaml --out smoke --cores 2
     """
     from nnunet_limited.util.extras import require_extra
 
     require_extra("study", "study run", "snakemake", *REPORT_NEEDS)
     from nnunet_limited.studies.comparison.folder import open_folder
-    from nnunet_limited.studies.engine.workflow import Execution
 
-    execution = Execution(
-        cores=cores, gpus=gpus, share_gpus=share_gpus, executor=executor, jobs=jobs, options=tuple(context.args)
-    )
-    execute(lambda: open_folder(file, out), execution)
+    execute(lambda: open_folder(file, out), execution.changed(options=tuple(context.args)))
 
 
 def execute(open_study: Callable[[], StudyFolder], execution: Execution) -> None:
@@ -124,15 +100,15 @@ def execute(open_study: Callable[[], StudyFolder], execution: Execution) -> None
         raise typer.Exit(1)
 
 
-@commands.command("status")
 def status(
     out: FolderArgument,
-    run: Annotated[str | None, typer.Option("--log", help="Show the log of this run that matters.")] = None,
+    run: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what has come of each run, or show the log of one.
+    """Print the state of each run, or the log of one.
 
-    Example: nnunet-limited study status smoke
+    Example:
+    nnunet-limited study status smoke
     """
     from nnunet_limited.util.extras import require_extra
 
@@ -157,24 +133,3 @@ def status(
     failed = [r for r, state, _ in found if state == "failed"]
     if failed:
         show_next(f"nnunet-limited study status {out} --log {failed[0].identifier}")
-
-
-def report(
-    study: FolderArgument,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: report/ of the study.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make the report of a study from what is done so far: one page, and its tables as Markdown, CSV and LaTeX.
-
-    Example: nnunet-limited report smoke
-    """
-    from nnunet_limited.util.extras import require_extra
-
-    require_extra("study", "report", *REPORT_NEEDS)
-    from nnunet_limited.studies.kinds import folder_at, make_report
-
-    written = make_report(folder_at(study), out)
-    if as_json:
-        show_json({"files": [str(file) for file in written]})
-        return
-    console.print(f"wrote {written[-1]} and {len(written) - 1} further files", highlight=False)

@@ -8,31 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from nnunet_limited.datasets.description import DatasetDescription, check_description, values_of
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
+from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import read_object, replacing
 from nnunet_limited.util.parallel import run_all
 from nnunet_limited.util.request import Request
 
 DESCRIPTION = "dataset.json"
-
-
-class EvaluateRequest(Request):
-    """Predictions, the labels to compare them with, and how to measure distances."""
-
-    predictions: Path = Field(description="Folder of predictions, e.g. the output of nnUNetv2_predict.")
-    truth: Path = Field(description="Folder of labels with the same file names.")
-    dataset_json: Path | None = Field(
-        None, description="dataset.json that names the classes; default: the one beside either folder."
-    )
-    tolerance: float = Field(1.0, ge=0, description="Tolerance of the surface Dice (NSD) in mm (voxels with --voxels).")
-    voxels: bool = Field(False, description="Measure distances and volumes in voxels instead of mm.")
-    processes: int = Field(1, ge=1, description="Number of cases evaluated at the same time.")
 
 
 def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd.DataFrame:

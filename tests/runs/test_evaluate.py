@@ -14,13 +14,14 @@ from shapes import blob
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.metrics.registry import METRICS, MaskPair, Metric, compare
-from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, summarise, write_rows
+from nnunet_limited.metrics.request import EvaluateRequest
+from nnunet_limited.runs.evaluate import evaluate, summarise, write_rows
 
 SPACINGS = {2: (2.0, 0.5), 3: (5.0, 0.8, 1.3)}
 
 
 def asked(folders: tuple[Path, Path], **options) -> EvaluateRequest:
-    return EvaluateRequest(predictions=folders[0], truth=folders[1], **options)
+    return EvaluateRequest(predictions=folders[0], truth=folders[1], **{"processes": 1, **options})
 
 
 def write(file: Path, values: np.ndarray, spacing: tuple[float, ...]) -> None:

@@ -16,7 +16,8 @@ from helpers import DATASET, Variant, write_dataset
 from test_study import write as write_study
 
 from nnunet_limited.metrics.registry import METRICS, Metric
-from nnunet_limited.runs.evaluate import EvaluateRequest, evaluate, write_rows
+from nnunet_limited.metrics.request import EvaluateRequest
+from nnunet_limited.runs.evaluate import evaluate, write_rows
 from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
 from nnunet_limited.studies.comparison.report import summary
 from nnunet_limited.studies.comparison.results import load_results
@@ -33,7 +34,7 @@ FAILED = f"{DATASET}/2d/l3s1/supervised/fold_0"
 
 def evaluate_run(folder: ComparisonFolder, run: Run, results: Path, labels: Path) -> None:
     request = {"predictions": results / "validation", "truth": labels, "dataset_json": labels.parent / "dataset.json"}
-    write_rows(folder.run_folder(run) / "metrics.csv", evaluate(EvaluateRequest(**request)))
+    write_rows(folder.run_folder(run) / "metrics.csv", evaluate(EvaluateRequest(**request, processes=1)))
 
 
 def pretend(folder: ComparisonFolder, run: Run, labels: Path, wrong: float) -> None:

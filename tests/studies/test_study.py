@@ -20,9 +20,10 @@ from nnunet_limited.studies.comparison.cost import estimate
 from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
 from nnunet_limited.studies.comparison.job import STEPS
 from nnunet_limited.studies.comparison.study import load_study
+from nnunet_limited.studies.engine.execution import Execution
 from nnunet_limited.studies.engine.steps import device, self_training_words
 from nnunet_limited.studies.engine.study_file import left_out, read_study
-from nnunet_limited.studies.engine.workflow import Execution, run_study
+from nnunet_limited.studies.engine.workflow import run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
