@@ -17,7 +17,6 @@ from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import read_object, replacing
 from nnunet_limited.util.parallel import run_all
-from nnunet_limited.util.request import Request
 
 DESCRIPTION = "dataset.json"
 

@@ -102,7 +102,7 @@ def selection(
         if count > len(candidates) and request.labeled is not None:
             unit = "groups" if request.group_by else "cases"
             raise LimitedError(
-                f"--labeled {request.labeled}: only {len(candidates)} labelled {unit} are available; ask for fewer"
+                f"--labeled {request.labeled}: there are only {len(candidates)} labelled {unit}; ask for fewer"
             )
         return covering(candidates, classes, lambda g: set().union(*map(classes_of, groups[g])))[:count]
 

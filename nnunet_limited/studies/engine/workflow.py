@@ -13,7 +13,6 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.execution import Execution
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import StudyFolder
-from nnunet_limited.util.request import Request
 
 KILLED = "it stopped without a message; it was probably killed (out of memory or time limit)\n"
 
