@@ -12,6 +12,7 @@ import typer
 
 from nnunet_limited import __version__
 from nnunet_limited.cli import (
+    absorb,
     configure,
     crossval,
     demo,
@@ -49,7 +50,7 @@ app = typer.Typer(
 MODULES = (
     (doctor, demo, split, plan),
     (train, crossval, self_train, trainers, configure),
-    (sparsify, import_labels, query),
+    (sparsify, import_labels, query, absorb),
     (pseudo_label, zero_shot),
     (evaluate, study, report, simulate_al),
     (path,),

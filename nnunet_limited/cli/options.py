@@ -13,7 +13,6 @@ import typer
 from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from nnunet_limited.errors import LimitedError
 
@@ -36,6 +35,9 @@ METAVARS: dict[Any, str] = {
     "labeled": "N|N%",
     "group_by": "REGEX",
     "labeled_cases": "FILE",
+    "features": "FILE",
+    "oracle": "FOLDER",
+    "folder": "FOLDER",
     "test_cases": "FILE",
     "published": "FILE",
     "boxes": "FILE",
@@ -154,7 +156,7 @@ def _parameter(name: str, field: FieldInfo, flag: str | None, metavar: str | Non
     required = field.is_required()
     default = inspect.Parameter.empty if required else None if optional else field.default
     limits = _limits(field) if kind in (int, float) else {}
-    metavar = None if get_origin(kind) is Literal else metavar or METAVARS.get(kind)
+    metavar = None if get_origin(kind) is Literal else metavar or METAVARS.get(next(iter(get_args(kind)), kind))
     shown: dict[str, Any] = {"help": field.description, "metavar": metavar, "rich_help_panel": title, **limits}
     option = typer.Argument(**shown) if flag is None else typer.Option(flag, **shown)
     annotation: Any = Annotated[kind | None if optional and not required else kind, option]
@@ -173,14 +175,14 @@ def _written(field: FieldInfo) -> tuple[Any, bool]:
     """Return the type of a field as the command line reads it, and whether its option may be left out as None."""
     kind = field.annotation
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    single = [part for part in parts if part is not NoneType]
-    optional = len(single) < len(parts) or field.default_factory is not None
-    read = next((m.json_schema_input_type for m in field.metadata if isinstance(m, BeforeValidator)), PydanticUndefined)
-    if read is not PydanticUndefined:
-        return read, True
-    if get_origin(single[0]) is tuple:
-        return list[get_args(single[0])[0]], True  # type: ignore[misc]
-    return single[0], optional
+    single = next(part for part in parts if part is not NoneType)
+    optional = len(parts) > 1 or field.default_factory is not None
+    for one in (*field.metadata, *getattr(single, "__metadata__", ())):
+        if isinstance(one, BeforeValidator):
+            return one.json_schema_input_type, True
+    if get_origin(single) is tuple:
+        return list[get_args(single)[0]], True  # type: ignore[misc]
+    return single, optional
 
 
 def _limits(field: FieldInfo) -> dict[str, Any]:

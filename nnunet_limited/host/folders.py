@@ -38,6 +38,13 @@ def has_raw(dataset: str) -> bool:
     return (Path(os.environ.get("nnUNet_raw") or "/nonexistent") / dataset).is_dir()
 
 
+def free_number() -> str:
+    """Return the first number from 601 that no dataset has."""
+    folders = [nnunet_folder(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed")]
+    taken = {dataset.name[7:10] for folder in folders if folder.is_dir() for dataset in folder.iterdir()}
+    return next(f"{n:03d}" for n in range(601, 1000) if f"{n:03d}" not in taken)
+
+
 def dataset_name(dataset: str) -> str:
     """Return the full name, e.g. ``Dataset004_Hippocampus``, of a dataset from its name or number."""
     if not dataset.startswith("Dataset") and not dataset.isdecimal():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.windows import Granularity
-from nnunet_limited.runs.request import TrainRequest
+from nnunet_limited.util.fields import Voxels
 from nnunet_limited.util.request import Request
+
+if TYPE_CHECKING:
+    from nnunet_limited.runs.request import TrainRequest
 
 DEFAULT_STRATEGY, COLD_STRATEGY = "clasp_pe", "typiclust"
 
@@ -29,9 +32,7 @@ class QueryRequest(Request):
     what: Literal["case", "slice", "patch"] = Field(
         "case", description="Unit of annotation: whole cases, slices or 3D patches."
     )
-    size: tuple[int, ...] | None = Field(
-        None, description="Size of a patch in voxels along each axis (z, y, x), e.g. 16x64x64."
-    )
+    size: Voxels | None = Field(None, description="Size of a patch in voxels along each axis (z, y, x), e.g. 16x64x64.")
     axis: int | None = Field(
         None, ge=0, le=2, description="Axis across which slices lie (0, 1 or 2); default: the one of largest spacing."
     )
@@ -68,6 +69,8 @@ class QueryRequest(Request):
         """The trained model, None for a cold start."""
         if self.configuration is None or self.trainer is None or self.plans is None:
             return None
+        from nnunet_limited.runs.request import TrainRequest  # imports torch, which the help of commands does without
+
         return TrainRequest(
             dataset=self.dataset, configuration=self.configuration, fold="0", trainer=self.trainer, plans=self.plans
         )

@@ -96,8 +96,8 @@ def test_partial_answers(asked, capsys) -> None:
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next", "--name", "some") == 0
     printed = capsys.readouterr().out
     assert "50 % annotated" in printed
-    assert "not answered" in printed
-    assert "as handed out" in printed
+    assert "not annotated" in printed
+    assert "unchanged" in printed
     assert "--accept-unchanged" in printed
     split = load_split(workspace.root / "preprocessed" / "Dataset700_Next", "some")
     assert set(split.info["queried"]) == set(cases[:2])
