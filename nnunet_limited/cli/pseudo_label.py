@@ -68,7 +68,7 @@ def pseudo_label(request: PseudoLabelRequest, device: DeviceOption = None, as_js
     show_table("Pseudo-labels", ["fold", "cases", *columns.values()], rows)
     for line in dict.fromkeys(line for labels in made for line in job.summary_lines(labels)):
         console.print(line, markup=False, highlight=False)
-    console.print(f"Wrote {made[0].folder.parent}", highlight=False)
+    console.print(f"wrote {made[0].folder.parent}", highlight=False)
     setting = "" if job.name == request.default_name else f" --set pseudo_labels={job.name}"
     train = "train {} {} all" if request.ensemble else "crossval {} {}"
     student = "LimitedPromptedPseudoLabelTrainer" if job.uses_sources else "LimitedRecipeTrainer"

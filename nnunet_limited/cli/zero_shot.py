@@ -45,12 +45,12 @@ def zero_shot(request: ZeroShotRequest, device: DeviceOption = None, as_json: Js
     if as_json:
         show_json({"about": about, "rows": rows, "seconds_per_image": seconds[0], "seconds_per_prompt": seconds[1]})
         return
-    columns = ["prompt", "class", "Dice", "least", "largest", "cases"]
+    columns = ["prompt", "class", "Dice", "min", "max", "cases"]
     show_table(f"{about['name']} on {trial.dataset.name}", columns, [list(row.values()) for row in rows])
     console.print(f"{seconds[0]:.2f} s per slice and {seconds[1]:.2f} s per prompt", highlight=False)
     console.print(
         f"Licence of the code: {about['code_licence']}; of the weights: {about['weights_licence']}", highlight=False
     )
-    console.print(f"Wrote {request.out}", highlight=False)
+    console.print(f"wrote {request.out}", highlight=False)
     sources = f"student,atlas,{request.prompter}"
     show_next(f"nnunet-limited pseudo-label {request.dataset} CONFIGURATION -p PLANS --sources {sources}")
