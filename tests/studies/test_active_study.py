@@ -123,6 +123,7 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
 @pytest.mark.usefixtures("commands_here")
 def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Hidden labels stay hidden but for what was asked for; costs add up; stopped, it goes on where it was."""
+    pytest.importorskip("snakemake", reason="Snakemake needs Python 3.11")
     write_dataset(folders / "raw", Variant(cases=8))
     file, out = write(folders / "a.yaml", strategies=["random_fg66"]), folders / "out"
     folder = open_active(file, out)

@@ -46,6 +46,7 @@ def test_wrong_words_are_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("commands_here")
 def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """A job that fails stops no other and is told; started again, finished jobs are not repeated and it is done."""
+    pytest.importorskip("snakemake", reason="Snakemake needs Python 3.11")
     write_dataset(folders / "raw", Variant(cases=6))
     trainers = folders / "trainers"
     trainers.mkdir()
