@@ -34,31 +34,31 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
 
     Raises LimitedError for a label on another grid or with a value that is no class, and if nothing was answered.
     """
-    answered_round = load_round(request.folder)
-    record = answered_round.record
+    queried = load_round(request.folder)
+    record = queried.record
     raw = RawDataset.load(record.dataset)
-    split_before = _split_of(answered_round, raw)
+    split_before = _split_of(queried, raw)
     name = _check_names(request, record.round, split_before)
     if request.oracle is not None:
-        answer_by_oracle(answered_round, raw, request.oracle)
+        answer_by_oracle(queried, raw, request.oracle)
     visible = {*split_before.labeled, *split_before.validation} if split_before else set(raw.labeled)
-    answers = _answers(answered_round, raw, request, visible)
+    answers = _answers(queried, raw, request, visible)
     found = run_all(window_states, [(answer,) for answer in answers.values()], processes, "Checking")
     states = dict(zip(answers, found, strict=True))
     answered = [case for case in answers if any(fraction and not unchanged for fraction, unchanged in states[case])]
     if not answered:
         raise LimitedError(
-            f"{request.folder / LABELS} answers none of {len(answered_round.queries)} queries: the files are missing, "
+            f"{request.folder / LABELS} answers none of {len(queried.queries)} queries: the files are missing, "
             "empty or unchanged; annotate some, or give --accept-unchanged if the predictions are right"
         )
     arguments = {case: (answers[case], record.granularity, record.seconds) for case in answered}
     hidden = set(raw.cases) - visible | set(answered)
     origin = record.model_dump(mode="json", include=RECORDED)
-    origin |= {"kind": "queries", "folder": str(request.folder), "queries": _queries(answered_round, states)}
+    origin |= {"kind": "queries", "folder": str(request.folder), "queries": _queries(queried, states)}
     made = write_view(raw, request.out, arguments, write_answer, origin, processes, None, hidden)
     try:
         new = RawDataset.load(request.out)
-        split = _write_split(new, name, split_before, answered_round, answered, request.group_by)
+        split = _write_split(new, name, split_before, queried, answered, request.group_by)
     except LimitedError:
         shutil.rmtree(raw_folder(request.out))
         raise
@@ -96,32 +96,32 @@ def _split_of(answered: Round, raw: RawDataset) -> Split | None:
     return Split(split.name, split.dataset, tuple(split.fold(k) for k in record.folds), split.info)
 
 
-def answer_by_oracle(asked: Round, raw: RawDataset, labels: Path) -> None:
+def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
     """Answer every query by the dense ``labels`` of a folder, in the label files of the round."""
     ending, reader = raw.description.file_ending, raw.reader()()
-    for case in asked.cases:
-        truth, file = labels / f"{case}{ending}", asked.folder / LABELS / f"{case}{ending}"
+    for case in queried.cases:
+        truth, file = labels / f"{case}{ending}", queried.folder / LABELS / f"{case}{ending}"
         if not truth.is_file():
             raise LimitedError(f"--oracle {labels} has no {truth.name}; put the dense label of every case there")
         dense, properties = reader.read_seg(str(truth))
         label = reader.read_seg(str(file))[0][0]
-        for window in asked.windows_of(case):
+        for window in queried.windows_of(case):
             label[window.inside] = dense[0][window.inside]
         write_label(reader, label, file, properties, ending)
 
 
-def _answers(asked: Round, raw: RawDataset, request: AbsorbRequest, visible: set[str]) -> dict[str, Answer]:
+def _answers(queried: Round, raw: RawDataset, request: AbsorbRequest, visible: set[str]) -> dict[str, Answer]:
     """Return the answers in the folder of the round, by case."""
     answers = {}
     accept_unchanged = request.accept_unchanged or request.oracle is not None
-    for case in asked.cases:
-        file = _answer_file(asked, raw, case)
+    for case in queried.cases:
+        file = _answer_file(queried, raw, case)
         if file is not None:
             answers[case] = Answer(
                 raw.cases[case],
                 file,
-                tuple(asked.windows_of(case)),
-                None if accept_unchanged else asked.initial_labels[case].windows,
+                tuple(queried.windows_of(case)),
+                None if accept_unchanged else queried.initial_labels[case].windows,
                 raw.cases[case].label if case in visible else None,
                 raw.description.labels,
                 ignore_of(raw),
@@ -131,29 +131,29 @@ def _answers(asked: Round, raw: RawDataset, request: AbsorbRequest, visible: set
     return answers
 
 
-def _answer_file(asked: Round, raw: RawDataset, case: str) -> Path | None:
+def _answer_file(queried: Round, raw: RawDataset, case: str) -> Path | None:
     """Return the label file of a case, None if there is none; of two files the initial one does not count."""
     endings = dict.fromkeys((raw.description.file_ending, *ENDINGS))
-    found = [file for ending in endings if (file := asked.folder / LABELS / f"{case}{ending}").is_file()]
+    found = [file for ending in endings if (file := queried.folder / LABELS / f"{case}{ending}").is_file()]
     if len(found) > 1:
-        found = [file for file in found if file_hash(file) != asked.initial_labels[case].file]
+        found = [file for file in found if file_hash(file) != queried.initial_labels[case].file]
     if len(found) > 1:
         raise LimitedError(f"case {case} has two answers, {found[0].name} and {found[1].name}; remove one")
     return found[0] if found else None
 
 
-def _queries(asked: Round, states: States) -> list[dict[str, Any]]:
+def _queries(queried: Round, states: States) -> list[dict[str, Any]]:
     """Return every query with the annotated fraction of its window and whether it is unchanged, for the record."""
     left = {case: iter(windows) for case, windows in states.items()}
     queries = []
-    for query in asked.queries:
+    for query in queried.queries:
         fraction, unchanged = next(left[query.window.case]) if query.window.case in left else (0.0, False)
         queries.append({**query.as_dict(), "annotated": fraction, "unchanged": unchanged})
     return queries
 
 
 def _write_split(
-    raw: RawDataset, name: str, before: Split | None, asked: Round, answered: list[str], group_by: str | None
+    raw: RawDataset, name: str, before: Split | None, queried: Round, answered: list[str], group_by: str | None
 ) -> Split:
     """Write the split of the next round.
 
@@ -176,7 +176,7 @@ def _write_split(
         partition = [list(fold.val) for fold in folds]
         stock = [{"train": list(fold.train), "val": list(fold.val)} for fold in folds]
         write_json(folder / "splits_final.json", stock)
-    record = asked.record
+    record = queried.record
     info = {"dataset": raw.name, "protocol": "active", "seed": record.seed, "hash": split.hash, "group_by": group_by}
     info |= {"round": record.round, "rounds": record.rounds, "queried": answered}
     split = Split(split.name, split.dataset, split.folds, info)

@@ -122,7 +122,7 @@ def _descriptions(query_round: QueryRound, stored: dict[str, CaseScores]) -> dic
     if request.model is not None or query_round.strategy.features is None:
         return {}
     if request.features is not None:
-        return dict(zip(stored, cold_start.given_features(request.features, list(stored)), strict=True))
+        return dict(zip(stored, cold_start.load_features(request.features, list(stored)), strict=True))
     return {case: scores.description for case, scores in stored.items() if scores.description is not None}
 
 

@@ -16,18 +16,19 @@ PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 BLOCKS = 4
 
 
-def describe(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[float, ...], np.ndarray]:
+def describe_scan(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[float, ...], np.ndarray]:
     """Return a scan's shape, spacing and description (f,).
 
-    That is what nnU-Net's fingerprint holds of an image (sizes and spacings as logarithms, percentiles of the
-    intensities of each channel), and the means of the normalised channels in 4 x 4 x 4 blocks.
+    The description is what nnU-Net's fingerprint has of an image (logarithms of shape and spacing, percentiles of the
+    intensities of each channel), and the means of the normalised channels in 4 x 4 x 4 blocks. Raises LimitedError for
+    an image that cannot be read or is not finite.
     """
     try:
         image, properties = reader_class().read_images([str(file) for file in case.images])
     except Exception as error:
-        raise LimitedError(f"image {case.images[0]} cannot be read ({error}); mend or remove it") from error
+        raise LimitedError(f"image {case.images[0]} cannot be read ({error}); repair or remove it") from error
     if not np.isfinite(image).all():
-        raise LimitedError(f"image {case.images[0]} has voxels that are not finite; mend or remove it")
+        raise LimitedError(f"image {case.images[0]} has voxels that are not finite; repair or remove it")
     shape, spacing = image.shape[1:], tuple(float(s) for s in properties["spacing"])
     parts = [np.log(shape), np.log(spacing)]
     for channel in image.astype(np.float32):
@@ -39,13 +40,13 @@ def describe(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[floa
     return tuple(shape), spacing, np.concatenate(parts)
 
 
-def given_features(file: Path, cases: list[str]) -> np.ndarray:
-    """Return the features (n, f) that a ``.npz`` file has for each case under its name, such as those of a network.
+def load_features(file: Path, cases: list[str]) -> np.ndarray:
+    """Return the features (n, f) from a ``.npz`` file with an array for each case, e.g. embeddings of a network.
 
-    Raises LimitedError for a case that is missing, and for features of another length.
+    Raises LimitedError for a missing case, and for features of another length or that are not finite.
     """
     if not file.is_file():
-        raise LimitedError(f"--features {file} does not exist; write one array a case with numpy.savez")
+        raise LimitedError(f"--features {file} does not exist; write one array per case with numpy.savez")
     try:
         with np.load(file, allow_pickle=False) as stored:
             found = {case: np.asarray(stored[case], float).ravel() for case in cases if case in stored}
@@ -57,7 +58,7 @@ def given_features(file: Path, cases: list[str]) -> np.ndarray:
         if len(found[case]) != len(found[cases[0]]):
             raise LimitedError(
                 f"--features {file}: {case!r} has {len(found[case])} numbers, {cases[0]!r} {len(found[cases[0]])}; "
-                "give as many for each case"
+                "give the same number for each case"
             )
         if not np.isfinite(found[case]).all():
             raise LimitedError(f"--features {file}: {case!r} has numbers that are not finite; correct it")

@@ -100,7 +100,7 @@ def gradient_features(network: Any, image: torch.Tensor, regions: bool) -> torch
     return torch.cat([pool(error * inputs[0], blocks) for error in (p - hard.float()).split(1, dim=1)], 1)
 
 
-# Features (b, f, *any resolution) of a tile (b, c, *patch_size), by the name that strategies ask for them.
+# Features (b, f, *any resolution) of a tile (b, c, *patch_size), by kind.
 FEATURES: dict[str, Callable[[Any, torch.Tensor, bool], torch.Tensor]] = {
     ENCODER: encoder_features,
     GRADIENT: gradient_features,

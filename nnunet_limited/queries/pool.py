@@ -11,8 +11,7 @@ import numpy as np
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries.windows import Window, WindowOverlap
 
-# The kinds of features that a strategy can ask for: the first two are computed in features.py, the last one in
-# aggregation.py.
+# The kinds of features of strategies: the first two are computed in features.py, the last one in aggregation.py.
 ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
 
 

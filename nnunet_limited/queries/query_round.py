@@ -26,7 +26,7 @@ SCORES = ".scores"
 
 @dataclass(frozen=True)
 class QueryRound:
-    """One round of queries: what was asked for, the cases to choose from, and all that the result depends on."""
+    """One round of queries: the request, the cases to choose from, and all that the result depends on."""
 
     request: QueryRequest
     strategy: Strategy
@@ -36,7 +36,7 @@ class QueryRound:
 
     @property
     def simulated(self) -> bool:
-        """Tell whether an oracle answers in place of people."""
+        """Whether an oracle answers in place of people."""
         return self.request.oracle is not None
 
     @property
@@ -89,10 +89,10 @@ def open_round(request: QueryRequest) -> QueryRound:
         _check_cold_start(request, strategy)
     record = _record(request, raw, split, folds)
     first = raw.cases[cases.candidates[0]]
-    shape, spacing, _ = cold_start.describe(first, raw.reader())
+    shape, spacing, _ = cold_start.describe_scan(first, raw.reader())
     request.granularity.window_grid(shape, spacing, first.identifier)
     if request.features is not None:
-        cold_start.given_features(request.features, sorted({*cases.candidates, *cases.annotated}))
+        cold_start.load_features(request.features, sorted({*cases.candidates, *cases.annotated}))
     begin_round(request.out, record)
     return QueryRound(request, strategy, raw, cases, record)
 

@@ -44,7 +44,7 @@ class RoundRecord(BaseModel):
 
     ``round`` counts from 1 to ``rounds``; ``overlap`` is the largest fraction of a window that may already be
     annotated, ``seconds`` the time to outline one object on one slice. ``features`` is the hash of a file of features,
-    ``oracle`` tells whether the round is part of a simulation. ``dice`` is the mean validation Dice of the rounds so
+    ``oracle`` is True in a simulation. ``dice`` is the mean validation Dice of the rounds so
     far.
     """
 

@@ -1,4 +1,4 @@
-"""What the commands ``query`` and ``absorb`` are asked for."""
+"""The requests of the commands ``query`` and ``absorb``."""
 
 from __future__ import annotations
 

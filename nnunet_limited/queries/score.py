@@ -57,7 +57,7 @@ def describe(query_round: QueryRound, case: str) -> CaseScores:
     The minutes are those of one outline in each slice.
     """
     request = query_round.request
-    shape, spacing, description = cold_start.describe(query_round.raw.cases[case], query_round.raw.reader())
+    shape, spacing, description = cold_start.describe_scan(query_round.raw.cases[case], query_round.raw.reader())
     grid = request.granularity.window_grid(shape, spacing, case)
     minutes = grid.size[request.granularity.plane_axis(spacing)] * request.seconds / 60
     return CaseScores(grid, np.full(len(grid), minutes), description=description)

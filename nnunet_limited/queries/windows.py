@@ -1,4 +1,4 @@
-"""Windows, the parts of scans that can be asked for, and sums over them."""
+"""Windows, the parts of scans that can be annotated, and sums over them."""
 
 from __future__ import annotations
 

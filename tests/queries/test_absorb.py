@@ -1,4 +1,4 @@
-"""What annotators bring back becomes the next dataset and split, and is asked again; and cold starts."""
+"""Answers of annotators become the next dataset and split, and are queried again."""
 
 from __future__ import annotations
 
@@ -15,19 +15,14 @@ from rounds import PATCH, PATCHES, TRAINER, ask, request, write
 
 from nnunet_limited.datasets.derived import RECORD, ignore_of
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries import cold_start
 from nnunet_limited.queries.absorb import absorb
 from nnunet_limited.queries.answers import Answer, read_answer, window_states, write_answer
-from nnunet_limited.queries.case_pool import CasePool
 from nnunet_limited.queries.choose import load_pool
 from nnunet_limited.queries.record import dice_so_far, load_round, next_round
 from nnunet_limited.queries.request import AbsorbRequest, QueryRequest
 from nnunet_limited.queries.windows import Window
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.splits import Fold, load_split
-
-# ---- answers ---------------------------------------------------------------------------------------------------------
+from nnunet_limited.splits import load_split
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     split = load_split(workspace.root / "preprocessed" / "Dataset700_Next", "r1")
     assert len(split.folds) == 1
     assert set(split.folds[0].train) == {*first.train, *made.cases}
-    assert split.folds[0].val == first.val  # never one that was asked for
+    assert split.folds[0].val == first.val  # never an answered one
     assert set(split.folds[0].unlabeled) == set(first.unlabeled) - set(made.cases)
     assert split.info["queried"] == made.cases
     stock = json.loads(
@@ -104,7 +99,7 @@ def test_partial_answers(asked, capsys) -> None:
     assert cases[2] in split.folds[0].unlabeled
 
 
-def test_what_was_not_changed_is_no_answer(models, tmp_path: Path) -> None:
+def test_an_unchanged_window_is_no_answer(models, tmp_path: Path) -> None:
     """Of two windows of one case one is corrected; the other is what the model predicts, unchanged."""
     workspace, plans = models("one_labeled")
     _, made = ask(request(workspace, plans, tmp_path / "round_1", items=40, strategy="random"))
@@ -201,18 +196,6 @@ def test_2d_images(folders: Path, ending: str) -> None:
     assert command("absorb", str(out), "--out", "Dataset707_Flat") == 2
 
 
-def test_patients_who_are_validated_on_are_not_asked_for(workspaces) -> None:
-    workspaces("2d")
-    raw = RawDataset.load(DATASET)
-    folds = [Fold(("case_00",), ("case_01",), ("case_02", "case_03", "case_04"))]
-    assert CasePool.of(raw, folds, lambda case: np.zeros(1)).unlabeled == ("case_02", "case_03", "case_04")
-    raw = replace(raw, cases={name: raw.cases[case] for name, case in (
-        ("a1", "case_00"), ("a2", "case_01"), ("b1", "case_02"), ("b2", "case_03"), ("c1", "case_04")
-    )})  # fmt: skip
-    folds = [Fold(("b1",), ("a1",), ("a2", "b2", "c1"))]
-    assert CasePool.of(raw, folds, lambda case: np.zeros(1), "[abc]").unlabeled == ("b2", "c1")
-
-
 def test_a_round_without_answer_is_refused(asked, capsys) -> None:
     workspace, _, made = asked
     assert command("absorb", str(made.folder), "--out", "Dataset700_Next") == 2
@@ -275,7 +258,7 @@ def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_
 
 
 def test_a_second_round(asked, tmp_path: Path) -> None:
-    """What was annotated is not asked for again, the rest of its cases may be; the first round stays as it was."""
+    """Annotated windows are not chosen again, the rest of their cases may be; the first round stays unchanged."""
     workspace, _, made = asked
     before = {file: file.read_bytes() for file in made.folder.rglob("*") if file.is_file()}
     truths = workspace.root / "raw" / DATASET / "labelsTr"
@@ -330,7 +313,7 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == more.record.dice
 
 
-def test_a_view_takes_over_what_is_preprocessed(asked) -> None:
+def test_preprocessed_cases_are_linked(asked) -> None:
     workspace, _, made = asked
     truths = workspace.root / "raw" / DATASET / "labelsTr"
     planned = ("-c", "2d", "--size", "tiny", "-np", "1")
@@ -352,54 +335,3 @@ def test_a_view_takes_over_what_is_preprocessed(asked) -> None:
     first, second = (RawDataset.load(name) for name in ("700", "701"))
     for case in set(linked) & set(second.labeled):
         assert first.cases[case].label.resolve() == second.cases[case].label.resolve()
-
-
-# ---- cold start ------------------------------------------------------------------------------------------------------
-
-
-def test_a_cold_start(workspaces, tmp_path: Path) -> None:
-    """Two kinds of scans; TypiClust asks for one of each. Then the first split is made over what came back."""
-    workspace = workspaces("2d")
-    raw = tmp_path / "raw" / "Dataset702_Cold"
-    (raw / "imagesUn").mkdir(parents=True)
-    for number in range(8):
-        source = workspace.root / "raw" / DATASET / "imagesTr" / f"case_{number:02d}_0000.nii.gz"
-        array = read(source) + (5000 if number >= 4 else 0)
-        write(array, source, raw / "imagesUn" / source.name)
-    (raw / "dataset.json").write_text(
-        (workspace.root / "raw" / DATASET / "dataset.json").read_text(encoding="utf-8"), encoding="utf-8"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("raw", "preprocessed", "results"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            patch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-        out = tmp_path / "round_1"
-        assert command("query", "702", "--items", "2", "--out", str(out)) == 0
-        made = load_round(out)
-        assert made.record.strategy == "typiclust"
-        assert len({int(case[-2:]) // 4 for case in made.cases}) == 2
-        assert (read(out / "labels" / f"{made.cases[0]}.nii.gz") == 0).all()
-        truths = workspace.root / "raw" / DATASET / "labelsTr"
-        assert command("absorb", str(out), "--out", "Dataset703_Cold", "--oracle", str(truths)) == 0
-        split = load_split(tmp_path / "preprocessed" / "Dataset703_Cold", "r1")
-        assert len(split.folds) == 2
-        assert split.labeled == sorted(made.cases)
-        assert "ignore" not in RawDataset.load("703").dataset_json["labels"]  # every voxel is annotated
-
-
-def test_descriptions_of_scans(workspaces, tmp_path: Path) -> None:
-    workspace = workspaces("two_channels")
-    raw = RawDataset.load(DATASET)
-    shape, spacing, about = cold_start.describe(raw.cases["case_00"], raw.reader())
-    assert (shape, spacing) == ((8, 32, 32), (1.0, 1.0, 1.0))
-    assert len(about) == 3 + 3 + 2 * (7 + 64)
-    image = read(workspace.root / "raw" / DATASET / "imagesTr" / "case_00_0000.nii.gz")
-    assert np.allclose(about[6:13], np.percentile(image, cold_start.PERCENTILES))
-    np.savez(tmp_path / "f.npz", a=np.ones(3), b=np.zeros(3), c=np.ones(4), e=np.array([1, np.nan, 1]))
-    assert cold_start.given_features(tmp_path / "f.npz", ["b", "a"]).tolist() == [[0, 0, 0], [1, 1, 1]]
-    with pytest.raises(LimitedError, match="'c' has 4 numbers, 'a' 3"):
-        cold_start.given_features(tmp_path / "f.npz", ["a", "c"])
-    with pytest.raises(LimitedError, match="'e' has numbers that are not finite"):
-        cold_start.given_features(tmp_path / "f.npz", ["a", "e"])
-    with pytest.raises(LimitedError, match="no array named 'd'"):
-        cold_start.given_features(tmp_path / "f.npz", ["a", "d"])

@@ -277,7 +277,7 @@ def test_clasp_pe_noise_fades():
         assert np.isclose(first[29] / 1500, chance[29], atol=0.04)
 
 
-def test_random_is_fair_to_cases_and_to_regions():
+def test_random_is_fair_to_cases_and_to_windows():
     windows = [*patches(1), *whole_cases(2)[1:]]  # many windows of one case, one of another
     chosen = Counter(find_strategy("random").query(example_pool(windows), 1, seed)[0] for seed in range(3000))
     assert np.isclose(chosen[len(windows) - 1] / 3000, 0.5, atol=0.03)
@@ -405,3 +405,14 @@ def test_one_of_each_group(name: str, count: int) -> None:
         windows = [Window(f"case_{n:03d}", (0, 0, 0), (4, 4, 4)) for n in range(count)]
         pool = Pool(windows, features={"encoder": features}, annotated_features={"encoder": features[:0]})
         assert len(set(group[find_strategy(name).query(pool, 4, seed)])) == 4
+
+
+def test_every_strategy_has_a_source() -> None:
+    own = {"random", "random_stratified", "entropy", "expected_entropy"}
+    for name, strategy in strategies().items():
+        assert strategy.__doc__
+        assert (
+            name in own
+            or any(str(year) in strategy.__doc__ for year in (1992, 1994, 2001, *range(2011, 2027)))
+            or ("arXiv" in strategy.__doc__)
+        )

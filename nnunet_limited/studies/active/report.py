@@ -19,7 +19,7 @@ from nnunet_limited.studies.active.results import complete_chains, headline, loa
 from nnunet_limited.studies.active.study import FULL, ActiveStudy
 from nnunet_limited.studies.engine.report import record_section, runs_section, write_report
 
-COSTS = {"items": "regions", "foreground_voxels": "foreground voxels annotated", "minutes": "minutes of outlining"}
+COSTS = {"items": "windows", "foreground_voxels": "foreground voxels annotated", "minutes": "minutes of outlining"}
 HEADLINE = [
     text_column("what", "target"),
     text_column("method"),
