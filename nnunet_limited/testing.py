@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from nnunet_limited.losses.label_space import ClassLabels, LabelSpace, RegionLabels
+from nnunet_limited.prompters.prompter import Prompter, check_attributes
+from nnunet_limited.pseudo_labels.sources.base import LabeledScan, LabelSource, Scan, SourceContext, SourceSettings
 from nnunet_limited.queries.pool import ENCODER, GRADIENT, SIGNATURE, Pool
 from nnunet_limited.queries.strategies.base import Strategy
 from nnunet_limited.queries.uncertainty import VOXEL_SCORES
@@ -69,3 +76,88 @@ def _content(pool: Pool) -> list[bytes]:
     return [
         array.tobytes() for array in (*arrays, pool.class_scores, pool.foreground, pool.border) if array is not None
     ]
+
+
+def check_prompter(prompter: Prompter) -> None:
+    """Raise AssertionError if a promptable model breaks one of the rules that sources rely on.
+
+    It answers every kind of prompts that it takes with finite probabilities of the image's shape and one score per
+    object, the same twice, and leaves its arguments as they are.
+    """
+    check_attributes(prompter, type(prompter).__name__)
+    image, mask = _example_image((9, 32, 40)[-prompter.ndim :], 0)
+    corners = [(axis.min(), axis.max() + 1) for axis in np.nonzero(mask)]
+    middle = [int(axis.mean()) for axis in np.nonzero(mask)]
+    arguments: dict[str, dict[str, Any]] = {
+        "box": {"boxes": np.array(corners).T[None]},
+        "point": {"points": np.array([[middle, [0] * mask.ndim]]), "labels": np.array([[1, 0]])},
+        "mask": {"mask_logits": np.where(mask, 5, -5).astype(np.float32)[None]},
+    }
+    embedding = prompter.embed(image.copy())
+    for kind in sorted(prompter.prompts):
+        prompts = {name: np.repeat(value, 2, axis=0) for name, value in arguments[kind].items()}
+        given = {name: value.copy() for name, value in prompts.items()}
+        probability, scores = prompter.predict(embedding, **given)
+        assert np.shape(probability) == (2, *image.shape), f"{kind}: probabilities of shape {np.shape(probability)}"
+        assert np.shape(scores) == (2,), f"{kind}: scores of shape {np.shape(scores)}, not one per object"
+        assert np.isfinite(probability).all(), f"{kind}: some probabilities are not finite"
+        assert ((np.asarray(probability) >= 0) & (np.asarray(probability) <= 1)).all(), f"{kind}: not in [0, 1]"
+        assert all(np.array_equal(given[name], prompts[name]) for name in prompts), f"{kind}: changes its prompts"
+        again = prompter.predict(embedding, **given)[0]
+        assert np.array_equal(again, probability), f"{kind}: the answer differs for the same prompts"
+
+
+def check_source(factory: Callable[[SourceContext], LabelSource], needs_guess: bool = False) -> None:
+    """Raise AssertionError if a source of pseudo-labels breaks one of the rules that ``pseudo-label`` relies on.
+
+    For classes and for regions, its predictions have the shape of the scan with a channel for each class, are
+    probabilities or NaN, are the same twice, and do not depend on the label of the scan itself. With ``needs_guess`` it
+    is never called without one.
+    """
+    with TemporaryDirectory() as folder:
+        for labels in (ClassLabels(((0,), (1,), (2,))), RegionLabels(((1, 2), (2,)))):
+            _check_source(factory, labels, needs_guess, Path(folder))
+
+
+def _check_source(
+    factory: Callable[[SourceContext], LabelSource], labels: LabelSpace, needs_guess: bool, folder: Path
+) -> None:
+    labeled = _labeled_scans(labels)
+    context = SourceContext(labeled, labels, "cpu", SourceSettings(min_area=4, boxes=2), folder)
+    scan, classes = labeled[0].scan, labeled[0].classes
+    guess = classes * np.float32(0.8) + np.float32(0.1) if needs_guess else None
+    before = scan.image.copy()
+    made = [factory(context)(scan, guess) for _ in range(2)]
+    assert np.array_equal(scan.image, before), "the source changes the image"
+    first, second = (prediction.probability for prediction in made)
+    assert first.shape == (labels.channels, *scan.image.shape[1:]), f"a prediction of shape {first.shape}"
+    assert np.array_equal(first, second, equal_nan=True), "the prediction differs for the same scan"
+    known = np.isfinite(first)
+    assert ((first[known] >= 0) & (first[known] <= 1 + 1e-4)).all(), "the prediction is not in [0, 1]"
+    if not labels.overlapping:
+        assert np.allclose(first.sum(0)[known.all(0)], 1, atol=1e-3), "the classes do not add up to 1"
+    reliability = made[0].reliability
+    assert reliability is None or 0 <= reliability <= 1, f"a reliability of {reliability}"
+    wrong = LabeledScan(scan, np.roll(classes, 7, -1))
+    blind = factory(replace(context, labeled=[wrong, *labeled[1:]]))(scan, guess).probability
+    assert np.array_equal(first, blind, equal_nan=True), "the prediction depends on the label of the scan itself"
+
+
+def _labeled_scans(labels: LabelSpace) -> list[LabeledScan]:
+    """Return three labelled scans of an object with a core."""
+    made = []
+    for number in range(3):
+        image, mask = _example_image((6, 32, 40), number)
+        label = mask.astype(int) + _example_image((6, 32, 40), number, 0.5)[1]
+        scan = Scan(f"case_{number}", image[None], (1.0, 1.0, 1.0), image.shape)
+        made.append(LabeledScan(scan, labels.encode_case(label)))
+    return made
+
+
+def _example_image(shape: tuple[int, ...], seed: int, size: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image in [0, 1] with a bright ellipsoid, and its mask."""
+    rng = np.random.default_rng(seed)
+    places = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    middle = rng.uniform(-0.2, 0.2, len(shape))
+    mask = sum(((p - m) / (0.5 * size)) ** 2 for p, m in zip(places, middle, strict=True)) < 1
+    return (0.3 + 0.4 * mask + rng.uniform(0, 0.1, shape)).astype(np.float32), np.asarray(mask)

@@ -1,4 +1,4 @@
-"""Pseudo-labels on the grid that a network trains on, with the voxels that are not sure set apart, and boxes."""
+"""Pseudo-labels on the network's grid, with a value of its own for voxels that are not confident."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def resample_to_network(
     plans: dict[str, Any],
     configuration: str,
     threshold: float,
-    unsure: int,
+    unused: int,
 ) -> Path:
     """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
 
-    Voxels with a confidence below ``threshold`` in [0, 1] become ``unsure``. What is there and not older than its files
-    is not made again. One process prepares them; others, as there are with several GPUs, wait for it.
+    Voxels with a confidence below ``threshold`` in [0, 1] become ``unused``. Labels that are newer than their files
+    are used again. One process prepares them; others, as there are with several GPUs, wait for it.
     """
     name = f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}"
     folder = unlabeled_folder.with_name(name)
@@ -35,14 +35,14 @@ def resample_to_network(
     if missing():
         with one_at_a_time(folder):
             tasks = [
-                (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unsure) for case in missing()
+                (labels, case, unlabeled_folder, folder, plans, configuration, threshold, unused) for case in missing()
             ]
             run_all(_resample_case, tasks, default_processes(), "Preparing pseudo-labels")
     return folder
 
 
 def _missing(labels: PseudoLabels, cases: list[str], folder: Path) -> list[str]:
-    """Return the cases that ``folder`` does not have, or older than their pseudo-label, which people may correct."""
+    """Return the cases missing in ``folder`` or older than their pseudo-label, which people may correct."""
     return [case for case in cases if not is_current(folder / f"{case}.b2nd", labels.files(case))]
 
 
@@ -54,9 +54,9 @@ def _resample_case(
     plans: dict[str, Any],
     configuration: str,
     threshold: float,
-    unsure: int,
+    unused: int,
 ) -> None:
     manager, chosen = managers(plans, configuration)
     label, confidence = labels.read(case, manager.image_reader_writer_class())
-    label = np.where(confidence >= np.round(100 * threshold), label, unsure)
+    label = np.where(confidence >= np.round(100 * threshold), label, unused)
     save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)

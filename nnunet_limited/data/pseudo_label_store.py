@@ -1,8 +1,8 @@
 """Pseudo-labels on disk: a label and a confidence image for each unlabelled case of a fold, on the grid of the scan.
 
 They lie in ``nnUNet_preprocessed/DATASET/pseudo_labels/SPLIT/NAME/fold_K/``, or in ``ensemble/`` for all folds, as
-``CASE.ENDING``, ``CASE_confidence.ENDING`` (percent, 0 to 100) and ``pseudo_labels.json``, which says where they come
-from and how sure and stable each case is.
+``CASE.ENDING``, ``CASE_confidence.ENDING`` (percent, 0 to 100) and ``pseudo_labels.json``, which records their origin
+and the confidence and stability of each case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def set_folder(preprocessed: Path, split: Split, name: str) -> Path:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The pseudo-labels in one folder: their ``origin``, and what is known of each case that is done.
+    """The pseudo-labels in one folder: their ``origin``, and a record of each case that is done.
 
     ``cases[case]`` holds ``confidence``, the mean in percent over the foreground, and ``stability``, a Dice in [0, 1]
     or None if there is nothing to compare with.
@@ -70,26 +70,26 @@ class PseudoLabels:
         write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
         return done
 
-    def most_stable(self, share: float) -> list[str]:
-        """Return the ``share`` of the cases that are the most stable; all of them if stability is not known."""
+    def most_stable(self, fraction: float) -> list[str]:
+        """Return the ``fraction`` of the cases with the highest stability; all cases if it is unknown for one."""
         cases = sorted(self.cases)
         if any(self.cases[case]["stability"] is None for case in cases):
             return cases
         ordered = sorted(cases, key=lambda case: -self.cases[case]["stability"])
-        return sorted(ordered[: max(1, round(share * len(ordered)))])
+        return sorted(ordered[: max(1, round(fraction * len(ordered)))])
 
     def refuse_empty(self) -> None:
-        """Refuse a consensus that keeps no foreground at all: it would teach that there is none."""
-        kept = [about["foreground_coverage"] for about in self.cases.values() if "foreground_coverage" in about]
-        if kept and not any(kept):
+        """Refuse pseudo-labels of sources without any foreground: a model would learn that there is none."""
+        coverage = [about["foreground_coverage"] for about in self.cases.values() if "foreground_coverage" in about]
+        if coverage and not any(coverage):
             raise LimitedError(
-                f"{self.folder} keeps no foreground in any of {len(kept)} cases: no source sees any, or they disagree; "
-                "look at its pictures, train the first model for longer or give other --sources, and delete it"
+                f"{self.folder} keeps no foreground in any of {len(coverage)} cases: no source sees any, or they "
+                "disagree; look at its pictures, train the first model longer or give other --sources, and delete it"
             )
 
 
 def open_set(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
-    """Return the pseudo-labels of ``origin`` in ``folder``, new or to go on with; refuse those of another origin."""
+    """Return the pseudo-labels of ``origin`` in ``folder``, new or incomplete; refuse those of another origin."""
     file = folder / RECORD
     if not file.is_file():
         return PseudoLabels(folder, file_ending, origin, {})
@@ -107,8 +107,8 @@ def open_set(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLa
 def load_for_fold(preprocessed: Path, split: Split, name: str, fold: int | str) -> PseudoLabels:
     """Return the complete pseudo-labels ``name`` for a fold; its own or, if there are none, those of the ensemble.
 
-    Raises LimitedError if there are none, some are missing, they were made for another split, or by models that have
-    learnt from the validation cases of the fold.
+    Raises LimitedError if there are none, some are missing, they were made for another split, or by models that were
+    trained on validation cases of the fold.
     """
     base = set_folder(preprocessed, split, name)
     folder = next((f for f in (base / f"fold_{fold}", base / "ensemble") if (f / RECORD).is_file()), None)
@@ -122,17 +122,17 @@ def load_for_fold(preprocessed: Path, split: Split, name: str, fold: int | str) 
         )
     found.refuse_empty()
     members, mine = found.origin.get("folds", []), split.fold(fold)
-    # A label that the fold trains on itself tells it nothing new.
+    # Labels that the fold trains on itself are no leak.
     leaked = sorted({case for k in members for case in split.fold(k).train} & set(mine.val) - set(mine.train))
     if leaked and fold != "all":
         raise LimitedError(
-            f"{folder} was made by models that learnt the label of {leaked[0]!r}, which fold {fold} validates on; "
+            f"{folder} was made by models trained on the label of {leaked[0]!r}, which fold {fold} validates on; "
             "train fold all, or make pseudo-labels without --ensemble"
         )
     for case in mine.unlabeled:
         if case not in found.cases or not all(file.is_file() for file in found.files(case)):
             raise LimitedError(
-                f"{folder} has no pseudo-label of {case!r}; run 'nnunet-limited pseudo-label' to its end"
+                f"{folder} has no pseudo-label of {case!r}; complete them with 'nnunet-limited pseudo-label'"
             )
     return found
 

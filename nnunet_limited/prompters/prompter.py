@@ -110,7 +110,7 @@ def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = N
     else:
         names = ", ".join(f"{name}:…" for name in (*PROMPTERS, *plugins))
         raise LimitedError(f"{spec!r} is no prompter; give {names} or module:factory")
-    _check(made, spec)
+    check_attributes(made, repr(spec))
     return made
 
 
@@ -123,15 +123,16 @@ def load_factory(module: str, name: str, spec: str) -> Callable[..., Any]:
     return factory
 
 
-def _check(made: Any, spec: str) -> None:
+def check_attributes(made: Any, name: str) -> None:
+    """Raise LimitedError for what is no prompter; ``name`` names it in the error."""
     missing = [name for name in ("ndim", "prompts", "about", "embed", "predict") if not hasattr(made, name)]
     if missing:
         raise LimitedError(
-            f"{spec!r} gives a {type(made).__name__} without {missing[0]!r}; see docs/how-to/prompted-models.md"
+            f"{name} gives a {type(made).__name__} without {missing[0]!r}; see docs/how-to/prompted-models.md"
         )
     odd = set(made.prompts) - {"box", "point", "mask"}
     if made.ndim not in (2, 3) or odd or not made.prompts:
-        raise LimitedError(f"{spec!r}: ndim is 2 or 3 and prompts some of box, point and mask, not {made.prompts}")
+        raise LimitedError(f"{name}: ndim is 2 or 3 and prompts some of box, point and mask, not {made.prompts}")
 
 
 def read_folder(weights: str, files: tuple[str, ...], remedy: str) -> Path:

@@ -14,6 +14,7 @@ import torch
 
 from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.labels import label_space
 from nnunet_limited.host.predict import load_predictor, to_scan
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split
@@ -56,6 +57,7 @@ class Predictor:
         """Load the final checkpoints of ``folds``."""
         with contextlib.redirect_stdout(io.StringIO()):
             self.host = load_predictor(results, folds, device, CHECKPOINT)
+        self.labels = label_space(self.host.label_manager)
         self.members = self.host.list_of_parameters
         self.reader = self.host.plans_manager.image_reader_writer_class()
 
@@ -69,10 +71,7 @@ class Predictor:
             self.host.list_of_parameters = [parameters]
             logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu())
         label, probability = self._to_scan(torch.stack(logits).mean(0), properties)
-        if self.host.label_manager.has_regions:
-            confidence = np.maximum(probability, 1 - probability).min(0)
-        else:
-            confidence = probability.max(0)
+        confidence = self.labels.case_confidence(probability)
         members = [self._to_scan(each, properties)[0] for each in logits] if len(logits) > 1 else []
         return label, confidence, members
 
@@ -104,7 +103,7 @@ class Predictor:
 
     def to_scan(self, probabilities: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
         """Return the label (*spatial), on the scan's grid, of what :meth:`probabilities` yields or its mean."""
-        return self._to_scan(to_logits(probabilities, self.host.label_manager.has_regions), properties)[0]
+        return self._to_scan(self.labels.to_logits(probabilities), properties)[0]
 
     def mean(self, image: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return probabilities (c, *spatial) on the image's own grid, and those of the members if there are several."""
@@ -119,8 +118,3 @@ class Predictor:
     def _to_scan(self, logits: torch.Tensor, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         host = self.host
         return to_scan(logits, properties, host.plans_manager, host.configuration_manager, host.label_manager)
-
-
-def to_logits(probabilities: torch.Tensor, regions: bool) -> torch.Tensor:
-    """Return logits that the host makes these ``probabilities`` of."""
-    return torch.logit(probabilities, 1e-6) if regions else probabilities.clamp_min(1e-6).log()

@@ -29,6 +29,7 @@ from nnunet_limited.prompters.prompts import (
     tight_box,
     to_unit,
 )
+from nnunet_limited.testing import check_prompter
 
 SHAPES = [(64, 64), (96, 64), (51, 83), (200, 131), (33, 24)]
 
@@ -58,6 +59,10 @@ def test_a_box_outlines_what_is_in_it(tiny: Prompter, shape: tuple[int, int]) ->
     away = box + np.array([shape[0] - box[1, 0], -box[0, 1]])  # as far to the lower left as it goes
     for wrong, most in ((turned, 0.5), (away, 0.1)):
         assert overlap(tiny.predict(embedding, boxes=wrong[None])[0][0] > 0.5, mask) < most
+
+
+def test_built_in_prompters_keep_to_the_rules(tiny: Prompter) -> None:
+    check_prompter(tiny)
 
 
 def test_points_and_masks_outline_too_and_prompts_are_answered_one_by_one(tiny: Prompter) -> None:
@@ -368,6 +373,8 @@ def test_nninteractive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = find_prompter(spec, "cpu", "Mine 1.0")
     assert made.session.loaded == (str(tmp_path), 0, "checkpoint_final.pth")
     assert made.about.weights_licence == "Mine 1.0"
+    check_prompter(made)
+    made.session.calls.clear()
     volume = ellipsoid((9, 12, 15), (4, 5, 6), (3, 4, 5))
     embedding = made.embed(seen(volume))
     answer, _ = made.predict(embedding, boxes=np.stack([tight_box(volume), np.array([[0, 0, 0], [3, 3, 3]])]))

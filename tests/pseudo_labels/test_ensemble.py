@@ -23,12 +23,11 @@ from nnunet_limited.prompters.prompts import tight_box
 from nnunet_limited.pseudo_labels import registration
 from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
 from nnunet_limited.pseudo_labels.job import PseudoLabelJob
-from nnunet_limited.pseudo_labels.sources import student
 from nnunet_limited.pseudo_labels.sources.atlas import AtlasSource
-from nnunet_limited.pseudo_labels.sources.base import LabeledScan, Scan, SourceContext, SourcePrediction, SourceSettings
+from nnunet_limited.pseudo_labels.sources.base import Scan, SourceContext, SourcePrediction
 from nnunet_limited.pseudo_labels.spec import parse_sources
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.splits import Fold, Split, load_split
+from nnunet_limited.splits import load_split
 
 SOURCES = f"student,atlas,sam:{TINY_SAM}"
 TRAINER = "LimitedSupervisedTrainer"
@@ -148,36 +147,6 @@ def test_an_ensemble_is_calibrated_on_folds_that_have_not_learnt_the_case(tmp_pa
     assert found["cases"] == len(split.labeled)
     assert set(found["dice"]) == {"mean", "student", "atlas"}
     assert all(about["sources"]["student"]["reliability"] is not None for about in labels.cases.values())
-
-
-def test_which_fold_judges_a_labelled_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = {0, 1, 2}
-
-    def trained(model: Any, split: Split, folds: list[int]) -> None:
-        if not there >= set(folds):
-            raise LimitedError("not trained")
-
-    monkeypatch.setattr(student, "Predictor", lambda *_: None)
-    monkeypatch.setattr(student, "trained", trained)
-    folds = [Fold(("b", "c"), ("a",), ("x",)), Fold(("a", "c"), ("b",), ("x",)), Fold(("a", "b"), ("c",), ("x",))]
-    split = Split("few", DATASET, tuple(folds), {})
-    model: Any = SimpleNamespace(results=tmp_path)
-    every = student.StudentSource(model, [0, 1, 2], split, CLASSES, SourceSettings(), "cpu")
-    assert [every.fold_without(case) for case in "abc"] == [0, 1, 2]
-    one = student.StudentSource(model, [0], split, CLASSES, SourceSettings(), "cpu")
-    assert [one.fold_without(case) for case in "bc"] == [None, None]  # the others have learnt what fold 0 validates on
-    there.remove(1)  # or of another split
-    assert every.fold_without("b") is None
-
-
-def test_an_atlas_is_complete_and_never_its_own() -> None:
-    scan = Scan("a", np.zeros((1, 2, 8, 8), np.float32), (1.0, 1.0, 1.0))
-    classes = np.zeros((2, 2, 8, 8), np.float32)
-    alone = AtlasSource(SourceContext([LabeledScan(scan, classes)], CLASSES, "cpu", SourceSettings()))
-    assert np.isnan(alone(scan, None).probability).all()
-    classes[:, 0] = np.nan
-    with pytest.raises(LimitedError, match="'a' is annotated in part"):
-        AtlasSource(SourceContext([LabeledScan(scan, classes)], CLASSES, "cpu", SourceSettings()))
 
 
 def test_atlases_in_part_are_refused_before_the_teacher_trains(workspaces, capfd: pytest.CaptureFixture[str]) -> None:

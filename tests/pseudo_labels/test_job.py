@@ -224,7 +224,7 @@ def test_a_case_that_is_trained_and_validated_on_leaks_nothing(tmp_path: Path) -
         content = {**labels.origin, "file_ending": ".nii.gz", "cases": {"u": {}}}
         (labels.folder / "pseudo_labels.json").write_text(json.dumps(content), encoding="utf-8")
     assert load_for_fold(tmp_path, split, "model", 0).folder.name == "fold_0"
-    with pytest.raises(LimitedError, match="learnt the label of 'a', which fold 1 validates on"):
+    with pytest.raises(LimitedError, match="trained on the label of 'a', which fold 1 validates on"):
         load_for_fold(tmp_path, split, "model", 1)
 
 
