@@ -7,6 +7,8 @@ peak of memory held by tensors during a step against the supervised trainer's.
 
     python benchmarks/step_time.py [TRAINER …] [--device cuda] [--configuration 2d|3d_fullres] [--size tiny|default]
 
+With --write the ratios go to ``nnunet_limited/trainers/costs.json``, which ``nnunet-limited trainers`` shows.
+
 Exit status 1 if a step takes more than 1.10 of its parts, or that of the mean teacher, which back-propagates through
 one network at a time, more than 1.15 of the supervised memory (networks besides the student not counted).
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import statistics
 import sys
@@ -198,6 +201,17 @@ def peak_memory(bench: Bench) -> float:
     return peak / 2**20
 
 
+def write_cost(trainer: str, time: float, memory: float, file: Path | None = None) -> None:
+    """Write the cost of a trainer's step relative to supervised training, to one decimal, beside those of others."""
+    from nnunet_limited.trainers.catalogue import COSTS
+
+    file = file or COSTS
+    costs = json.loads(file.read_text(encoding="utf-8"))
+    costs[trainer] = {"relative_time": round(time, 1), "relative_memory": round(memory, 1)}
+    lines = [f"  {json.dumps(name)}: {json.dumps(cost)}" for name, cost in sorted(costs.items())]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trainers", nargs="*", help="default: all")
@@ -206,6 +220,7 @@ def main() -> int:
     parser.add_argument("--size", default="tiny", choices=["tiny", "default"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="write time and memory of a step to costs.json")
     arguments = parser.parse_args()
     import torch
 
@@ -239,6 +254,8 @@ def main() -> int:
                 f"{medians['step'] / medians['supervised']:.2f}, memory / supervised {memory:.2f}",
                 flush=True,
             )
+            if arguments.write:
+                write_cost(name, medians["step"] / medians["supervised"], memory)
             failed |= ratio > TIME_LIMIT or (name in ONE_AT_A_TIME and memory > MEMORY_LIMIT)
     return int(failed)
 

@@ -1,4 +1,4 @@
-"""What the channels of a prediction are: classes that exclude each other, or regions that may overlap.
+"""Channels of a prediction: classes that exclude each other, or regions that may overlap.
 
 Torch tensors hold a batch (b, c, *spatial), numpy arrays one case (c, *spatial). Channel 0 of classes is the
 background; regions have no channel for it.
@@ -7,7 +7,6 @@ background; regions have no channel for it.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,16 +18,17 @@ from nnunet_limited.util.components import largest_component
 
 
 @dataclass(frozen=True)
-class LabelSpace(ABC):
+class LabelSpace:
     """The label values that each channel of a prediction stands for, and the value of the ignore label.
 
     The first methods take and return torch tensors of a batch; those from :meth:`masks` on, numpy arrays of a case.
+    Here they are those of classes; :class:`RegionLabels` overrides what differs.
     """
 
     values: tuple[tuple[int, ...], ...]
     ignore: int | None = None
-    overlapping: ClassVar[bool]
-    first_foreground: ClassVar[int]
+    overlapping: ClassVar[bool] = False
+    first_foreground: ClassVar[int] = 1
 
     @property
     def channels(self) -> int:
@@ -47,78 +47,86 @@ class LabelSpace(ABC):
 
     # ---- torch, (b, c, *spatial) -------------------------------------------------------------------------------------
 
-    @abstractmethod
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return float32 probabilities: a softmax over classes, or a sigmoid per region."""
+        return torch.softmax(logits.float(), dim=1)
 
-    @abstractmethod
     def to_logits(self, probability: torch.Tensor) -> torch.Tensor:
         """Return finite logits whose probabilities are ``probability`` of any shape, up to 1e-6."""
+        return probability.clamp_min(1e-6).log()
 
-    @abstractmethod
     def harden(self, probability: torch.Tensor) -> torch.Tensor:
         """Return hard labels as probabilities 0 and 1: the likeliest class, or every region above 0.5."""
+        return torch.zeros_like(probability).scatter_(1, probability.argmax(1, keepdim=True), 1.0)
 
-    @abstractmethod
     def background(self, probability: torch.Tensor) -> torch.Tensor:
         """Return probabilities of the same shape that are those of background everywhere."""
+        empty = torch.zeros_like(probability)
+        empty[:, 0] = 1
+        return empty
 
-    @abstractmethod
     def confidence(self, probability: torch.Tensor) -> torch.Tensor:
         """Return the probability of the hard label: (b, 1, *spatial), or (b, c, *spatial) for regions."""
+        return probability.amax(1, keepdim=True)
 
-    @abstractmethod
     def entropy(self, probability: torch.Tensor) -> torch.Tensor:
         """Return the entropy (b, 1, *spatial) as a fraction of the largest possible; for regions, their mean."""
+        return (-probability * _log(probability)).sum(1, keepdim=True) / math.log(probability.shape[1])
 
-    @abstractmethod
     def divergence(self, probability: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Return the Kullback-Leibler divergence (b, 1, *spatial) of ``probability`` from ``other``, in nats.
 
         It is a sum over the class axis; for regions, the sum of the binary divergences.
         """
+        return (probability * (_log(probability) - _log(other))).sum(1, keepdim=True)
 
-    @abstractmethod
     def cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy (b, 1, *spatial), or (b, c, *spatial) for regions, with ``target`` probabilities."""
+        return -(target * torch.log_softmax(logits.float(), dim=1)).sum(1, keepdim=True)
 
-    @abstractmethod
     def agreement(self, probability: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Return the probability (b, 1 or c, *spatial) that two voxels are of one class, or both in or out."""
+        return (probability * other).sum(1, keepdim=True)
 
-    @abstractmethod
     def disagreement(self, probability: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Return the probability (b, *spatial) that two independent voxels differ; for regions, the mean of theirs."""
+        return 1 - (probability * other).sum(1)
 
-    @abstractmethod
     def memberships(self, probability: torch.Tensor) -> torch.Tensor:
         """Return probabilities of classes that cover every voxel; for regions, inside and outside of each (2 c)."""
+        return probability
 
-    @abstractmethod
     def class_fractions(self, probability: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the fraction (c,) of the ``valid`` voxels whose hard label is each class, or in each region.
 
         ``valid`` is (b, 1, *spatial) or, for regions, may have a channel for each.
         """
+        counts = torch.zeros(probability.shape[1], device=probability.device, dtype=torch.long)
+        counts.scatter_add_(0, probability.argmax(1).flatten(), valid.long().flatten())
+        return counts / valid.sum().clamp(min=1)
 
-    @abstractmethod
     def annotated(self, target: torch.Tensor) -> torch.Tensor:
         """Return where nnU-Net's training ``target`` (b, 1 or c, *spatial) is not ignored (b, 1, *spatial)."""
+        return target != self.ignore if self.ignore is not None else torch.ones_like(target, dtype=torch.bool)
 
-    @abstractmethod
     def encode_target(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return nnU-Net's training target as probabilities (b, c, *spatial), and where it is valid (b, 1, *spatial).
 
         ``target`` is (b, 1, *spatial) with label values or, for regions, (b, c, *spatial) of 0 and 1 with a further
         channel for the ignored voxels where there is an ignore label.
         """
+        return self.encode(target, self.ignore)
 
-    @abstractmethod
     def encode(self, label: torch.Tensor, ignore: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return label values (b, 1, *spatial) as probabilities (b, c, *spatial), and where they are valid.
 
         Negative values and ``ignore`` are not valid (b, 1, *spatial).
         """
+        label = label.long()
+        valid = label >= 0 if ignore is None else (label >= 0) & (label != ignore)
+        shape = (label.shape[0], self.channels, *label.shape[2:])
+        encoded = torch.zeros(shape, device=label.device).scatter_(1, torch.where(valid, label, 0), 1.0)
+        return encoded, valid
 
     def foreground(self, values: torch.Tensor) -> torch.Tensor:
         """Return the channels of foreground classes, or of all regions."""
@@ -140,32 +148,43 @@ class LabelSpace(ABC):
 
     # ---- numpy, (c, *spatial) ----------------------------------------------------------------------------------------
 
-    @abstractmethod
     def masks(self, probability: np.ndarray) -> np.ndarray:
         """Return the hard label as a bool mask of each channel (c, *spatial)."""
+        label = probability.argmax(0)
+        return np.stack([label == c for c in range(len(probability))])
 
-    @abstractmethod
     def hard_label(self, probability: np.ndarray) -> np.ndarray:
         """Return the likeliest channel (1, *spatial), or for regions the bool mask of each (c, *spatial)."""
+        label: np.ndarray = probability.argmax(0)[None]
+        return label
 
-    @abstractmethod
     def case_confidence(self, probability: np.ndarray) -> np.ndarray:
         """Return the probability of the hard label (*spatial); for regions, the smallest of theirs."""
+        largest: np.ndarray = probability.max(0)
+        return largest
 
-    @abstractmethod
     def is_confident(self, probability: np.ndarray, foreground: float, background: float) -> np.ndarray:
         """Return where the probability of foreground or of background exceeds its limit: (1 or c, *spatial)."""
+        return np.asarray((probability[0] > background) | (probability[1:] > foreground).any(0))[None]
 
-    @abstractmethod
     def normalized(self, values: np.ndarray) -> np.ndarray:
         """Return non-negative ``values`` as probabilities; background where a voxel has none."""
+        total = values.sum(0)
+        empty = total < 1e-6
+        made: np.ndarray = values / np.where(empty, 1, total)
+        made[0, empty] = 1
+        return made
 
-    @abstractmethod
     def with_background(self, probability: np.ndarray) -> np.ndarray:
         """Return probabilities of the foreground (c, *spatial) with the background before them, if it has a channel.
 
         Where some class is known, the others are 0 if they are NaN; where none is, all are NaN. They add up to 1.
         """
+        known = np.isfinite(probability)
+        anything = known.any(0, keepdims=True)
+        filled = np.where(known, probability, 0)
+        every = np.concatenate([1 - filled.max(0, keepdims=True), filled])
+        return np.where(anything, every / every.sum(0), np.nan).astype(np.float32)
 
     def foreground_masks(self, probability: np.ndarray) -> np.ndarray:
         """Return the hard label as a bool mask of each foreground class or region."""
@@ -185,91 +204,6 @@ class LabelSpace(ABC):
 
 class ClassLabels(LabelSpace):
     """Classes that exclude each other; the background is class 0."""
-
-    overlapping = False
-    first_foreground = 1
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(logits.float(), dim=1)
-
-    def to_logits(self, probability: torch.Tensor) -> torch.Tensor:
-        return probability.clamp_min(1e-6).log()
-
-    def harden(self, probability: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(probability).scatter_(1, probability.argmax(1, keepdim=True), 1.0)
-
-    def background(self, probability: torch.Tensor) -> torch.Tensor:
-        empty = torch.zeros_like(probability)
-        empty[:, 0] = 1
-        return empty
-
-    def confidence(self, probability: torch.Tensor) -> torch.Tensor:
-        return probability.amax(1, keepdim=True)
-
-    def entropy(self, probability: torch.Tensor) -> torch.Tensor:
-        return (-probability * _log(probability)).sum(1, keepdim=True) / math.log(probability.shape[1])
-
-    def divergence(self, probability: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return (probability * (_log(probability) - _log(other))).sum(1, keepdim=True)
-
-    def cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return -(target * torch.log_softmax(logits.float(), dim=1)).sum(1, keepdim=True)
-
-    def agreement(self, probability: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return (probability * other).sum(1, keepdim=True)
-
-    def disagreement(self, probability: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return 1 - (probability * other).sum(1)
-
-    def memberships(self, probability: torch.Tensor) -> torch.Tensor:
-        return probability
-
-    def class_fractions(self, probability: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        counts = torch.zeros(probability.shape[1], device=probability.device, dtype=torch.long)
-        counts.scatter_add_(0, probability.argmax(1).flatten(), valid.long().flatten())
-        return counts / valid.sum().clamp(min=1)
-
-    def annotated(self, target: torch.Tensor) -> torch.Tensor:
-        return target != self.ignore if self.ignore is not None else torch.ones_like(target, dtype=torch.bool)
-
-    def encode_target(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.encode(target, self.ignore)
-
-    def encode(self, label: torch.Tensor, ignore: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        label = label.long()
-        valid = label >= 0 if ignore is None else (label >= 0) & (label != ignore)
-        shape = (label.shape[0], self.channels, *label.shape[2:])
-        encoded = torch.zeros(shape, device=label.device).scatter_(1, torch.where(valid, label, 0), 1.0)
-        return encoded, valid
-
-    def masks(self, probability: np.ndarray) -> np.ndarray:
-        label = probability.argmax(0)
-        return np.stack([label == c for c in range(len(probability))])
-
-    def hard_label(self, probability: np.ndarray) -> np.ndarray:
-        label: np.ndarray = probability.argmax(0)[None]
-        return label
-
-    def case_confidence(self, probability: np.ndarray) -> np.ndarray:
-        largest: np.ndarray = probability.max(0)
-        return largest
-
-    def is_confident(self, probability: np.ndarray, foreground: float, background: float) -> np.ndarray:
-        return np.asarray((probability[0] > background) | (probability[1:] > foreground).any(0))[None]
-
-    def normalized(self, values: np.ndarray) -> np.ndarray:
-        total = values.sum(0)
-        empty = total < 1e-6
-        made: np.ndarray = values / np.where(empty, 1, total)
-        made[0, empty] = 1
-        return made
-
-    def with_background(self, probability: np.ndarray) -> np.ndarray:
-        known = np.isfinite(probability)
-        anything = known.any(0, keepdims=True)
-        filled = np.where(known, probability, 0)
-        every = np.concatenate([1 - filled.max(0, keepdims=True), filled])
-        return np.where(anything, every / every.sum(0), np.nan).astype(np.float32)
 
 
 class RegionLabels(LabelSpace):

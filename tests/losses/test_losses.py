@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import CLASSES, REGIONS, segmentation_reference
-from torch import nn
 from torch.nn import functional
 
 from nnunet_limited.losses.consistency import masked_mean, mean_squared_difference, rampup
 from nnunet_limited.losses.label_space import RegionLabels
 from nnunet_limited.losses.pseudo_label import segmentation_loss
-from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
-from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -63,24 +60,6 @@ def test_class_fractions() -> None:
     torch.testing.assert_close(REGIONS.class_fractions(probability, mask), torch.tensor([1 / 3, 2 / 3]))
     each = torch.tensor([[[True, True, False, False], [False, True, True, True]]])
     torch.testing.assert_close(REGIONS.class_fractions(probability, each), torch.tensor([1 / 2, 2 / 3]))
-
-
-def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:
-    student = nn.Sequential(nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1))
-    student.append(student[0])  # one tensor under two names, as in nnU-Net's decoder
-    teacher = make_teacher(student)
-    start = teacher[0].weight.clone()
-    with torch.no_grad():
-        student[0].weight += 1
-        student[1].running_mean += 3
-    update_teacher(teacher, student, 0.75)
-    torch.testing.assert_close(teacher[0].weight, start + 0.25)
-    assert teacher[2].weight is teacher[0].weight
-    assert torch.equal(teacher[1].running_mean, student[1].running_mean)
-
-
-def test_decay() -> None:
-    assert [ema_decay(t, 0.6) for t in range(4)] == [0, 0.5, 0.6, 0.6]
 
 
 def test_entropy_and_divergence_are_over_the_class_axis() -> None:
@@ -151,18 +130,3 @@ def test_largest_components() -> None:
     label = functional.one_hot(row, 3).T[None].float()
     assert CLASSES.largest_components(label).argmax(1).tolist() == [[1, 1, 0, 0, 2, 2, 0, 0]]
     assert REGIONS.largest_components(label[:, 1:])[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
-
-
-def test_perturbations() -> None:
-    features = [torch.rand(4, 50, 6, 6) + 0.5, torch.rand(4, 50, 3, 3) + 0.5]
-    for before, after in zip(features, channel_dropout(features, 0.5), strict=True):
-        kept = (after / before).flatten(2)
-        assert ((kept == 0).all(2) | ((kept - 2).abs() < 1e-4).all(2)).all()
-        assert 0.3 < (kept[..., 0] == 0).float().mean() < 0.7
-    for before, after in zip(features, feature_noise(features), strict=True):
-        assert 0.25 < (after / before - 1).abs().max() <= 0.3001
-    features = [torch.rand(4, 3, 20, 20) ** 20 + 0.5, torch.rand(4, 3, 6, 6, 6) + 0.5]  # few voxels far above the rest
-    for before, after in zip(features, feature_drop(features), strict=True):
-        for sample, gone in zip(before.mean(1), (after == 0).all(1), strict=True):
-            assert 0.09 < gone.float().mean() < 0.31
-            assert sample[gone].min() > sample[~gone].max()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from step_time import write_cost
 from typer.testing import CliRunner
 
 from nnunet_limited import trainers
@@ -13,7 +16,7 @@ from nnunet_limited.cli.main import app
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.runs.request import find_trainer
 from nnunet_limited.trainers import ALIASES
-from nnunet_limited.trainers.catalogue import describe, learns_without_label, trainer_names
+from nnunet_limited.trainers.catalogue import COSTS, describe, learns_without_label, step_cost, trainer_names
 
 
 @pytest.mark.parametrize("name", [*trainer_names(), *ALIASES])
@@ -31,6 +34,16 @@ def test_every_trainer_is_described() -> None:
         assert all(setting["description"] for setting in card["settings"].values())
         assert (card["relative_time"] > 1) == learns_without_label(name)
     assert describe("LimitedCPSTrainer")["name"] == "LimitedCrossPseudoSupervisionTrainer"
+
+
+def test_costs_are_of_trainers_that_exist_and_the_benchmark_writes_them(tmp_path: Path) -> None:
+    costs = json.loads(COSTS.read_text(encoding="utf-8"))
+    assert set(costs) == {name for name in trainer_names() if learns_without_label(name)}
+    shutil.copy(COSTS, tmp_path / "costs.json")
+    time, memory = costs["LimitedCrossPseudoSupervisionTrainer"].values()
+    write_cost("LimitedCrossPseudoSupervisionTrainer", time + 0.04, memory - 0.04, tmp_path / "costs.json")
+    assert (tmp_path / "costs.json").read_bytes() == COSTS.read_bytes()
+    assert step_cost(trainers.LimitedCPSTrainer) == costs["LimitedCrossPseudoSupervisionTrainer"]
 
 
 def test_short_names_train_the_same() -> None:

@@ -1,0 +1,42 @@
+"""The moving average and the perturbations of features against hand-made numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
+from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
+
+
+def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:
+    student = nn.Sequential(nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1))
+    student.append(student[0])  # one tensor under two names, as in nnU-Net's decoder
+    teacher = make_teacher(student)
+    start = teacher[0].weight.clone()
+    with torch.no_grad():
+        student[0].weight += 1
+        student[1].running_mean += 3
+    update_teacher(teacher, student, 0.75)
+    torch.testing.assert_close(teacher[0].weight, start + 0.25)
+    assert teacher[2].weight is teacher[0].weight
+    assert torch.equal(teacher[1].running_mean, student[1].running_mean)
+
+
+def test_decay() -> None:
+    assert [ema_decay(t, 0.6) for t in range(4)] == [0, 0.5, 0.6, 0.6]
+
+
+def test_perturbations() -> None:
+    features = [torch.rand(4, 50, 6, 6) + 0.5, torch.rand(4, 50, 3, 3) + 0.5]
+    for before, after in zip(features, channel_dropout(features, 0.5), strict=True):
+        kept = (after / before).flatten(2)
+        assert ((kept == 0).all(2) | ((kept - 2).abs() < 1e-4).all(2)).all()
+        assert 0.3 < (kept[..., 0] == 0).float().mean() < 0.7
+    for before, after in zip(features, feature_noise(features), strict=True):
+        assert 0.25 < (after / before - 1).abs().max() <= 0.3001
+    features = [torch.rand(4, 3, 20, 20) ** 20 + 0.5, torch.rand(4, 3, 6, 6, 6) + 0.5]  # few voxels far above the rest
+    for before, after in zip(features, feature_drop(features), strict=True):
+        for sample, gone in zip(before.mean(1), (after == 0).all(1), strict=True):
+            assert 0.09 < gone.float().mean() < 0.31
+            assert sample[gone].min() > sample[~gone].max()
