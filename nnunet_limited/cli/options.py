@@ -38,6 +38,7 @@ METAVARS: dict[Any, str] = {
     "features": "FILE",
     "oracle": "FOLDER",
     "folder": "FOLDER",
+    "prompter": "MODEL",
     "test_cases": "FILE",
     "published": "FILE",
     "boxes": "FILE",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -78,4 +78,4 @@ def pseudo_label(request: PseudoLabelRequest, device: DeviceOption = None, as_js
 
 def _means(labels: PseudoLabels, keys: list[str]) -> list[str]:
     columns = [[about[key] for about in labels.cases.values()] for key in keys]
-    return [f"{np.mean(known):.3g}" if (known := [v for v in c if v is not None]) else "-" for c in columns]
+    return [f"{fmean(known):.3g}" if (known := [v for v in c if v is not None]) else "-" for c in columns]

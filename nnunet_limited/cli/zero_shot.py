@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -40,7 +40,7 @@ def zero_shot(request: ZeroShotRequest, device: DeviceOption = None, as_json: Js
         lambda: find_prompter(request.prompter, choose_device(device), request.accept_licence), progress
     )
     rows = trial.write_table(results)
-    seconds = [np.mean([one[f"seconds_per_{what}"] for one in results]) for what in ("image", "prompt")]
+    seconds = [fmean([one[f"seconds_per_{what}"] for one in results]) for what in ("image", "prompt")]
     about = results[0]["about"]
     if as_json:
         show_json({"about": about, "rows": rows, "seconds_per_image": seconds[0], "seconds_per_prompt": seconds[1]})

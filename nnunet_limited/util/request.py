@@ -11,7 +11,7 @@ from typing_extensions import Self
 class Request(BaseModel):
     """Keyword arguments, checked and frozen; the description of a field is the help text of its option."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
     def changed(self, **changes: Any) -> Self:
         """Return a request with other values, without the cached properties of this one."""
