@@ -32,8 +32,9 @@ from nnunet_limited.losses.label_space import ClassLabels, RegionLabels
 from nnunet_limited.planners.plan import make_plans
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.runs.variants import configure
-from nnunet_limited.splits import Split, SplitRequest, load_split, make_split, write_split
+from nnunet_limited.splits import Split, SplitRequest, load_split
 from nnunet_limited.splits.classes import class_reader
+from nnunet_limited.splits.make import make_split, write_split
 from nnunet_limited.util.random_state import seed_everything
 
 DATASET = "Dataset990_Blobs"

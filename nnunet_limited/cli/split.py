@@ -31,7 +31,7 @@ def split(
     nnunet-limited split 4 --name l8 --labeled 8
     """
     from nnunet_limited.datasets.raw import RawDataset
-    from nnunet_limited.splits import create_split
+    from nnunet_limited.splits.make import create_split
 
     raw = RawDataset.load(dataset)
     made, written = create_split(raw, request, replace)

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nnunet_limited.errors import LimitedError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GROUP = "nnunet_limited.prompters"
 NOT_STATED = "not stated"
@@ -179,6 +180,8 @@ def check_prompts(
 ) -> int:
     """Return the number of objects; refuse prompts that do not fit each other or lie outside the image."""
     given = {"box": boxes, "point": points, "mask": mask_logits}
+    import numpy as np  # here, because the help of commands does without
+
     found = {kind: np.asarray(value) for kind, value in given.items() if value is not None}
     if not found:
         raise LimitedError("no prompt: give boxes, points or mask_logits")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.windows import Granularity
 from nnunet_limited.util.fields import Voxels
 from nnunet_limited.util.request import Request
 
 if TYPE_CHECKING:
+    from nnunet_limited.queries.windows import Granularity
     from nnunet_limited.runs.request import TrainRequest
 
 DEFAULT_STRATEGY, COLD_STRATEGY = "clasp_pe", "typiclust"
@@ -69,7 +69,7 @@ class QueryRequest(Request):
         """The trained model, None for a cold start."""
         if self.configuration is None or self.trainer is None or self.plans is None:
             return None
-        from nnunet_limited.runs.request import TrainRequest  # imports torch, which the help of commands does without
+        from nnunet_limited.runs.request import TrainRequest
 
         return TrainRequest(
             dataset=self.dataset, configuration=self.configuration, fold="0", trainer=self.trainer, plans=self.plans
@@ -83,6 +83,8 @@ class QueryRequest(Request):
     @property
     def granularity(self) -> Granularity:
         """Return the unit of annotation."""
+        from nnunet_limited.queries.windows import Granularity
+
         return Granularity(self.what, self.axis, self.size or ())
 
     @property

@@ -24,7 +24,8 @@ from nnunet_limited.runs.launch import train_here
 from nnunet_limited.runs.predict import CHECKPOINT
 from nnunet_limited.runs.request import TrainRequest, find_trainer
 from nnunet_limited.runs.variants import configure
-from nnunet_limited.splits import Fold, SplitRequest, create_split
+from nnunet_limited.splits import Fold, SplitRequest
+from nnunet_limited.splits.make import create_split
 from nnunet_limited.util.files import write_json
 
 DATASET, SPLIT, CONFIGURATION, FOLD = "Dataset990_Phantom", "l3", "2d", 0

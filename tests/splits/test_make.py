@@ -11,7 +11,8 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.splits import SplitRequest, load_host_split, load_split, make_split, write_split
+from nnunet_limited.splits import SplitRequest, load_host_split, load_split
+from nnunet_limited.splits.make import make_split, write_split
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 

@@ -14,9 +14,9 @@ from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS
-from nnunet_limited.splits import Split, SplitRequest, adopt_partition, make_split
+from nnunet_limited.splits import Split, SplitRequest
 from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.splits.make import grouped
+from nnunet_limited.splits.make import adopt_partition, grouped, make_split
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.studies.engine.study_file import (
     Labeled,
