@@ -24,9 +24,9 @@ class BidirectionalCopyPasteConfig(MeanTeacherConfig):
 
 
 class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
-    """Labelled crops are pasted into unlabelled ones and the reverse; the target is label and pseudo-label, likewise.
+    """Labelled crops are pasted into unlabelled ones and the reverse; labels and pseudo-labels are mixed likewise.
 
-    The pseudo-label is the teacher's on the weak view. Before ``start_fraction`` the student learns from the labelled
+    The pseudo-label is the teacher's on the weak view. Before ``start_fraction`` the student trains on the labelled
     crops as they are, in place of the paper's pre-training on pastes between them.
     """
 

@@ -15,10 +15,10 @@ PERTURBATIONS = (channel_dropout, feature_noise, feature_drop)
 
 
 class LimitedCrossConsistencyTrainer(LimitedTrainer):
-    """Auxiliary decoders that see perturbed features must agree with the main decoder.
+    """Auxiliary decoders on perturbed features must agree with the main decoder.
 
-    The encoder and the auxiliary decoders learn from it, the main decoder from the labelled crops alone. The auxiliary
-    decoders are not part of what is predicted with.
+    The unsupervised loss trains the encoder and the auxiliary decoders; the main decoder trains on labelled crops
+    only. The auxiliary decoders are not used for prediction.
     """
 
     perturbs_features = True

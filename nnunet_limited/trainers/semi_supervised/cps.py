@@ -11,11 +11,11 @@ from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
 class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
-    """Two networks of different initialisation learn from each other's hard labels on unlabelled crops.
+    """Two networks of different initialisation train on each other's hard labels on unlabelled crops.
 
-    Both learn from the labelled crops too. The first is validated, saved as ``network_weights`` and predicted with. In
-    medical imaging the weight is often 0.1. With 4 labelled cases of Hippocampus it did not beat supervised training,
-    with 3 labelled patients of ACDC it did by far.
+    Both train on the labelled crops too. The first is validated, saved as ``network_weights`` and used for
+    prediction. In medical imaging the weight is often 0.1. With 4 labelled cases of Hippocampus it did not beat
+    supervised training; with 3 labelled patients of ACDC it was far better.
     """
 
     supervised_partners = ("second",)

@@ -25,9 +25,9 @@ class CrossTeachingConfig(SemiSupervisedConfig):
 
 
 class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
-    """nnU-Net's network and a Transformer learn from each other's hard labels on unlabelled crops, by Dice.
+    """nnU-Net's network and a Transformer train on each other's hard labels on unlabelled crops, by Dice.
 
-    The Transformer is MONAI's Swin UNETR in 2D and Primus in 3D. nnU-Net's network is what is predicted with.
+    The Transformer is MONAI's Swin UNETR in 2D and Primus in 3D. nnU-Net's network is used for prediction.
     """
 
     Config = CrossTeachingConfig

@@ -25,10 +25,11 @@ class DeepCoTrainingConfig(SemiSupervisedConfig):
 
 
 class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
-    """Two networks agree on unlabelled crops, and each resists the adversarial examples of the other.
+    """Two networks must agree on unlabelled crops, and each must resist the adversarial examples of the other.
 
-    Agreement is the Jensen-Shannon divergence of their predictions; the adversarial examples (one step along the sign
-    of the gradient) keep the two networks different. Published, for classification, with weights 10 and 0.5.
+    The agreement is the Jensen-Shannon divergence of their predictions. The adversarial examples (one step along
+    the sign of the gradient) keep the two networks different. The published weights, for classification, are 10 and
+    0.5.
     """
 
     Config = DeepCoTrainingConfig

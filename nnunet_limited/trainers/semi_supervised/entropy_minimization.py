@@ -17,7 +17,7 @@ class EntropyMinimizationConfig(SemiSupervisedConfig):
 
 
 class LimitedEntropyMinimizationTrainer(LimitedTrainer):
-    """The network must be sure of its prediction on unlabelled crops, whatever it is.
+    """The entropy of the predictions on unlabelled crops is minimised.
 
     Published weights are as small as 0.001.
     """

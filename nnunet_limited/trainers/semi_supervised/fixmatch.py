@@ -21,11 +21,11 @@ class FixMatchConfig(SemiSupervisedConfig):
 
 
 class LimitedFixMatchTrainer(LimitedTrainer):
-    """The hard label of the weak view, where the network is confident of it, is the label of the strong view.
+    """The hard label of the weak view, where the network is confident, is the label of the strong view.
 
-    Voxels below the threshold count for nothing; they do not become background. The strong view has a box of another
-    crop in it, as UniMatch's. With 3 labelled patients of ACDC it was much better than supervised training, with 4
-    labelled cases of Hippocampus as good, no better.
+    Voxels below the threshold are ignored; they do not become background. As in UniMatch, the strong view contains
+    a box of another crop. With 3 labelled patients of ACDC it was much better than supervised training, with 4
+    labelled cases of Hippocampus not better.
     """
 
     Config = FixMatchConfig

@@ -22,12 +22,12 @@ class MeanTeacherConfig(SemiSupervisedConfig):
 
 
 class LimitedMeanTeacherTrainer(LimitedTrainer):
-    """The student's strong view must agree with the prediction of its moving average on the weak view.
+    """The student's strong view must agree with the prediction of its moving average, the teacher, on the weak view.
 
-    The teacher sees the crop after nnU-Net's spatial augmentation, the student the same crop after its intensity
-    augmentation too; the loss is the mean squared difference of their probabilities. The teacher is what is validated,
-    saved as ``network_weights`` and predicted with. Elsewhere input noise stands for the strong view, and the weight is
-    often 0.1.
+    The teacher gets the crop after nnU-Net's spatial augmentation, the student the same crop after intensity
+    augmentation too. The loss is the mean squared difference of their probabilities. The teacher is validated,
+    saved as ``network_weights`` and used for prediction. Other implementations use input noise as strong view, and
+    often a weight of 0.1.
     """
 
     Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig

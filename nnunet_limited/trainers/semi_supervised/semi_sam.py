@@ -35,11 +35,11 @@ class SemiSAMConfig(MeanTeacherConfig):
 
 
 class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
-    """A mean teacher whose predictions prompt a frozen model of the SAM family; the student learns what both say.
+    """A mean teacher whose predictions prompt a frozen model of the SAM family; the student trains on both.
 
-    The prompts are boxes around what the teacher sees in some slices of an unlabelled crop. Where the answer overlaps
-    with it enough, the target is the mean of the two; its weight falls over the run to less than a hundredth. In the
-    published code prompts come from the hidden labels; here they cannot.
+    The prompts are boxes around the predictions of the teacher in some slices of an unlabelled crop. Where answer
+    and prediction overlap enough, the target is the mean of the two; its weight falls over the run to less than a
+    hundredth. In the published code prompts come from the hidden labels; here they cannot.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SemiSAMConfig

@@ -24,8 +24,8 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     """Mean teacher over the voxels at which the teacher is confident.
 
     The uncertainty is the entropy of the mean of several teacher passes with noise on the input and channel dropout
-    between encoder and decoder, which nnU-Net's networks do not have of their own. The largest entropy that counts
-    rises with the ramp-up from 3/4 to all of the possible. Published with weight 0.1.
+    between encoder and decoder, which nnU-Net's networks do not have. The largest entropy that counts rises with
+    the ramp-up from 3/4 to all of the maximum. The published weight is 0.1.
     """
 
     Config = UncertaintyAwareMeanTeacherConfig

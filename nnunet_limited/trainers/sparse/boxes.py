@@ -49,10 +49,11 @@ class BoxConfig(SparseConfig, SemiSupervisedConfig):
 
 
 class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
-    """Boxes around all objects: outside is background, inside the weak terms decide.
+    """Boxes around all objects: the outside is background; weak losses train the inside.
 
-    What is learnt as unsupervised loss are crops of the cases with boxes, not rotated, so that boxes stay tight. Tight
-    3D boxes are not tight in a single slice of a volume, which learns from the size of objects, not from projections.
+    The unsupervised loss is computed on crops of the cases with boxes, without rotation, so that boxes stay tight.
+    Tight 3D boxes are not tight in a single slice of a volume, so slices are trained by the size of objects, not by
+    projections.
     """
 
     Config: ClassVar[type[TrainerConfig]] = BoxConfig

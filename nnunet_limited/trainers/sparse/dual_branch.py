@@ -28,10 +28,11 @@ class DualBranchConfig(SparseConfig, SemiSupervisedConfig):
 
 
 class LimitedDualBranchTrainer(LimitedSparseTrainer, LimitedTrainer):
-    """Sparse labels, and two decoders that learn the hard label of a mixture of both, mixed anew in every step.
+    """Sparse labels, and two decoders that train on the hard label of a random mixture of both.
 
-    The second decoder sees the features through dropout and learns from the annotated voxels too. It is not part of
-    what is predicted with. In place of the paper's images with scribbles alone, unlabelled ones take part too.
+    The mixture is drawn in every step. The second decoder gets the features through dropout and trains on the
+    annotated voxels too; it is not used for prediction. The paper uses images with scribbles only; here unlabelled
+    images are used too.
     """
 
     Config: ClassVar[type[TrainerConfig]] = DualBranchConfig

@@ -38,11 +38,11 @@ class SparseConfig(TrainerConfig):
 
 
 class LimitedSparseTrainer(SplitTrainer):
-    """nnU-Net on scribbles, slices, points or whatever else leaves voxels ignored: the loss of the annotated voxels.
+    """nnU-Net on scribbles, slices, points or other sparse labels: the loss of the annotated voxels.
 
-    Unlike in stock nnU-Net, what lies beyond the borders of a partly annotated image is ignored, and a crop without
-    annotation is left out instead of counting as perfectly segmented. With every voxel annotated it is stock nnU-Net.
-    Weights add terms that spread the annotation to the rest of the crop.
+    Unlike in stock nnU-Net, voxels beyond the border of a partly annotated image are ignored, and a crop without
+    annotation is left out instead of counting as perfectly segmented. With every voxel annotated it equals stock
+    nnU-Net. Optional terms spread the annotation to the rest of the crop.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SparseConfig
@@ -70,9 +70,9 @@ class SparseMeanTeacherConfig(SparseConfig, MeanTeacherConfig):
 
 
 class LimitedSparseMeanTeacherTrainer(LimitedSparseTrainer, LimitedMeanTeacherTrainer):
-    """Sparse labels, and a mean teacher for every voxel without annotation, in annotated and in unlabelled images.
+    """Sparse labels, and a mean teacher on all unannotated voxels, in annotated and in unlabelled images.
 
-    Needs no unlabelled case.
+    Unlabelled cases are optional.
     """
 
     Config = SparseMeanTeacherConfig

@@ -34,14 +34,15 @@ class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
 
 
 class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
-    """Annotated slices, whose labels registration carries outwards, and networks that learn them and each other.
+    """Annotated slices, whose labels are propagated by registration; networks train on them and on each other.
 
-    With slices across two or three axes no two networks learn the same: one leaves out those across the last axis,
-    another those across the axis before. Where slices across two axes tell of a voxel, the nearer one does. Every
-    network learns all annotated voxels too, and the others' hard labels where these are not uncertain, by the entropy
-    of their prediction in place of several passes with noise, on unlabelled images as well. The weight falls with the
-    distance in voxels of the finest spacing, not in slices, and rises with that of the unsupervised loss. The first
-    channel is registered. Without annotated slices the networks learn from each other alone.
+    With slices across two or three axes, no two networks train on the same ones: one leaves out those across the
+    last axis, another those across the axis before. Where slices across two axes reach a voxel, the nearer one
+    labels it. Every network also trains on all annotated voxels, and on the hard labels of the others where these
+    are confident (by the entropy of their prediction, in place of several passes with noise), on unlabelled images
+    too. The weight falls with the distance in voxels of the finest spacing, not in slices, and rises with that of
+    the unsupervised loss. The first channel is registered. Without annotated slices the networks train on each
+    other only.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig

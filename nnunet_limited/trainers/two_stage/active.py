@@ -26,10 +26,10 @@ class ActiveConfig(SparseConfig, SelfTrainingConfig):
 
 
 class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
-    """The recommended recipe for rounds of queries: cases and patches that were annotated, pseudo-labels on the rest.
+    """The recommended recipe for rounds of queries: annotated cases and patches, and pseudo-labels on the rest.
 
-    Half of the labelled crops or more come from the cases that the last round has brought; in those annotated in part
-    crops lie around what is annotated. With a split that no query has made it is the recipe for sparse labels.
+    At least half of the labelled crops come from the cases of the last round; in partly annotated cases crops lie
+    around the annotated voxels. With a split without queries it is the recipe for sparse labels.
     """
 
     Config = ActiveConfig

@@ -36,10 +36,10 @@ class PromptedPseudoLabelConfig(SelfTrainingConfig, MeanTeacherConfig):
 
 
 class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanTeacherTrainer):
-    """Learns where atlases, a promptable model and a first student agree, and agrees with a mean teacher elsewhere.
+    """Pseudo-labels where atlases, a promptable model and a first student agree; a mean teacher elsewhere.
 
-    The sources' labels are those of ``nnunet-limited pseudo-label --sources``. A step has as many unlabelled crops as
-    labelled ones. The teacher is what is validated, saved as ``network_weights`` and predicted with.
+    The labels of the sources are those of ``nnunet-limited pseudo-label --sources``. A step has as many unlabelled
+    crops as labelled ones. The teacher is validated, saved as ``network_weights`` and used for prediction.
     """
 
     Config: ClassVar[type[TrainerConfig]] = PromptedPseudoLabelConfig

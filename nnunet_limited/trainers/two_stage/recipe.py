@@ -11,9 +11,9 @@ from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingT
 class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
     """The recommendation: self-training on strong views mixed by CutMix, after bidirectional copy-paste.
 
-    Its teacher is a run of copy-paste that has come to its end, not one that learns beside the student, and all of the
-    student's run learns from it. ``nnunet-limited self-train`` does both; the teacher's run adds to the cost. With
-    4 labelled cases of Hippocampus and 3 labelled patients of ACDC it was better than every single method compared.
+    The teacher is a finished run of copy-paste, which labels all unlabelled cases before the student trains.
+    ``nnunet-limited self-train`` does both; the cost of the teacher's run is extra. With 4 labelled cases of
+    Hippocampus and 3 labelled patients of ACDC it was better than every single method compared.
     """
 
     teacher = "LimitedBidirectionalCopyPasteTrainer"

@@ -34,10 +34,10 @@ class SelfTrainingConfig(SemiSupervisedConfig):
 
 
 class LimitedSelfTrainingTrainer(LimitedTrainer):
-    """Learns the pseudo-labels that ``nnunet-limited pseudo-label`` wrote as labels of the strong view.
+    """The pseudo-labels that ``nnunet-limited pseudo-label`` stored are the labels of the strong view.
 
-    Voxels below the confidence count for nothing. Stability, the agreement with the previous round or of the ensemble's
-    members, chooses the cases.
+    Voxels below the confidence are ignored. Cases are chosen by stability, the agreement with the previous round or
+    among the members of the ensemble.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SelfTrainingConfig
