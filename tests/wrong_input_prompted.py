@@ -90,7 +90,7 @@ TABLE: list[Row] = [
         lambda w: (liver(w), shutil.copy(w.root / "b.csv", w.root / "a.csv")),
     ),
     ("boxes without a model", f"{MAKE} --sources boxes:no.csv", ("boxes:no.csv", "boxes:FILE.csv"), trained),
-    ("zero-shot with one kind", f"{SHOT} --ask kind=box", ("--ask", "leave out kind"), nothing),
+    ("zero-shot with one kind", f"{SHOT} --ask kind=box", ("--ask", "remove kind"), nothing),
     ("no box", f"{MAKE} --sources student,{SAM} --ask boxes=0", ("boxes=0", "greater"), trained),
     ("no such channel", f"{MAKE} --sources student,{SAM} --ask channel=2", ("channel=2", "2 channels"), trained),
     ("nothing to ask", f"{MAKE} --ask axes=3", ("--ask", "--sources"), trained),

@@ -21,7 +21,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     """Print a table."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        numbers = number > 0 and all(str(row[number])[:1] in "0123456789+-" for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
     console.print(table)

@@ -37,16 +37,14 @@ def trainers(
         for card in cards:
             title = card["name"] + (f" ({card['short_name']})" if card["short_name"] else "")
             console.print(f"[bold]{title}[/bold]", highlight=False)
-            console.print(
-                f"  {card['summary']} Time {card['relative_time'] or '?'}, memory {card['relative_memory'] or '?'}.",
-                highlight=False,
-            )
+            cost = f"Time {card['relative_time'] or '?'}, memory {card['relative_memory'] or '?'}."
+            console.print(f"  {_plain(card['summary'])} {cost}", highlight=False)
         return
     card = cards[0]
     console.print(f"{card['name']}  {card['short_name'] or ''}", markup=False)
     for line in (card["summary"], card["details"], card["paper"] and f"Paper: {card['paper']}"):
         if line:
-            console.print(line, markup=False, highlight=False)
+            console.print(_plain(line), markup=False, highlight=False)
     gpus = "one GPU or several" if card["several_gpus"] else "one GPU"
     console.print(
         f"Step: {card['relative_time'] or '?'} times the time, {card['relative_memory'] or '?'} times the memory of a "
@@ -54,4 +52,9 @@ def trainers(
         highlight=False,
     )
     rows = [(key, str(entry["default"]), entry["description"]) for key, entry in card["settings"].items()]
-    show_table("--set", ("setting", "default", "what it is"), rows)
+    show_table("Settings (--set)", ("setting", "default", "description"), rows)
+
+
+def _plain(text: str) -> str:
+    """Return a docstring's text with quotes in place of the marks of code."""
+    return text.replace("``", "'")

@@ -62,7 +62,7 @@ class PropagatedDataset(UnannotatedDataset):
         if sparse and not self.axes:
             raise LimitedError(
                 f"no labelled case in {folder} has a slice that is annotated throughout at the spacing of the network, "
-                "so there is nothing to propagate; annotate whole slices, or use LimitedSparseMeanTeacherTrainer"
+                "so no slice can be propagated; annotate whole slices, or use LimitedSparseMeanTeacherTrainer"
             )
         others = len(self.identifiers) - len(sparse)
         self.identifiers += sparse * (math.ceil(others / max(1, len(sparse))) - 1)

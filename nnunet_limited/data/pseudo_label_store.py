@@ -83,7 +83,7 @@ class PseudoLabels:
         coverage = [about["foreground_coverage"] for about in self.cases.values() if "foreground_coverage" in about]
         if coverage and not any(coverage):
             raise LimitedError(
-                f"{self.folder} keeps no foreground in any of {len(coverage)} cases: no source sees any, or they "
+                f"{self.folder} has no foreground in any of {len(coverage)} cases: no source predicts any, or they "
                 "disagree; look at its pictures, train the first model longer or give other --sources, and delete it"
             )
 

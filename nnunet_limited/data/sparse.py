@@ -98,7 +98,7 @@ class UnannotatedDataset(UnlabeledDataset):
         if not self.identifiers:
             raise LimitedError(
                 f"every voxel of the labelled cases in {labeled_folder} is annotated and no case is unlabelled, so "
-                "there is nothing to learn from without label; use LimitedSparseTrainer"
+                "no unlabelled voxels are left; use LimitedSparseTrainer"
             )
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:

@@ -29,8 +29,8 @@ class Views(BasicTransform):
         for name, _ in named:
             if name not in GEOMETRIC | INTENSITY | LABEL_ONLY | MASKING:
                 raise LimitedError(
-                    f"augmentation {name} is not known to move voxels or to change intensities only, which the views "
-                    "of unlabelled crops depend on; train with nnU-Net's default augmentation"
+                    f"augmentation {name} is neither a known spatial nor a known intensity augmentation, as the "
+                    "views of unlabelled crops need; train with nnU-Net's default augmentation"
                 )
         self.geometric = [t for name, t in named if name in GEOMETRIC]
         self.intensity = [t for name, t in named if name in INTENSITY]

@@ -91,12 +91,12 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
         raise LimitedError(f"checkpoint {file} cannot be read; delete it and continue from an older one") from error
     owner = content.get("trainer_name") if isinstance(content, dict) else None
     if owner is None:
-        raise LimitedError(f"checkpoint {file} holds no nnU-Net training, but {content!r:.40}; delete it")
+        raise LimitedError(f"checkpoint {file} is not a checkpoint of nnU-Net but holds {content!r:.40}; delete it")
     if owner != name:
         raise LimitedError(f"checkpoint {file} is of {owner}, not of {name}; continue it with -tr {owner}")
     if content.get(KEY, {}).get("format") != FORMAT:
         raise LimitedError(
-            f"checkpoint {file} was not written by this version of nnunet_limited; train anew without --c"
+            f"checkpoint {file} was not written by this version of nnunet_limited; train again without --c"
         )
     before = with_defaults(content[KEY]["record"])
     for key, value in record.items():

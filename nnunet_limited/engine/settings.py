@@ -30,9 +30,7 @@ class TrainerConfig(BaseModel):
     oversample_foreground_percent: float = Field(
         0.33, ge=0, le=1, description="fraction of labelled crops forced onto foreground"
     )
-    sparse_labels: bool = Field(
-        False, description="use of the unannotated voxels of partly annotated images as unlabelled ones"
-    )
+    sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
     channels_last: bool = Field(False, description="memory layout with channels last on a CPU, which is faster")
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="random seed; repeatable to the bit with nnUNet_n_proc_DA=0"
@@ -53,7 +51,7 @@ class SemiSupervisedConfig(TrainerConfig):
         None, ge=1, description="unlabelled crops per step and GPU; default: as many as labelled ones"
     )
     log_pseudo_label_dice: bool = Field(
-        False, description="logging of the predicting network's Dice on unlabelled cases where hidden labels exist"
+        False, description="log the Dice of the predicting network on unlabelled cases where hidden labels exist"
     )
 
 

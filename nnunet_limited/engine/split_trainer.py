@@ -107,7 +107,7 @@ class SplitTrainer(nnUNetTrainer):
         planned = run.planned.configuration(run.configuration)
         cls.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
         if gpus > 1 and not cls.runs_on_several_gpus:
-            raise LimitedError(f"{cls.__name__} trains on one GPU only; leave out -num_gpus")
+            raise LimitedError(f"{cls.__name__} trains on one GPU only; remove -num_gpus")
         ours = f"nnunet-limited plan {run.planned.dataset} --split {run.split.name} -c {run.configuration}"
         remedy = f"run '{ours if run.planned.is_bound else 'nnUNetv2_plan_and_preprocess'}'"
         require_preprocessed(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
@@ -223,12 +223,10 @@ class SplitTrainer(nnUNetTrainer):
         )
         if set(fold.train) & set(fold.val):
             self.print_to_log_file(
-                "Some validation cases are trained on too: the validation Dice says nothing of them."
+                "Some validation cases are training cases too: the validation Dice is not informative for them."
             )
         if self.uses_unlabeled and self.label_manager.has_ignore_label and not self.config.sparse_labels:
-            self.print_to_log_file(
-                "Ignored voxels teach nothing; with --set sparse_labels=true they would, unlabelled."
-            )
+            self.print_to_log_file("Ignored voxels are not used; --set sparse_labels=true treats them as unlabelled.")
         if not self.run.planned.is_bound:
             self.print_to_log_file("These plans are not bound to a split: they may have been made from hidden labels.")
 

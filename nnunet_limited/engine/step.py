@@ -322,7 +322,7 @@ class LimitedTrainer(SplitTrainer):
             shares = np.asarray(self.logger.get_value("pseudo_label_shares", step=-1))
             if (shares > 0).sum() <= self.labels.first_foreground:
                 self.print_to_log_file(
-                    "WARNING: in this epoch all pseudo-labels that count were of one class, if there were any. Lower "
+                    "WARNING: all pseudo-labels used in this epoch, if any, were of one class. Lower "
                     "consistency_weight, raise start_fraction, or check that the labelled cases contain every class."
                 )
         super().on_epoch_end()

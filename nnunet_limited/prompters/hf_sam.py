@@ -60,7 +60,7 @@ class HFSam:
     def embed(self, image: np.ndarray) -> Embedded:
         """Return the features of a slice (rows, columns) with values in [0, 1]."""
         if image.ndim != 2:
-            raise LimitedError(f"an image of shape {image.shape} is no slice; {self.about.name} takes (rows, columns)")
+            raise LimitedError(f"an image of shape {image.shape} is not a slice; {self.about.name} takes 2D images")
         grey = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
         within = self._within(image.shape, self.size)
         colour = (self._resize(grey, within)[0].expand(3, -1, -1) - self.mean) / self.std

@@ -38,7 +38,7 @@ class NNInteractive:
     def embed(self, image: np.ndarray) -> np.ndarray:
         """Return the volume itself, which the session needs for every prompt."""
         if image.ndim != 3:
-            raise LimitedError(f"an image of shape {image.shape} is no volume; {self.about.name} takes three axes")
+            raise LimitedError(f"an image of shape {image.shape} is not a volume; {self.about.name} takes three axes")
         return np.ascontiguousarray(image, np.float32)
 
     def predict(

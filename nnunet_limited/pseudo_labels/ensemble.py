@@ -189,8 +189,8 @@ class SourceEnsemble:
         shape, expected = np.shape(prediction.probability), (self.labels.channels, *scan.image.shape[1:])
         if name not in self.hints and shape != expected:
             raise LimitedError(
-                f"--sources {name}: its prediction of {scan.case!r} is of shape {shape}, not of {expected}; correct "
-                "it, or leave it out"
+                f"--sources {name}: its prediction of {scan.case!r} has the shape {shape}, not {expected}; correct "
+                "or remove the source"
             )
         return prediction
 

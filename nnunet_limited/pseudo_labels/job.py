@@ -219,7 +219,7 @@ def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:
     if seen:
         raise LimitedError(
             f"--ensemble: case {seen[0]!r} of split {split.name!r} is labelled in one fold and unlabelled in another, "
-            "so the ensemble has seen hidden labels; leave out --ensemble, and each fold uses its own model"
+            "so the ensemble was trained on hidden labels; remove --ensemble, so that each fold uses its own model"
         )
 
 

@@ -33,7 +33,7 @@ class SourceOptions(Request):
         "repeatable.",
     )
     accept_licence: str | None = Field(
-        default=None, description="Licence of a model's weights that you accept, for weights that ask for it."
+        default=None, description="Licence of a model's weights that you accept, where the weights require it."
     )
 
     def labeller(self, model: TrainRequest, device: str) -> Labeller:
@@ -114,12 +114,12 @@ class ZeroShotRequest(Request):
     split: str | None = Field(
         default=None, description="Split whose labelled cases are tried. Default: all cases with a label."
     )
-    every: int = Field(default=5, ge=1, description="Step between slices with foreground that are tried.")
+    every: int = Field(default=5, ge=1, description="Step between the slices with foreground that are used.")
     ask: tuple[str, ...] = Field(
         default=(), description="Setting of the prompts, e.g. boxes=3, margin=2 or min_area=10; repeatable."
     )
     accept_licence: str | None = Field(
-        default=None, description="Licence of the model's weights that you accept, for weights that ask for it."
+        default=None, description="Licence of the model's weights that you accept, where the weights require it."
     )
 
     def settings(self) -> PromptSettings:

@@ -80,7 +80,7 @@ class SourceSpec:
         kind = source_kinds().get(name)
         if kind is None or (colon and not kind.argument):
             if not (colon and argument.isidentifier()):
-                raise LimitedError(f"--sources: {text!r} is no source; give {USAGES}")
+                raise LimitedError(f"--sources: {text!r} is not a source; give {USAGES}")
             return cls(text, PLUGIN, argument)
         if name in PROMPTERS and not argument:
             raise LimitedError(f"--sources: {text!r} names no weights; write {kind.usage}")
@@ -142,11 +142,13 @@ def parse_sources(text: str) -> tuple[SourceSpec, ...]:
         raise LimitedError(f"--sources {','.join(hints)} are several files; give one with the boxes of all scans")
     if len(hints) == len(specs):
         raise LimitedError(
-            f"--sources {','.join(words)}: boxes are shown to a promptable model; add one, e.g. sam:FOLDER"
+            f"--sources {','.join(words)}: boxes are prompts of a promptable model; add one, e.g. sam:FOLDER"
         )
     return specs
 
 
 def prompter_first(spec: SourceSpec) -> LimitedError:
     """Return the error for a list that begins with a promptable model."""
-    return LimitedError(f"--sources begins with {spec.text!r}, which needs a guess to prompt it; begin with student")
+    return LimitedError(
+        f"--sources begins with {spec.text!r}, which needs prompts of another source; begin with student"
+    )

@@ -93,13 +93,13 @@ class ZeroShot:
         """Return the cases without a result; refuse cases without label, and a folder with other results."""
         if self.settings.axes != 1 or self.settings.kind is not None:
             raise LimitedError(
-                "--ask: zero-shot tries all kinds of prompts, in slices across one axis; leave out kind and axes"
+                "--ask: zero-shot tries all kinds of prompts, in slices across one axis; remove kind and axes"
             )
         for case in self.cases:
             if case not in self.dataset.cases or self.dataset.cases[case].label is None:
                 raise LimitedError(f"case {case!r} of {self.dataset.name} has no label to take prompts from")
         if not self.cases:
-            raise LimitedError(f"{self.dataset.folder} has no labelled case; prompts are taken from labels")
+            raise LimitedError(f"{self.dataset.folder} has no labelled case, from which prompts are made; add labels")
         channels = self.dataset.description.num_channels
         if self.settings.channel >= channels:
             raise LimitedError(

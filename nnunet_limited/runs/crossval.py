@@ -70,7 +70,7 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
     """
     for flag in ("--c", "--val"):
         if flag in request.flags:
-            raise LimitedError(f"crossval: {flag} is chosen for each fold by what is there; leave it out")
+            raise LimitedError(f"crossval: {flag} is set for each fold by its checkpoints; remove it")
     base = request.results
     steps = {fold: missing_step(base / f"fold_{fold}", "--npz" in request.flags) for fold in folds}
     for fold, step in steps.items():

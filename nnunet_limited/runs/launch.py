@@ -64,7 +64,7 @@ def _check_flags(request: TrainRequest) -> None:
     if "--c" in request.flags and "--val" in request.flags:
         raise LimitedError("--c and --val exclude each other; --val alone validates a finished run")
     if "--val_best" in request.flags and "--disable_checkpointing" in request.flags:
-        raise LimitedError("--val_best and --disable_checkpointing exclude each other; leave one of them out")
+        raise LimitedError("--val_best and --disable_checkpointing exclude each other; remove one of them")
     weights = request.value_of("-pretrained_weights")
     if weights is not None and not Path(weights).is_file():
         raise LimitedError(f"-pretrained_weights {weights} does not exist; give a checkpoint file")

@@ -36,7 +36,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
             raise LimitedError(f"{base / CHECKPOINT} does not exist; train fold {fold} of {model.trainer} first")
         if not (base / RECORD).is_file():
             raise LimitedError(
-                f"{base} has no {RECORD}, so it cannot be told which labels the model has seen; use a trainer of "
+                f"{base} has no {RECORD}, so the labels that the model was trained on are unknown; use a trainer of "
                 "this package, e.g. LimitedSupervisedTrainer"
             )
         record = read_object(base / RECORD, "run record", "train the fold again")

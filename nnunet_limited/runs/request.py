@@ -91,7 +91,7 @@ def find_trainer(name: str, flag: str = "-tr") -> Any:
     if name in ours.__all__:
         raise unknown
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the host tells where it searches
+        with contextlib.redirect_stdout(io.StringIO()):  # the host prints where it searches
             return recursive_find_trainer_class_by_name(name)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise unknown from error

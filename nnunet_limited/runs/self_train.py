@@ -71,21 +71,21 @@ def self_train(
     """
     trainer = find_trainer(request.trainer)
     if not is_ours(trainer) or trainer.learns_pseudo_labels == "none":
-        raise LimitedError(f"-tr {request.trainer} does not learn pseudo-labels; use LimitedRecipeTrainer")
+        raise LimitedError(f"-tr {request.trainer} does not train on pseudo-labels; use LimitedRecipeTrainer")
     if "pseudo_labels" in parse_assignments(list(settings)):
-        raise LimitedError("--set pseudo_labels is chosen for each round; leave it out, or train with crossval")
+        raise LimitedError("--set pseudo_labels is set for each round; remove it, or train with crossval")
     device = choose_device(request.value_of("-device"))
     teacher = teacher or trainer.teacher
     if not is_ours(find_trainer(teacher, "--teacher")):
         raise LimitedError(
-            f"--teacher {teacher} keeps no record of the labels that it learns; use a trainer of nnunet-limited, "
+            f"--teacher {teacher} keeps no record of its training labels; use a trainer of nnunet-limited, "
             "e.g. LimitedSupervisedTrainer"
         )
     model = request.changed(trainer=teacher).with_settings(list(settings), None, None)
     _check_student(model.changed(trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
     if trainer.learns_pseudo_labels == "sources" and not source.uses_sources:
-        raise LimitedError(f"-tr {request.trainer} learns what several sources say; give e.g. --sources student,atlas")
+        raise LimitedError(f"-tr {request.trainer} needs several sources; give e.g. --sources student,atlas")
     source.check_sources(folds)
     results = [crossvalidate(model, folds, log)]
     previous = None

@@ -25,7 +25,7 @@ def find_plans(plans: str, dataset: str | None) -> Path:
         raise LimitedError(
             f"plans {plans!r} are in {len(folders)} datasets of {preprocessed}"
             f"{': ' + ', '.join(f.name for f in folders) if folders else ''}; "
-            f"{'say which with -d' if folders else 'make them with nnunet-limited plan'}"
+            f"{'give one with -d' if folders else 'make them with nnunet-limited plan'}"
         )
     return folders[0]
 

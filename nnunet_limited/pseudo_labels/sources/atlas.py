@@ -60,7 +60,7 @@ def check(argument: str, model: TrainRequest, folds: Sequence[int | str]) -> Non
 def incomplete(case: str) -> LimitedError:
     """Return the error for an atlas that is annotated in part."""
     return LimitedError(
-        f"atlas: case {case!r} is annotated in part only and cannot be registered to others; leave atlas out of "
+        f"atlas: case {case!r} is annotated in part only and cannot be registered to others; remove atlas from "
         "--sources"
     )
 

@@ -24,9 +24,7 @@ class PromptedSource:
     def __call__(self, scan: Scan, guess: np.ndarray | None) -> SourcePrediction:
         """Return the model's outlines of the guess; the same for the same scan."""
         if guess is None:
-            raise LimitedError(
-                "a promptable model needs a source before it that says where to look, e.g. student,atlas"
-            )
+            raise LimitedError("a promptable model needs a source before it for its prompts; give e.g. student,atlas")
         shown = without_small_components(guess, self.labels, self.settings.clean)
         return self._outline(scan, shown[self.labels.first_foreground :], self.settings)
 

@@ -231,7 +231,7 @@ def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:
     images, labels = (raw.folder / folder for folder in (study.test.images, study.test.labels))
     for folder in (images, labels):
         if not folder.is_dir():
-            raise LimitedError(f"test set {folder} is no folder; correct 'test', or remove it")
+            raise LimitedError(f"test set {folder} is not a folder; correct 'test', or remove it")
     ending = raw.description.file_ending
     found = {case: labels / f"{case}{ending}" for case in images_by_case(images, ending)}
     for label in found.values():

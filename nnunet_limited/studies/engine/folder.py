@@ -65,7 +65,7 @@ class StudyFolder(ABC):
         for run in self.study.runs():
             if run.identifier == identifier:
                 return run
-        raise LimitedError(f"{identifier!r} is no run of {self.path}; 'nnunet-limited study status' lists them")
+        raise LimitedError(f"{identifier!r} is not a run of {self.path}; 'nnunet-limited study status' lists them")
 
     def states(self) -> list[RunState]:
         """Return the state of every run."""

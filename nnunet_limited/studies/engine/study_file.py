@@ -34,9 +34,11 @@ class Method(Part):
     labeled: tuple[Labeled, ...] | None = Field(None, description="labelled sizes; default: those of the study")
     teacher: str | None = Field(None, description="self-training: trainer that labels the unlabelled cases first")
     rounds: int = Field(1, ge=1, description="self-training: number of rounds")
-    sources: str | None = Field(None, description="self-training: --sources; variables like $HOME are replaced")
-    ask: tuple[str, ...] = Field((), description="self-training: values of --ask")
-    accept_licence: str | None = Field(None, description="self-training: --accept-licence")
+    sources: str | None = Field(
+        None, description="self-training: sources of the pseudo-labels; variables like $HOME are replaced"
+    )
+    ask: tuple[str, ...] = Field((), description="self-training: settings of the prompts, as for --ask")
+    accept_licence: str | None = Field(None, description="self-training: accepted licence of the weights")
 
     @property
     def slug(self) -> str:

@@ -58,7 +58,7 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         if self.sparse_ignore is None:
             return super().unlabeled_dataset()
         run = self.run
-        self.print_to_log_file("Registering the slices of what is new among the sparsely labelled cases")
+        self.print_to_log_file("Registering the slices of new sparsely labelled cases")
         dataset = PropagatedDataset(
             str(run.unlabeled_folder),
             run.fold.unlabeled,
