@@ -13,11 +13,11 @@ import sparse_labels
 from helpers import DATASET, FROM_START, assert_same
 from semi_supervised import COLUMNS, SUPERVISED, check_setup, read_rows, summarise, write
 from step_time import Bench
+from trainer_sets import SEMI_SUPERVISED, few
 
-from nnunet_limited.trainers.catalogue import learns_without_label, trainer_names
 
-
-@pytest.mark.parametrize("trainer", [name for name in trainer_names() if learns_without_label(name)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", few(SEMI_SUPERVISED))
 def test_a_step_comes_apart_into_its_passes(workspaces, trainer: str) -> None:
     workspace = workspaces("2d")
     bench = Bench(trainer, DATASET, "2d", workspace.configure("parts", **FROM_START), "cpu")

@@ -80,7 +80,9 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     name = result["plans"]
     assert name.startswith(plans)
     assert set(result["dice"]) == {"disc", "core", "mean"}
-    assert Path(result["merged"], "summary.json").is_file()
+    merged = json.loads(Path(result["merged"], "summary.json").read_text(encoding="utf-8"))
+    validated = {case for fold in made["folds"][: 1 if unlabeled_folder else 2] for case in fold["val"]}
+    assert {Path(case["prediction_file"]).name.split(".")[0] for case in merged["metric_per_case"]} == validated
     if unlabeled_folder:
         output = ["-o", str(folders / "out"), "-d", "990", "-p", name, "-c", "2d", "-f", "0", "-tr", result["trainer"]]
         call("nnUNetv2_predict", "-i", str(raw / "imagesTr"), *output, "-device", "cpu", "-npp", "1", "-nps", "1")
@@ -108,7 +110,8 @@ def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest
     content = torch.load(results / "checkpoint_final.pth", weights_only=False)
     assert content["nnunet_limited"]["record"]["split"] == "final"
     assert len(list((folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*/*.pkl"))) == 3
-    assert (results / "validation" / "summary.json").is_file()
+    summary = json.loads((results / "validation" / "summary.json").read_text(encoding="utf-8"))
+    assert [Path(case["prediction_file"]).name for case in summary["metric_per_case"]] == ["case_02.nii.gz"]
 
     (folder,) = (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*")
     shutil.rmtree(folder)

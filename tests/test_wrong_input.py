@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import wrong_input_pseudo
 import wrong_input_queries
 import wrong_input_sparse
 import wrong_input_train
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
 
 SMALL = TRAIN.replace(" 2d ", " 2d_small ")
@@ -84,9 +86,9 @@ def test_one_line_and_nothing_written(
     spoil(world)
     before = world.listing()
     capfd.readouterr()
-    monkeypatch.setattr("nnunet_limited.planners.plan.extract_fingerprint", too_late)
+    monkeypatch.setattr(DatasetFingerprintExtractor, "run", too_late)
     monkeypatch.setattr("nnunetv2.run.run_training.run_training_entry", too_late)
-    monkeypatch.setattr("nnunet_limited.runs.crossval.subprocess.run", too_late)
+    monkeypatch.setattr(subprocess, "run", too_late)
 
     assert world.run(command) == 2
     error = capfd.readouterr().err

@@ -82,3 +82,8 @@ def combinations(names: Iterable[str], kinds: Sequence[Any], count: int) -> list
             values = (name, *kind) if isinstance(kind, tuple) else (name, kind)
             made.append(pytest.param(*values, marks=() if kind in now else pytest.mark.full))
     return made
+
+
+def few(names: Iterable[str]) -> list[Any]:
+    """Return trainers as parameters, all but the representatives marked ``full``."""
+    return [pytest.param(name, marks=() if name in REPRESENTATIVES else pytest.mark.full) for name in names]

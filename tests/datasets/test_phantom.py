@@ -139,10 +139,10 @@ def test_dataset_can_be_finished_but_not_mixed(tmp_path):
     (folder / "dataset.json").unlink()
     (folder / "labelsTr/case_001.nii.gz").write_bytes(b"cut off")
     write_phantom_dataset(tmp_path, training=2, test=1)
-    assert (folder / "dataset.json").is_file()
+    assert json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
     assert _voxels(folder / "labelsTr/case_001.nii.gz").max() == 3
     with pytest.raises(LimitedError, match="is not of this phantom data set"):
         write_phantom_dataset(tmp_path, training=1, test=0)
-    assert (folder / "dataset.json").is_file()
+    assert json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
     with pytest.raises(LimitedError, match="training >= 1"):
         write_phantom_dataset(tmp_path, "Dataset003_None", training=0)
