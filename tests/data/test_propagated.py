@@ -36,6 +36,7 @@ def prepared(workspace: Workspace, **config):
     return made, made.unlabeled_dataset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "steps"), [("planes", (1, 1, 1)), ("planes_2d", (4, 1, None))])
 def test_weights_fall_with_the_distance_in_finest_voxels(workspaces, variant: str, steps: tuple) -> None:
     made, dataset = prepared(workspaces(variant), slice_decay=0.9)

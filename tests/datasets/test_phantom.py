@@ -141,7 +141,7 @@ def test_dataset_can_be_finished_but_not_mixed(tmp_path):
     write_phantom_dataset(tmp_path, training=2, test=1)
     assert json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
     assert _voxels(folder / "labelsTr/case_001.nii.gz").max() == 3
-    with pytest.raises(LimitedError, match="is not of this phantom data set"):
+    with pytest.raises(LimitedError, match="does not belong to this phantom dataset"):
         write_phantom_dataset(tmp_path, training=1, test=0)
     assert json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
     with pytest.raises(LimitedError, match="training >= 1"):

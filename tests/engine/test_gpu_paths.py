@@ -33,6 +33,7 @@ def one_step(workspace, trainer: str, scaled: bool) -> tuple[dict, list[torch.Te
     return result, [after - b for after, b in zip(weights(made.network), before, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", SEMI_SUPERVISED)
 def test_mixed_precision_does_the_same_step(workspaces, monkeypatch: pytest.MonkeyPatch, trainer: str) -> None:
     exact, exact_change = one_step(workspaces("2d"), trainer, scaled=False)
@@ -50,6 +51,7 @@ def test_mixed_precision_does_the_same_step(workspaces, monkeypatch: pytest.Monk
     assert other.norm() == pytest.approx(one.norm().item(), rel=0.2)
 
 
+@pytest.mark.slow
 def test_gradients_through_compiled_networks(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """More unlabelled crops than labelled ones, for which the network is compiled anew."""
     workspace = workspaces("2d")
@@ -63,6 +65,7 @@ def test_gradients_through_compiled_networks(workspaces, monkeypatch: pytest.Mon
     assert losses(made[1])["train_losses"] == pytest.approx(losses(made[0])["train_losses"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", COMPILED)
 def test_compiled_networks_train_the_same_and_resume(workspaces, monkeypatch: pytest.MonkeyPatch, trainer: str) -> None:
     workspace = workspaces("2d")

@@ -62,6 +62,7 @@ def labels_of(workspace: Workspace, name: str = "several", fold: int | str = 0) 
     return load_for_fold(workspace.preprocessed, load_split(workspace.preprocessed, "few"), name, fold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["2d", "regions", "anisotropic"])
 def test_sources_label_together(workspaces, capfd: pytest.CaptureFixture[str], variant: str) -> None:
     workspace = workspaces(variant)
@@ -107,6 +108,7 @@ def test_sources_label_together(workspaces, capfd: pytest.CaptureFixture[str], v
     assert counted > 0 or variant == "regions"
 
 
+@pytest.mark.slow
 def test_hidden_labels_reach_no_prompt_no_mask_and_no_weight(workspaces, tmp_path: Path) -> None:
     """Everything written is the same to the bit when the hidden labels are noise."""
     original = workspaces("2d")
@@ -134,6 +136,7 @@ def test_hidden_labels_reach_no_prompt_no_mask_and_no_weight(workspaces, tmp_pat
         assert one == two
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_calibrated_on_folds_that_have_not_learnt_the_case(tmp_path_factory) -> None:
     """With a few labelled cases in folds, each is judged by the model that it validates."""
     workspace = make_workspace(tmp_path_factory.mktemp("deployed"), VARIANTS["deployment"])
@@ -260,6 +263,7 @@ def test_entry_points_of_other_packages(workspaces, monkeypatch: pytest.MonkeyPa
     assert one["sources"]["theirs:here"]["prompts"] > 0
 
 
+@pytest.mark.slow
 def test_two_rounds_of_training_and_labelling(workspaces, commands_here, capfd, monkeypatch) -> None:
     workspace = workspaces("one_labeled").activate("rounds_of_sources")
     plans = workspace.configure("two", **FROM_START, num_iterations_per_epoch=3, num_epochs=1)

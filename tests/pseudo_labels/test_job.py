@@ -109,6 +109,7 @@ def trained(workspaces) -> tuple[Workspace, str]:
     return workspace, plans
 
 
+@pytest.mark.slow
 def test_pseudo_labels_are_the_models_predictions(trained, tmp_path: Path) -> None:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -193,6 +194,7 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
         again().on_train_start()
 
 
+@pytest.mark.slow
 def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
     workspace = workspaces("deployment").activate("ensemble")
     plans = workspace.configure("ensemble", **FROM_START, num_iterations_per_epoch=10)

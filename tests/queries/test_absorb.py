@@ -46,6 +46,7 @@ def annotate(made, workspace: Workspace, cases: list[str]) -> None:
         write(label, file, file)
 
 
+@pytest.mark.slow
 def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     workspace, _, made = asked
     annotate(made, workspace, made.cases)
@@ -257,6 +258,7 @@ def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_
     assert "two answers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_second_round(asked, tmp_path: Path) -> None:
     """Annotated windows are not chosen again, the rest of their cases may be; the first round stays unchanged."""
     workspace, _, made = asked

@@ -17,6 +17,7 @@ from nnunet_limited.runs.predict import Predictor
 from nnunet_limited.splits import load_split
 
 
+@pytest.mark.slow
 def test_what_annotators_get(models, tmp_path: Path) -> None:
     workspace, plans = models("2d")
     query_round, made = ask(request(workspace, plans, tmp_path / "round"))
@@ -40,6 +41,7 @@ def test_what_annotators_get(models, tmp_path: Path) -> None:
     assert len(table) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["garbage", "deleted"])
 def test_hidden_labels_change_nothing(models, tmp_path: Path, how: str) -> None:
     workspace, plans = models("2d")

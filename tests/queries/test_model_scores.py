@@ -20,6 +20,7 @@ from nnunet_limited.queries.strategies.registry import find_strategy
 from nnunet_limited.splits import load_split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", MODELS)
 def test_scores_of_windows_are_those_of_the_voxels(models, tmp_path: Path, variant: str) -> None:
     """The network's grid is that of the scan here but for a border that the host cuts off and the order of axes."""
@@ -52,6 +53,7 @@ def test_scores_of_windows_are_those_of_the_voxels(models, tmp_path: Path, varia
     assert (stored["score_disagreement"] <= 1).all()
 
 
+@pytest.mark.slow
 def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
     """Against the map brought to the scan voxel by voxel, which is coarser: its voxels are not those of the scan."""
     workspace, plans = models("resampled")
@@ -72,6 +74,7 @@ def test_scores_of_resampled_data(models, tmp_path: Path) -> None:
     assert len(made.queries) == 3
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_folds(models, tmp_path: Path) -> None:
     """Every fold predicts once; what one of them validates on is not asked for, whichever learns it."""
     workspace, plans = models("deployment")
@@ -100,6 +103,7 @@ def test_an_ensemble_of_folds(models, tmp_path: Path) -> None:
             shutil.rmtree(workspace.root / name / "Dataset708_Next", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_an_oracle_shows_the_foreground_to_foreground_aware_random(models, tmp_path: Path) -> None:
     """Nothing is predicted and nothing written for people; without it, the foreground is that of the prediction."""
     workspace, plans = models("2d")
@@ -127,6 +131,7 @@ def test_minutes_are_those_of_the_outlines(models, tmp_path: Path) -> None:
     assert np.load(tmp_path / "round" / SCORES / f"{case}.npz")["minutes"][0] == drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
 @pytest.mark.parametrize("name", ["core_set", "badge", "cdal", "kmeans_bald", "typiclust"])
 def test_strategies_on_features_of_a_model(models, tmp_path: Path, variant: str, name: str) -> None:
@@ -147,6 +152,7 @@ def test_strategies_on_features_of_a_model(models, tmp_path: Path, variant: str,
             assert np.allclose(rows.sum(2)[rows.any(2)], 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_features_of_the_encoder_are_its_own(models, tmp_path: Path) -> None:
     workspace, plans = models("3d")
     query_round, _ = ask(

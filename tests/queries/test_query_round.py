@@ -13,6 +13,7 @@ from nnunet_limited.queries.record import load_round
 from nnunet_limited.queries.score import score_cases
 
 
+@pytest.mark.slow
 def test_an_interrupted_query_is_continued(models, tmp_path: Path, monkeypatch) -> None:
     workspace, plans = models("2d")
     whole = ask(request(workspace, plans, tmp_path / "whole"))[1]

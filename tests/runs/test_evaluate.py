@@ -93,6 +93,7 @@ def test_images_of_one_slice_are_flat(tmp_path: Path) -> None:
     assert evaluate(request).iloc[0].to_dict() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_rows_are_written_and_read_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
     rows = evaluate(asked(folders, processes=2))
     write_rows(tmp_path / "metrics.csv", rows)

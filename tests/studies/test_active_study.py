@@ -120,6 +120,7 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     assert sorted(name[7:10] for name in numbers) == ["601", "603", "604", "605"]  # 602 is the study's own
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("commands_here")
 def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Hidden labels stay hidden but for what was asked for; costs add up; stopped, it goes on where it was."""

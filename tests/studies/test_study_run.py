@@ -43,6 +43,7 @@ def test_wrong_words_are_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch
     assert "holds no study" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("commands_here")
 def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """A job that fails stops no other and is told; started again, finished jobs are not repeated and it is done."""

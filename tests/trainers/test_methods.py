@@ -188,6 +188,7 @@ def test_resistance_is_to_the_other_s_examples(start) -> None:
     torch.testing.assert_close(with_it, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_adversarial_examples_survive_half_precision(start) -> None:
     made, _ = start("LimitedDeepCoTrainingTrainer", adversarial_step=0.01)
     image, network = torch.randn(1, 1, 2048, 2048), torch.nn.Conv2d(1, 3, 3, padding=1)

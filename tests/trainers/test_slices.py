@@ -100,6 +100,7 @@ def test_early_uncertain_labels_of_others_do_not_count(workspaces, monkeypatch) 
     assert losses[1] - losses[0] == pytest.approx(2 * 0.1 * -np.log(0.6), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["planes", "planes_2d"])
 def test_resumed_equals_never_stopped(workspaces, variant: str) -> None:
     def train(results: str, stop: int | None):

@@ -69,6 +69,7 @@ def chooses_its_cases(trainer: str) -> bool:
     return getattr(getattr(trainers, trainer), "unlabeled_dataset", common) is not common
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ignore", "ignore_regions"])
 @pytest.mark.parametrize("trainer", [name for name in trainer_names() if not chooses_its_cases(name)])
 def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: str, variant: str) -> None:
