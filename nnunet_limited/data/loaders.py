@@ -10,15 +10,15 @@ from nnunet_limited.util.random_state import RandomStream
 
 
 class UnlabeledDataset(PreprocessedCases):
-    """Cases preprocessed without a label: their stored segmentation is only the mask of the image.
+    """Cases preprocessed without a label; their stored segmentation is the mask of the image.
 
-    ``further_channels`` of the data, after those of the image, are moved like it and are no part of the views.
+    ``further_channels`` of the data follow those of the image; they are moved like it and are not part of the views.
     """
 
     further_channels = 0
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Return data, mask, None and properties, with the class locations that the host's loader asks for."""
+        """Return data, mask, None and properties, with the class locations that nnU-Net's loader needs."""
         data, mask, previous, properties = super().load_case(identifier)
         return data, mask, previous, {**properties, "class_locations": {}}
 
@@ -27,7 +27,7 @@ class UnlabeledLoader(nnUNetDataLoader):
     """Random crops of unlabelled cases."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take the host's arguments."""
+        """Take nnU-Net's arguments."""
         super().__init__(*args, oversample_foreground_percent=0.0, **kwargs)
         self.has_ignore = False  # no annotated voxels to centre crops on
 
@@ -56,7 +56,7 @@ class TwoStreamLoader:
         return batch
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Give each worker process its own unlabelled stream; called by the host's augmenter in the worker."""
+        """Give each worker process its own unlabelled stream; called by nnU-Net's augmenter in the worker."""
         self.labeled.set_thread_id(thread_id)
         self.unlabeled.set_thread_id(thread_id)
         self.stream = RandomStream(None if self.seed is None else (*self.seed, thread_id))

@@ -17,23 +17,23 @@ def box_mask(shape: Sequence[int], sides: Sequence[int], device: torch.device) -
 
 
 def fixed_box(shape: Sequence[int], side: float, device: torch.device) -> torch.Tensor:
-    """Return a box of ``side`` of every edge (a part in (0, 1])."""
+    """Return a box whose edges are the fraction ``side`` in (0, 1] of those of ``shape``."""
     return box_mask(shape, [max(1, round(side * n)) for n in shape], device)
 
 
 def cutmix_boxes(batch: int, shape: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Return a box (batch, 1, *spatial) for each crop, with a volume share and proportions drawn at random.
+    """Return a box (batch, 1, *spatial) for each crop, with a random volume and random proportions.
 
-    The share is uniform in [0.02, 0.4] of the crop, the edges differ by up to a factor 3 either way (Yun et al.,
+    The volume is uniform in [0.02, 0.4] of the crop, the edges differ by up to a factor 3 either way (Yun et al.,
     CutMix, ICCV 2019, arXiv 1905.04899; ranges of Yang et al., UniMatch, CVPR 2023, arXiv 2208.09910).
     """
     boxes = []
     for _ in range(batch):
-        share = np.random.uniform(0.02, 0.4)
+        fraction = np.random.uniform(0.02, 0.4)
         ratios = np.exp(np.random.uniform(-np.log(3), np.log(3), len(shape)) / 2)
         ratios /= np.prod(ratios) ** (1 / len(shape))
         sides = [
-            int(np.clip(round(n * share ** (1 / len(shape)) * r), 1, n)) for n, r in zip(shape, ratios, strict=True)
+            int(np.clip(round(n * fraction ** (1 / len(shape)) * r), 1, n)) for n, r in zip(shape, ratios, strict=True)
         ]
         boxes.append(box_mask(shape, sides, device))
     return torch.stack(boxes)[:, None]

@@ -1,4 +1,4 @@
-"""Sparsely labelled cases with the labels of their annotated slices carried to the slices between."""
+"""Sparsely labelled cases with the labels of their annotated slices propagated to the slices between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AXES = (0, 1, 2)
 
 
 class ChannelStack:
-    """Arrays (channels, *spatial) that are read as one; what is not sliced is not read."""
+    """Arrays (channels, *spatial) that are read as one; only slices that are asked for are read."""
 
     def __init__(self, *parts: Any) -> None:
         """Stack ``parts`` along their channels; the first gives the type."""
@@ -38,7 +38,7 @@ class ChannelStack:
 
 
 class PropagatedDataset(UnannotatedDataset):
-    """Sparse cases, at least half of the crops, with what was carried across each axis, and cases without label.
+    """Sparse cases, at least half of the crops, with labels propagated across each axis, and cases without label.
 
     The segmentation is the mask and a label for each axis, -1 where there is none; three channels after those of the
     image are the weights of these labels. ``axes`` are those across which some case has annotated slices.
@@ -48,7 +48,7 @@ class PropagatedDataset(UnannotatedDataset):
     identifiers: list[str]
 
     def __init__(self, *arguments: Any, plans: dict[str, Any], configuration: str, decay: float) -> None:
-        """Take what the parent takes, the plans and the configuration, and the decay; propagate what is missing.
+        """Take the parent's arguments, plans, configuration and decay; propagate the labels of new cases.
 
         The weight is 1 in an annotated slice and falls by the factor ``decay`` with every step of the finest spacing.
         Raises LimitedError if there are sparse cases, but no annotated slice.
@@ -87,7 +87,7 @@ class PropagatedDataset(UnannotatedDataset):
 def propagate_cases(folder: Path, cases: list[str], ignore: int, plans: dict[str, Any], configuration: str) -> Path:
     """Return the folder with the propagated labels of ``cases`` preprocessed in ``folder``.
 
-    What is there and not older than its case is not made again. One process makes them, others wait for it.
+    Labels that are not older than their case are kept. One process makes them, others wait for it.
     """
     target = folder.with_name(f"{folder.name}_propagated")
     missing = partial(_missing, folder, cases, target)
@@ -105,7 +105,7 @@ def _missing(folder: Path, cases: list[str], target: Path) -> list[str]:
 def _propagate_case(
     case: str, folder: Path, target: Path, ignore: int, plans: dict[str, Any], configuration: str
 ) -> None:
-    """Write the label that the slices across each axis propagate, and how far every slice is from them."""
+    """Write the labels propagated from the slices across each axis, and the distance of every slice from them."""
     manager, chosen = managers(plans, configuration)
     data, stored, _, properties = AnnotatedCases(str(folder), [case], ignore).load_case(case)
     image, label = data[0], stored[0]
@@ -123,7 +123,7 @@ def _propagate_case(
 
 
 def read_distances(folder: Path, case: str) -> list[list[float]]:
-    """Return how far each slice across each axis is from the nearest annotated one; nothing where there is none."""
+    """Return the distance of each slice across each axis from the nearest annotated one; empty without one."""
     record = read_object(folder / f"{case}.json", "propagated label", f"delete {folder}")
     found: list[list[float]] = record["distances"]
     return found

@@ -18,7 +18,7 @@ SPARSE = 1  # in the second channel of the segmentation of a case that is annota
 
 
 class LazyRecode:
-    """A stored array that is read with other values; what is not sliced is not read."""
+    """A stored array that is read with other values; only slices that are asked for are read."""
 
     def __init__(self, array: Any, recode: Callable[[np.ndarray], np.ndarray]) -> None:
         """Read ``array`` through ``recode``."""
@@ -59,7 +59,7 @@ class AnnotatedCases(PreprocessedCases):
         self._sparse: dict[str, bool] = {}
 
     def is_sparse(self, case: str) -> bool:
-        """Tell whether some voxel of ``case`` is ignored; its label is read once."""
+        """Return whether some voxel of ``case`` is ignored; its label is read once."""
         if case not in self._sparse:
             self._sparse[case] = bool((super().load_case(case)[1][:] == self.ignore).any())
         return self._sparse[case]

@@ -1,4 +1,4 @@
-"""How good is the network on the unlabelled cases? Logged where hidden labels exist, and never used."""
+"""Dice of the network on unlabelled cases whose hidden labels exist; it is logged and never used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES, BATCHES = 4, 4
 
 
 class HiddenLabelDice:
-    """The Dice of the predictor on crops of a few unlabelled cases whose label happens to be preprocessed.
+    """The Dice of the predicting network on crops of a few unlabelled cases whose label is preprocessed.
 
     The only reader of a hidden label, on request (``log_pseudo_label_dice``). It has a random stream of its own, the
     same for every epoch, so that epochs compare.

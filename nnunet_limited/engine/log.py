@@ -1,4 +1,4 @@
-"""The host's local logger, with our terms in it."""
+"""nnU-Net's local logger with further terms."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PICTURE = "progress_limited.png"
 
 
 class LimitedLogger(LocalLogger):
-    """Keeps ``keys`` beside the host's own and draws them to ``progress_limited.png``.
+    """Keeps ``keys`` beside nnU-Net's own and draws them to ``progress_limited.png``.
 
-    An epoch whose validation batches hold no foreground has a pseudo Dice of NaN; the host's moving average would stay
-    NaN for ever after and ``checkpoint_best`` would never be written again. Here such an epoch leaves it as it was.
+    The pseudo Dice of an epoch without foreground in its validation batches is NaN. In nnU-Net the moving average then
+    stays NaN and ``checkpoint_best`` is never written again; here such an epoch does not change the average.
     """
 
     def __init__(self, keys: tuple[str, ...]) -> None:
@@ -39,14 +39,14 @@ class LimitedLogger(LocalLogger):
         super().log(key, value, epoch)
 
     def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
-        """Take over a checkpoint's log; keys it does not know are NaN for the epochs so far."""
+        """Restore a checkpoint's log; keys that it does not have are NaN for past epochs."""
         super().load_checkpoint(checkpoint)
         epochs = len(self.my_fantastic_logging["train_losses"])
         for key in self.keys:
             self.my_fantastic_logging.setdefault(key, [math.nan] * epochs)
 
     def plot_progress_png(self, output_folder: str) -> None:
-        """Draw the host's picture and, beside it, ours."""
+        """Draw nnU-Net's picture and, beside it, ``progress_limited.png``."""
         super().plot_progress_png(output_folder)
         if not self.keys:
             return

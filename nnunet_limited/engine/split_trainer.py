@@ -26,7 +26,7 @@ from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.planners.preprocessing import fingerprint_folder, require_preprocessed
 from nnunet_limited.util.random_state import RandomStream, seed_everything
 
-# Settings that are attributes of the host's trainer under the same name.
+# Settings that are attributes of nnU-Net's trainer under the same name.
 HOST_SETTINGS = (
     "num_epochs",
     "num_iterations_per_epoch",
@@ -40,7 +40,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class SplitTrainer(nnUNetTrainer):
-    """What all trainers share: a run is one fold of a split, with settings from the plans, and can be continued."""
+    """Base of all trainers: a run is one fold of a split, with settings from the plans, and can be continued."""
 
     Config: ClassVar[type[TrainerConfig]] = TrainerConfig
     config: Any
@@ -63,7 +63,7 @@ class SplitTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        """Take the host's arguments; refuse what would not train as asked before anything is written."""
+        """Take nnU-Net's arguments; refuse what would not train as asked before anything is written."""
         self.config = self.resolve_config(plans)
         settings = self.config.model_dump(mode="json")
         self.run = open_run(type(self).__name__, PlannedData.of(plans), configuration, fold, settings)
@@ -88,7 +88,7 @@ class SplitTrainer(nnUNetTrainer):
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
-        """Return the log keys this trainer adds to the host's."""
+        """Return the log keys this trainer adds to nnU-Net's."""
         return ()
 
     @classmethod
@@ -126,11 +126,11 @@ class SplitTrainer(nnUNetTrainer):
     # ---- start -------------------------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
-        """Build the network as the host does, from the seed if there is one."""
+        """Build the network as nnU-Net does, from the seed if there is one."""
         if self.config.seed is not None:
             seed_everything(self.config.seed + self.local_rank)
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        if self.device.type == "cpu" and threads.isdigit():  # the host takes every core, those of other runs too
+        if self.device.type == "cpu" and threads.isdigit():  # nnU-Net takes every core, those of other runs too
             torch.set_num_threads(max(1, int(threads)))
         super().initialize()
         self.to_channels_last(self.network)
@@ -144,7 +144,7 @@ class SplitTrainer(nnUNetTrainer):
         return network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Return the host's SGD, or AdamW with the same decay of the learning rate."""
+        """Return nnU-Net's SGD, or AdamW with the same decay of the learning rate."""
         if self.config.optimizer == "sgd":
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
@@ -160,7 +160,7 @@ class SplitTrainer(nnUNetTrainer):
         return self.labels.ignore if self.config.sparse_labels else None
 
     def _build_loss(self) -> Any:
-        """Return the host's loss; for sparse labels, over the samples that have an annotated voxel."""
+        """Return nnU-Net's loss; for sparse labels, over the samples that have an annotated voxel."""
         loss: Any = super()._build_loss()
         if self.sparse_ignore is None or self.configuration_manager.batch_dice:  # which is not a mean over samples
             return loss
@@ -170,7 +170,7 @@ class SplitTrainer(nnUNetTrainer):
         return loss
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the host's transforms; for sparse labels, with unknown borders of sparse cases."""
+        """Return nnU-Net's transforms; for sparse labels, with what lies beyond the borders of sparse cases ignored."""
         pipeline: Any = super().get_training_transforms(*args, **kwargs)
         if self.sparse_ignore is not None and kwargs.get("ignore_label") is not None:
             names = [type(transform).__name__ for transform in pipeline.transforms]
@@ -178,7 +178,7 @@ class SplitTrainer(nnUNetTrainer):
         return pipeline
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """Return the host's datasets; for sparse labels, the training one tells its sparse cases."""
+        """Return nnU-Net's datasets; for sparse labels, the training one marks its sparse cases."""
         train, val = super().get_tr_and_val_datasets()
         if self.sparse_ignore is not None:
             train = SparseDataset(train.source_folder, train.identifiers, self.sparse_ignore)
@@ -189,17 +189,17 @@ class SplitTrainer(nnUNetTrainer):
         return list(self.run.fold.train), list(self.run.fold.val)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Return the host's loaders, repeatable if there is a seed."""
+        """Return nnU-Net's loaders, repeatable if there is a seed."""
         train, val = super().get_dataloaders()
         if self.config.seed is not None:
             without_benchmark(getattr(train, loader_attribute(train)).transforms)
         return train, val
 
     def on_train_start(self) -> None:
-        """Start as the host does, and restore the random state of a resumed run last."""
+        """Start as nnU-Net does, and restore the random state of a resumed run last."""
         self.check_start(self.run, self.config, self.gpus, trains=True)
         host_folder = self.preprocessed_dataset_folder_base
-        if self.run.planned.is_bound:  # the host copies dataset_fingerprint.json from here; ours is that of the split
+        if self.run.planned.is_bound:  # nnU-Net copies dataset_fingerprint.json from here; ours is that of the split
             self.preprocessed_dataset_folder_base = str(
                 fingerprint_folder(Path(host_folder), self.plans_manager.plans_name)
             )
@@ -250,7 +250,7 @@ class SplitTrainer(nnUNetTrainer):
                 decoder.deep_supervision = enabled
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write the host's checkpoint at once, with ``network_weights`` to predict with and all else under our key."""
+        """Write nnU-Net's checkpoint at once, with ``network_weights`` to predict with and all else under our key."""
         if self.local_rank == 0 and not self.disable_checkpointing:
             checkpoint.save(self, Path(filename), super().save_checkpoint)
 

@@ -1,4 +1,4 @@
-"""The shared training step. A method says what is special to it and nothing else; see ``mean_teacher.py``."""
+"""The shared training step. A method adds what is special to it and nothing else; see ``mean_teacher.py``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LimitedTrainer(SplitTrainer):
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
-        """Return the log keys this trainer adds to the host's."""
+        """Return the log keys this trainer adds to nnU-Net's."""
         keys = ["supervised_losses", "unsupervised_losses", "unsupervised_weights"]
         keys += ["pseudo_label_shares", "counted_shares"]
         return (*keys, "pseudo_label_dice") if self.config.log_pseudo_label_dice else tuple(keys)
@@ -92,7 +92,7 @@ class LimitedTrainer(SplitTrainer):
         return None
 
     def initialize(self) -> None:
-        """Build the student as the host does, then the partners, whose randomness does not disturb the student's."""
+        """Build the student as nnU-Net does, then the partners, whose random numbers do not change the student's."""
         super().initialize()
         self.method_stream = RandomStream(self._seed(1))
         with self.method_stream.active():
@@ -129,17 +129,17 @@ class LimitedTrainer(SplitTrainer):
         return {"method": self.method_stream} | ({"unlabeled": loader.stream} if loader is not None else {})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
-        """Remember what the host decides about augmentation: the unlabelled stream uses the same."""
+        """Keep nnU-Net's choices of augmentation, which the unlabelled stream uses too."""
         self.augmentation = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         return self.augmentation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Return the host's loaders, the training one with the unlabelled stream attached."""
+        """Return nnU-Net's loaders, the training one with the unlabelled stream attached."""
         train, val = super().get_dataloaders()
         slot = loader_attribute(train)
         self.unlabeled_loader = TwoStreamLoader(getattr(train, slot), self._unlabeled_stream(), self._seed(0))
         if slot == "generator":
-            train._finish()  # its workers hold the labelled loader alone; they start anew at the next batch
+            train._finish()  # its workers hold the labelled loader alone; they start again at the next batch
         setattr(train, slot, self.unlabeled_loader)
         if self.config.log_pseudo_label_dice:
             self.hidden_labels = HiddenLabelDice.of(self, getattr(val, loader_attribute(val)))
@@ -197,7 +197,7 @@ class LimitedTrainer(SplitTrainer):
         return float(self.config.consistency_weight * rampup(self.progress)) if self.progress >= 0 else 0.0
 
     def on_train_epoch_start(self) -> None:
-        """Start as the host does, the trainable partners too."""
+        """Start as nnU-Net does, the trainable partners too."""
         super().on_train_epoch_start()
         for name, (_, schedule) in self.partner_optimizers.items():
             self.partners[name].train()
@@ -315,7 +315,7 @@ class LimitedTrainer(SplitTrainer):
             self.logger.log("pseudo_label_dice", dice, self.current_epoch)
 
     def on_epoch_end(self) -> None:
-        """Print our terms with the host's, and warn when the pseudo-labels have become useless."""
+        """Print our terms with nnU-Net's, and warn when the pseudo-labels have become useless."""
         for key in self.logged_keys:
             self.print_to_log_file(key, np.round(self.logger.get_value(key, step=-1), 4))
         if self.logger.get_value("unsupervised_weights", step=-1) > 0:
@@ -331,7 +331,7 @@ class LimitedTrainer(SplitTrainer):
 
     @contextmanager
     def using_network(self, name: str) -> Iterator[None]:
-        """Let ``self.network`` be the network called ``name``."""
+        """Make ``self.network`` the network called ``name`` for the duration of the context."""
         student = self.network
         if name != "student":
             self.network = self.partners[name]

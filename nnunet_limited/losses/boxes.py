@@ -1,7 +1,7 @@
-"""Losses for objects of which only a box is known.
+"""Losses for objects that are annotated by boxes.
 
-Shapes: the probability of one class and its ``boxes`` (True inside) are ``(b, *spatial)``. Outside its boxes a class
-does not occur, and every slice through a box holds a voxel of it, across any axis, because boxes are tight.
+Shapes: the probability of one class and its ``boxes`` (True inside) are (b, *spatial). A class does not occur outside
+its boxes, and every slice through a box, across any axis, has a voxel of it, because boxes are tight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Slices(NamedTuple):
 
 
 def slices(probability: torch.Tensor, boxes: torch.Tensor) -> Iterator[Slices]:
-    """Yield the slices across each axis; in a crop that cuts a box off, what is left need not hold a voxel of it."""
+    """Yield the slices across each axis; slices through a box that the crop cuts off are not ``crossed``."""
     spatial = list(range(1, boxes.ndim))
     inside = torch.where(boxes, probability, 0.0)
     cut = {axis: _cut(boxes, axis) for axis in spatial}
@@ -41,21 +41,21 @@ def slices(probability: torch.Tensor, boxes: torch.Tensor) -> Iterator[Slices]:
 
 
 def _cut(boxes: torch.Tensor, axis: int) -> torch.Tensor:
-    """Tell of each sample whether a box reaches the border of the crop along ``axis``, perhaps beyond."""
+    """Return for each sample whether a box reaches the border of the crop along ``axis``, and perhaps beyond (b,)."""
     return (boxes.select(axis, 0) | boxes.select(axis, -1)).flatten(1).any(1)
 
 
 def uncut(boxes: torch.Tensor) -> torch.Tensor:
-    """Return the boxes (b, *spatial) of the samples of which the crop cuts off none, and none of the others."""
+    """Return the boxes (b, *spatial) without those of samples in which the crop cuts off a box."""
     cut = torch.stack([_cut(boxes, axis) for axis in range(1, boxes.ndim)]).any(0)
     return boxes & ~cut.reshape(-1, *[1] * (boxes.ndim - 1))
 
 
-def outside(probability: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``-log(1 - p)`` over the voxels in ``mask`` (b, *spatial) outside of all boxes."""
-    counted = mask & ~boxes
+def outside(probability: torch.Tensor, boxes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return the mean of ``-log(1 - p)`` over the ``valid`` voxels (b, *spatial) outside of all boxes."""
+    background = valid & ~boxes
     loss = -torch.log1p(-probability.clamp(max=1 - 1e-6))
-    return torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1)
+    return torch.where(background, loss, 0.0).sum() / background.sum().clamp(min=1)
 
 
 def projection(probability: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -67,8 +67,8 @@ def projection(probability: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     for one in slices(probability, boxes):
         predicted, crossed = torch.where(one.crossed, one.largest, 0.0), one.crossed.float()
         overlap, size = (predicted * crossed).sum(1), (predicted**2).sum(1) + crossed.sum(1)
-        known = one.crossed.any(1)
-        losses.append(torch.where(known, 1 - 2 * overlap / size.clamp(min=1), 0.0).sum() / known.sum().clamp(min=1))
+        boxed = one.crossed.any(1)
+        losses.append(torch.where(boxed, 1 - 2 * overlap / size.clamp(min=1), 0.0).sum() / boxed.sum().clamp(min=1))
     return torch.stack(losses).mean()
 
 
@@ -76,16 +76,16 @@ def affinity(
     probability: torch.Tensor,
     image: torch.Tensor,
     inside: torch.Tensor,
-    mask: torch.Tensor,
+    valid: torch.Tensor,
     labels: LabelSpace,
     dilation: int = 2,
     threshold: float = 0.3,
 ) -> torch.Tensor:
-    """Return the mean of ``-log`` of the probability that two voxels of like intensity are of one class.
+    """Return the mean of ``-log`` of the probability that two voxels of similar intensity have one class.
 
     ``probability`` (b, c, *spatial) is that of all classes or of regions, of which the mean is taken; ``image`` is
     (b, channels, *spatial). A pair are a voxel ``inside`` (b, *spatial) and one ``dilation`` away along some of the
-    axes, both in ``mask`` (b, *spatial). They are alike if ``exp(-|Δ| / 2)`` is at least ``threshold``, Δ being the
+    axes, both ``valid`` (b, *spatial). They are similar if ``exp(-|Δ| / 2)`` is at least ``threshold``, Δ being the
     difference of the image scaled to [0, 100] (Tian et al., BoxInst, CVPR 2021, arXiv 2012.02310).
     """
     scaled = 100 * unit_range(image)
@@ -93,7 +93,7 @@ def affinity(
     for mine, theirs in _neighbours(dilation, inside.ndim - 1):
         apart = torch.linalg.vector_norm(scaled[mine] - scaled[theirs], dim=1)
         here, there = mine[:1] + mine[2:], theirs[:1] + theirs[2:]
-        alike = (torch.exp(-apart / 2) >= threshold) & (inside[here] | inside[there]) & mask[here] & mask[there]
+        alike = (torch.exp(-apart / 2) >= threshold) & (inside[here] | inside[there]) & valid[here] & valid[there]
         same = labels.agreement(probability[mine], probability[theirs])
         total = total + torch.where(alike, -same.clamp(min=1e-6).log().mean(1), 0.0).sum()
         alike_pairs = alike_pairs + alike.sum()
@@ -123,7 +123,7 @@ def log_barrier(excess: torch.Tensor, sharpness: float) -> torch.Tensor:
 
 
 def tightness(probability: torch.Tensor, boxes: torch.Tensor, sharpness: float, width: int = 5) -> torch.Tensor:
-    """Return the penalty of ``width`` slices through a box that hold less than ``width`` voxels of its class.
+    """Return the penalty of ``width`` slices through a box that have less than ``width`` voxels of its class.
 
     The excess is relative to the width. Kervadec et al., Bounding boxes for weakly supervised segmentation, MIDL 2020,
     arXiv 2004.06816.
@@ -138,14 +138,14 @@ def tightness(probability: torch.Tensor, boxes: torch.Tensor, sharpness: float, 
     return torch.stack(losses).mean()
 
 
-def size_bounds(probability: torch.Tensor, boxes: torch.Tensor, least: float, most: float) -> torch.Tensor:
-    """Return the penalty of objects that fill a share of all boxes below ``least`` or above ``most``, 0 in between.
+def size_bounds(probability: torch.Tensor, boxes: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Return the penalty of objects that fill a fraction of all boxes below ``low`` or above ``high``, 0 in between.
 
-    It is ``-log(share / least)`` or ``-log((1 - share) / (1 - most))``. The share is that over the whole batch of a
-    process, because single slices of an object fill any part of its 3D box. After Kervadec et al., MIDL 2020,
+    It is ``-log(fraction / low)`` or ``-log((1 - fraction) / (1 - high))``. The fraction is that of the whole batch of
+    a process, because a single slice may fill any fraction of a 3D box. After Kervadec et al., MIDL 2020,
     arXiv 2004.06816, who penalise each image by a log-barrier.
     """
     voxels = boxes.sum()
-    share = torch.where(boxes, probability, 0.0).sum() / voxels.clamp(min=1)
-    within = torch.stack([share / least, (1 - share) / (1 - most)]) + 1e-6
+    fraction = torch.where(boxes, probability, 0.0).sum() / voxels.clamp(min=1)
+    within = torch.stack([fraction / low, (1 - fraction) / (1 - high)]) + 1e-6
     return torch.where(voxels > 0, -within.clamp(max=1).log().sum(), 0.0)

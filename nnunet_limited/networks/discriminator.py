@@ -1,4 +1,4 @@
-"""A network that tells predictions on labelled images from predictions on unlabelled ones."""
+"""A network that distinguishes predictions on labelled images from those on unlabelled ones."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
                 continue
             chosen = np.sort(rng.permutation(having)[: self.config.prompter_slices])
             made = outline(self.prompter, shown[chosen], foreground[:, chosen], (2.0, 1.0, 1.0), settings, rng)
-            known = np.isfinite(made.probability)  # of what it was not asked about, what the teacher says stands
+            known = np.isfinite(made.probability)  # elsewhere the teacher's prediction stays
             said = self.labels.with_background(np.where(known, made.probability, foreground[:, chosen]))
             for k, place in enumerate(chosen):
                 asked = known[:, k].any((1, 2))

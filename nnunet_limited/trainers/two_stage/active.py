@@ -1,6 +1,6 @@
-"""The recipe on what queries bring (nnActive, Lüth et al., TMLR 2025, arXiv 2511.19183, trains on partial labels).
+"""The recipe on the results of queries (nnActive, Lüth et al., TMLR 2025, arXiv 2511.19183, trains on partial labels).
 
-What was annotated last is drawn more often, which is ours.
+Drawing the latest annotations more often is our addition.
 """
 
 from __future__ import annotations

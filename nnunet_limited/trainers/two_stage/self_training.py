@@ -46,7 +46,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any) -> None:
-        """Refuse a fold whose pseudo-labels are not complete, or not those that it has learnt."""
+        """Refuse a fold whose pseudo-labels are incomplete, or not those that it was begun with."""
         super().check_unlabeled(run, config)
         run.record_input("pseudo_labels", cls._stored(run, config).hash_of(run.fold.unlabeled))
 
