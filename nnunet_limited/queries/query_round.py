@@ -121,7 +121,6 @@ def _check_cold_start(request: QueryRequest, strategy: Strategy) -> None:
 
 def _record(request: QueryRequest, raw: RawDataset, split: Split | None, folds: list[int]) -> RoundRecord:
     """Return all that the queries depend on; refuse a model that is not trained or was trained on another split."""
-    dice = dice_so_far(raw, request.model, folds)
     model, features = request.model, request.features
     model_record = None
     if model is not None:
@@ -148,5 +147,5 @@ def _record(request: QueryRequest, raw: RawDataset, split: Split | None, folds: 
         folds=tuple(folds),
         features=file_hash(features) if features and features.is_file() else None,
         model=model_record,
-        dice=tuple(dice),
+        dice=dice_so_far(raw, request.model, folds),
     )

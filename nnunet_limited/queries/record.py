@@ -190,7 +190,7 @@ def next_round(raw: RawDataset) -> int:
     return int(annotations_of(raw).get("round", 0)) + 1
 
 
-def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> list[float]:
+def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> tuple[float, ...]:
     """Return the mean validation Dice of the models of the rounds so far and of ``model``.
 
     The validation cases are the same in all of them. A round with another trainer or configuration, or without
@@ -202,8 +202,8 @@ def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int
         if file.is_file():
             found.append(float(read_object(file, "validation", "validate again")["foreground_mean"]["Dice"]))
     if model is None or not found or not np.isfinite(found).all():
-        return []
+        return ()
     before = annotations_of(raw)
     earlier = before.get("model") or {}
     same = (earlier.get("trainer"), earlier.get("configuration")) == (model.trainer, model.configuration)
-    return [*(float(dice) for dice in before.get("dice", []) if same), float(np.mean(found))]
+    return (*(float(dice) for dice in before.get("dice", []) if same), float(np.mean(found)))

@@ -310,9 +310,9 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     }
     (raw.folder / RECORD).write_text(json.dumps(patched), encoding="utf-8")
     assert dice_so_far(raw, model, [0]) == more.record.dice  # no curve goes through models of two trainers
-    assert made.record.dice == []  # the first model was not validated
-    assert more.record.dice == [pytest.approx(summary["foreground_mean"]["Dice"])]
-    assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == more.record.dice
+    assert made.record.dice == ()  # the first model was not validated
+    assert more.record.dice == (pytest.approx(summary["foreground_mean"]["Dice"]),)
+    assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == list(more.record.dice)
 
 
 def test_preprocessed_cases_are_linked(asked) -> None:
