@@ -245,13 +245,6 @@ def text_files_name_their_encoding(package: Path) -> list[str]:
 
 Check = Callable[[Path], list[str]]
 
-# Rules that the package does not keep everywhere yet.
-OPEN = {
-    regions_are_no_parameter: "queries and runs.predict",
-    planned_data_is_read_in_few_files: "nnunet_folder",
-    rooms_have_tests: "tests of cli and networks",
-}
-
 # Each check with a small package that fails it, and what it says there.
 BROKEN: list[tuple[Check, dict[str, str], list[str]]] = [
     (
@@ -348,14 +341,7 @@ BROKEN: list[tuple[Check, dict[str, str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, marks=[pytest.mark.xfail(strict=False, reason=OPEN[check])] if check in OPEN else [])
-        for check, _, _ in BROKEN
-    ],
-    ids=[check.__name__ for check, _, _ in BROKEN],
-)
+@pytest.mark.parametrize("check", [check for check, _, _ in BROKEN], ids=lambda check: check.__name__)
 def test_the_package_keeps_the_rule(check: Check) -> None:
     offenders = check(PACKAGE)
     print(*offenders, sep="\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunet_limited.datasets.raw import BOX_FOLDER, TRUTH_FOLDER, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import nnunet_folder
+from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.util.files import unwritable, write_json
 from nnunet_limited.util.parallel import run_all
 
@@ -31,13 +31,12 @@ def view_folder(name: str) -> Path:
     match = re.fullmatch(r"Dataset(\d{3})_[A-Za-z0-9_-]+", name)
     if not match:
         raise LimitedError(f"--out {name}: a dataset is named like Dataset601_Heart; give such a name")
-    raw = nnunet_folder("nnUNet_raw")
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        folder = nnunet_folder(variable)
-        for other in sorted(folder.glob(f"Dataset{match[1]}_*")) if folder.is_dir() else ():
-            if variable == "nnUNet_raw" or other.name != name:
-                raise LimitedError(f"--out {name}: {other} exists; choose another number or remove it")
-    return raw / name
+    folder, preprocessed = raw_folder(name), preprocessed_folder(name)
+    others = [*folder.parent.glob(f"Dataset{match[1]}_*"), *preprocessed.parent.glob(f"Dataset{match[1]}_*")]
+    for other in others:
+        if other != preprocessed:
+            raise LimitedError(f"--out {name}: {other} exists; choose another number or remove it")
+    return folder
 
 
 def write_view(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from nnunet_limited.host.labels import label_space
 from nnunet_limited.queries.case_scores import CaseScores
 from nnunet_limited.queries.pool import SIGNATURE
 from nnunet_limited.queries.uncertainty import VOXEL_SCORES, Ensemble, average, disagreement
@@ -49,7 +50,7 @@ def predict_mean(
                 labels.append(to_label(p).astype(np.uint8 if max(manager.all_labels) < 256 else np.uint16))
             yield p
 
-    ensemble = average(with_labels(), bool(manager.has_regions))
+    ensemble = average(with_labels(), label_space(manager))
     return Prediction(ensemble.permute(order), to_label(ensemble.mean), tuple(labels), extent)
 
 
@@ -70,7 +71,7 @@ def summarize(
     scores = {name: total(score(ensemble)) / volume for name, score in VOXEL_SCORES.items()}
     if prediction.member_labels:
         scores["disagreement"] = disagreement(prediction.member_labels, values, total)
-    classes = ensemble.mean[0 if ensemble.regions else 1 :]  # without the background
+    classes = ensemble.mean[ensemble.labels.first_foreground :]
     masks = [prediction.label == value for value in values]
     foreground, border = class_counts(prediction.label, values, extent, grid)
     return CaseScores(
@@ -118,7 +119,7 @@ def signatures(ensemble: Ensemble, total: Callable[[Any], np.ndarray]) -> np.nda
     ``total`` sums a map over each window (n,).
     """
     mean = ensemble.mean
-    hard = mean > 0.5 if ensemble.regions else torch.nn.functional.one_hot(mean.argmax(0), len(mean)).movedim(-1, 0)
+    hard = ensemble.labels.harden(mean[None])[0].bool()
     rows = []
     for mask in hard:
         size = total(mask)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.queries.pool import ENCODER, GRADIENT
 from nnunet_limited.queries.windows import MapExtent, WindowGrid
 
@@ -27,11 +28,11 @@ class FeatureMap:
 
 @torch.inference_mode()
 def feature_map(
-    network: Any, image: np.ndarray, patch_size: tuple[int, ...], kind: str, regions: bool, device: torch.device
+    network: Any, image: np.ndarray, patch_size: tuple[int, ...], kind: str, labels: LabelSpace, device: torch.device
 ) -> FeatureMap:
     """Return the features of a ``kind`` in ``FEATURES`` of a preprocessed ``image`` (c, *spatial).
 
-    The network sees tiles of ``patch_size`` side by side, each once; with ``regions`` its classes may overlap.
+    The network sees tiles of ``patch_size`` side by side, each once; ``labels`` are its channels.
     """
     spatial = image.shape[1:]
     flat = len(spatial) - len(patch_size)  # the network of a 2D configuration sees one slice at a time
@@ -43,7 +44,7 @@ def feature_map(
     for number in product(*(range(e // t) for e, t in zip(extent, tile, strict=True))):
         inside = _block(number, tile)
         shown = torch.from_numpy(padded[inside].copy()).float().to(device).reshape(1, len(image), *patch_size)
-        values = FEATURES[kind](network, shown, regions)[0].cpu().numpy()
+        values = FEATURES[kind](network, shown, labels)[0].cpu().numpy()
         values = values.reshape(len(values), *(1,) * flat, *values.shape[1:])
         if made is None:
             counts = [e // t * n for e, t, n in zip(extent, tile, values.shape[1:], strict=True)]
@@ -74,13 +75,13 @@ def _block(number: tuple[int, ...], size: tuple[int, ...]) -> tuple[slice, ...]:
     return (slice(None), *(slice(k * s, (k + 1) * s) for k, s in zip(number, size, strict=True)))
 
 
-def encoder_features(network: Any, image: torch.Tensor, regions: bool) -> torch.Tensor:
+def encoder_features(network: Any, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return the last but one stage of the encoder (b, f, *spatial), or the only one, for an ``image`` (b, c, …)."""
     stages = network.encoder(image)
     return stages[max(0, len(stages) - 2)]
 
 
-def gradient_features(network: Any, image: torch.Tensor, regions: bool) -> torch.Tensor:
+def gradient_features(network: Any, image: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return the gradient of the loss for the predicted class (b, c * f, *blocks) for an ``image`` (b, c, …).
 
     The gradient is that of the cross-entropy with regard to the weights of the last layer, averaged over blocks of
@@ -93,15 +94,14 @@ def gradient_features(network: Any, image: torch.Tensor, regions: bool) -> torch
     finally:
         hook.remove()
     logits = logits[0] if isinstance(logits, (list, tuple)) else logits
-    p = logits.sigmoid() if regions else logits.softmax(1)
-    hard = (p > 0.5) if regions else functional.one_hot(p.argmax(1), p.shape[1]).movedim(-1, 1)
+    p = labels.probabilities(logits)
     blocks = [-(-n // STEP) for n in p.shape[2:]]
     pool: Any = functional.adaptive_avg_pool3d if len(blocks) == 3 else functional.adaptive_avg_pool2d
-    return torch.cat([pool(error * inputs[0], blocks) for error in (p - hard.float()).split(1, dim=1)], 1)
+    return torch.cat([pool(error * inputs[0], blocks) for error in (p - labels.harden(p)).split(1, dim=1)], 1)
 
 
 # Features (b, f, *any resolution) of a tile (b, c, *patch_size), by kind.
-FEATURES: dict[str, Callable[[Any, torch.Tensor, bool], torch.Tensor]] = {
+FEATURES: dict[str, Callable[[Any, torch.Tensor, LabelSpace], torch.Tensor]] = {
     ENCODER: encoder_features,
     GRADIENT: gradient_features,
 }

@@ -69,8 +69,8 @@ class ModelScorer:
         prediction = self.predict(image, properties, self.query_round.strategy.needs_member_labels)
         features = None
         if kind in FEATURES:
-            size, regions = tuple(self.host.configuration_manager.patch_size), prediction.ensemble.regions
-            features = feature_map(self.host.network, image, size, kind, regions, self.device)
+            size, labels = tuple(self.host.configuration_manager.patch_size), prediction.ensemble.labels
+            features = feature_map(self.host.network, image, size, kind, labels, self.device)
 
         def work() -> CaseScores:
             values = self.query_round.values

@@ -1,7 +1,7 @@
 """Uncertainty of each voxel from the predictions of an ensemble. Natural logarithms throughout.
 
-``p`` (c, *spatial) are probabilities of classes that exclude each other (softmax) or, with ``regions``, of nnU-Net's
-regions, which may overlap (sigmoid) and are treated as independent.
+``p`` (c, *spatial) are probabilities of classes that exclude each other or of nnU-Net's regions, which may overlap and
+are treated as independent; ``labels`` says which.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnunet_limited.losses.label_space import LabelSpace
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -22,33 +24,33 @@ class Ensemble:
 
     mean: torch.Tensor
     expected_entropy: torch.Tensor
-    regions: bool = False
+    labels: LabelSpace
 
     @cached_property
     def entropy(self) -> torch.Tensor:
         """The entropy of the mean prediction (*spatial)."""
-        return entropy(self.mean, self.regions)
+        return entropy(self.mean, self.labels)
 
     def permute(self, axes: Sequence[int]) -> Ensemble:
         """Return the ensemble with its spatial axes in the order ``axes``."""
         mean = self.mean.permute([0, *(axis + 1 for axis in axes)])
-        return Ensemble(mean, self.expected_entropy.permute(list(axes)), self.regions)
+        return Ensemble(mean, self.expected_entropy.permute(list(axes)), self.labels)
 
 
-def average(members: Iterable[torch.Tensor], regions: bool = False) -> Ensemble:
+def average(members: Iterable[torch.Tensor], labels: LabelSpace) -> Ensemble:
     """Average the probabilities (c, *spatial) of at least one member; memory does not grow with their number."""
     total, entropies, count = torch.zeros(()), torch.zeros(()), 0
     for p in members:
         total = p.clone() if count == 0 else total.add_(p)
-        entropies = entropy(p, regions) if count == 0 else entropies.add_(entropy(p, regions))
+        entropies = entropy(p, labels) if count == 0 else entropies.add_(entropy(p, labels))
         count += 1
-    return Ensemble(total / count, entropies / count, regions)
+    return Ensemble(total / count, entropies / count, labels)
 
 
-def entropy(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
+def entropy(p: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return the entropy (*spatial), 0 to log c; of regions the sum of theirs, 0 to c log 2 (Shannon, 1948)."""
     summed = torch.special.entr(p).sum(0)
-    return summed + torch.special.entr(1 - p).sum(0) if regions else summed
+    return summed + torch.special.entr(1 - p).sum(0) if labels.overlapping else summed
 
 
 def bald(ensemble: Ensemble) -> torch.Tensor:
@@ -59,17 +61,17 @@ def bald(ensemble: Ensemble) -> torch.Tensor:
     return (ensemble.entropy - ensemble.expected_entropy).clamp(min=0)
 
 
-def least_confidence(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
+def least_confidence(p: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return 1 - the largest probability (*spatial); of regions, that of the least certain one, 0 to 0.5."""
-    return torch.minimum(p, 1 - p).amax(0) if regions else 1 - p.amax(0)
+    return torch.minimum(p, 1 - p).amax(0) if labels.overlapping else 1 - p.amax(0)
 
 
-def margin(p: torch.Tensor, regions: bool = False) -> torch.Tensor:
+def margin(p: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
     """Return 1 - the difference of the two largest probabilities (*spatial): 1 where they are equal.
 
     Scheffer et al., 2001. Of regions, the two are inside and outside, of the least certain one.
     """
-    if regions:
+    if labels.overlapping:
         return 1 - (2 * p - 1).abs().amin(0)
     first, second = p.topk(2, dim=0).values
     return 1 - (first - second)
@@ -80,8 +82,8 @@ VOXEL_SCORES: dict[str, Callable[[Ensemble], torch.Tensor]] = {
     "entropy": lambda ensemble: ensemble.entropy,
     "expected_entropy": lambda ensemble: ensemble.expected_entropy,
     "bald": bald,
-    "margin": lambda ensemble: margin(ensemble.mean, ensemble.regions),
-    "least_confidence": lambda ensemble: least_confidence(ensemble.mean, ensemble.regions),
+    "margin": lambda ensemble: margin(ensemble.mean, ensemble.labels),
+    "least_confidence": lambda ensemble: least_confidence(ensemble.mean, ensemble.labels),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.losses.label_space import ClassLabels
 from nnunet_limited.queries.aggregation import Prediction, summarize
 from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.strategies import base, registry
@@ -22,6 +23,8 @@ from nnunet_limited.queries.windows import Granularity, MapExtent, Window, Windo
 from nnunet_limited.testing import FEATURE_SIZES, check_strategy, example_pool
 
 NAMES = list(strategies())
+
+CLASSES = ClassLabels(((0,), (1,)))
 
 
 def patches(cases=4, shape=(6, 24, 24), size=(3, 8, 8)):
@@ -123,10 +126,10 @@ def test_a_strategy_on_a_score_of_its_own(monkeypatch):
     assert isinstance(find_strategy("gini"), Gini)
     members = torch.stack([torch.tensor([[0.5, 0.9, 1.0, 0.0], [0.5, 0.1, 0.0, 1.0]])] * 2)
     extent, grid = MapExtent((0.0,), (4.0,)), WindowGrid((np.array([0, 2]),), (2,))
-    prediction = Prediction(average(members), np.array([0, 0, 0, 1]), (), extent)
+    prediction = Prediction(average(members, CLASSES), np.array([0, 0, 0, 1]), (), extent)
     scores = summarize(prediction, grid, [1], 0, 60.0, signature=False)
     assert np.allclose(scores.scores["gini"], [(0.5 + 0.18) / 2, 0])
-    assert np.allclose(scores.class_scores[:, 0], [(0.5 * np.log(2) + 0.1 * entropy(members[0])[1]) / 2, 0])
+    assert np.allclose(scores.class_scores[:, 0], [(0.5 * np.log(2) + 0.1 * entropy(members[0], CLASSES)[1]) / 2, 0])
     pool = Pool(grid.windows("case"), scores.scores)
     assert find_strategy("gini").query(pool, 1, 0) == [0]
 
