@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import DATASET
 
-from nnunet_limited.cli.query import _next_commands
+from nnunet_limited.cli.absorb import _next_commands
 from nnunet_limited.splits import Fold
 
 
