@@ -143,7 +143,7 @@ def run_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Write the three files anew; the table holds the runs that compare with one another."""
+    """Write the three files; the table holds the runs that compare with one another."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "runs.csv.tmp"
     with temporary.open("w", newline="", encoding="utf-8") as stream:
@@ -280,7 +280,7 @@ def main() -> None:
     if rows and not missing:
         write(arguments.out, rows, arguments)
     done = 0
-    # Self-training goes on from the runs of a teacher, which two jobs must not make at once.
+    # Self-training starts from the runs of a teacher, which two jobs must not make at once.
     for phase in (
         [r for r in missing if not learns_pseudo_labels(r[2])],
         [r for r in missing if learns_pseudo_labels(r[2])],

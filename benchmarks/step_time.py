@@ -78,7 +78,7 @@ def write_boxes(folder: Path) -> None:
 
 
 def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
-    """Write what the self-training trainer learns, the predictions of a network that has not learnt anything."""
+    """Write pseudo-labels for the self-training trainer: the predictions of an untrained network."""
     from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
     from nnunet_limited.runs.predict import CHECKPOINT
     from nnunet_limited.runs.request import TrainRequest

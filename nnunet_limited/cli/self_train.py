@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,9 +94,7 @@ def self_train(
         labeller = options.labeller(model, choose_device(request.value_of("-device")))
         return PseudoLabelJob(labeller, options.set_name(name), previous)
 
-    def log(line: str) -> None:
-        print(line, file=sys.stderr)
-
+    log = partial(print, file=sys.stderr)
     results = run(request, teacher, settings, numbers, rounds, label, log, progress)
     if as_json:
         show_json(results)

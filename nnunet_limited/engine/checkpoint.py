@@ -1,4 +1,4 @@
-"""Stop and go on as if never stopped: the host's checkpoint plus what it lacks."""
+"""Resume a run as if it had never stopped: the host's checkpoint and the state that it lacks."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def load(trainer: Any, file: Path, host_load: Callable[[str], None]) -> None:
 def restore_random_state(trainer: Any, state: dict[str, Any]) -> None:
     """Restore the random state; called last at start because building the loaders draws batches.
 
-    It is that of the first process: others go on with their own, or all would draw the same data.
+    It is that of the first process: others keep their own, or all would draw the same data.
     """
     if trainer.local_rank:
         return

@@ -53,7 +53,7 @@ class Run:
         write_json(self.results / RECORD, self.record)
 
     def record_input(self, what: str, content: str) -> None:
-        """Record the hash of ``what`` this fold alone learns from; refuse a fold that has learnt from others."""
+        """Record the hash of ``what`` this fold trains on; refuse a fold that was trained on others."""
         self.record[what] = content
         file = self.results / RECORD
         before = read_object(file, "run record", "delete its folder").get(what, content) if file.is_file() else content

@@ -49,7 +49,7 @@ def _check_run(request: TrainRequest, trainer: type[SplitTrainer], checkpoint_fi
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:
-    """Return the checkpoint that the host will load for ``--c`` or ``--val``; None if it starts anew."""
+    """Return the checkpoint that the host will load for ``--c`` or ``--val``; None for a new run."""
     fold = request.results / f"fold_{request.fold}"
     if "--val" in request.flags:
         for name in ("final", "best") if "--val_best" in request.flags else ("final",):
