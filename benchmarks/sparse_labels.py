@@ -1,14 +1,14 @@
-"""What do scribbles, slices, boxes and points cost in Dice, and which trainer makes most of them?
+"""Compare trainers on scribbles, slices, boxes and points with dense labels.
 
 Every trainer on the same images and splits with each kind of annotation, validated on dense labels. An annotation is a
-name and the words of the ``nnunet-limited`` command that makes it, without dataset and ``--out``; a trainer may have settings, and be
+name and the ``nnunet-limited`` command that makes it, without dataset and ``--out``; a trainer may have settings, and be
 for one annotation only (``LimitedBoxTrainer@boxes``).
 
     python benchmarks/sparse_labels.py RAW/Dataset004_Hippocampus --annotation "1 slice=sparsify --kind slices" \
         --trainers LimitedSparseTrainer LimitedSparseTrainer:crf_weight=0.1 --work /tmp/work --out docs/results/slices
 
 Stock nnU-Net with the ignore label (``LimitedSupervisedTrainer``) is trained on each annotation, and on dense labels
-(100%). Finished runs are skipped, interrupted ones resumed. Writes runs.csv (a row a
+(100%). Finished runs are skipped, interrupted ones resumed. Writes runs.csv (a row per
 run), table.md, table.png and cost.json, the mean cost of a case with each annotation.
 """
 
