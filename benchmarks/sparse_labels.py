@@ -1,8 +1,8 @@
 """Compare trainers on scribbles, slices, boxes and points with dense labels.
 
 Every trainer on the same images and splits with each kind of annotation, validated on dense labels. An annotation is a
-name and the ``nnunet-limited`` command that makes it, without dataset and ``--out``; a trainer may have settings, and be
-for one annotation only (``LimitedBoxTrainer@boxes``).
+name and the ``nnunet-limited`` command that makes it, without dataset and ``--out``; a trainer may have settings,
+and be for one annotation only (``LimitedBoxTrainer@boxes``).
 
     python benchmarks/sparse_labels.py RAW/Dataset004_Hippocampus --annotation "1 slice=sparsify --kind slices" \
         --trainers LimitedSparseTrainer LimitedSparseTrainer:crf_weight=0.1 --work /tmp/work --out docs/results/slices
