@@ -18,7 +18,7 @@ from helpers import DATASET, FROM_START, VARIANTS, Workspace, command, read, seg
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
+from nnunet_limited.data.pseudo_label_store import load_for_fold
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.grid import to_network
@@ -28,7 +28,7 @@ from nnunet_limited.pseudo_labels.fusion import label_dice
 from nnunet_limited.pseudo_labels.job import PseudoLabelJob
 from nnunet_limited.pseudo_labels.spec import parse_sources
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.splits import Fold, Split, load_split
+from nnunet_limited.splits import load_split
 
 
 def blank_border(case: Case, folder: Path) -> Case:
@@ -43,20 +43,6 @@ def blank_border(case: Case, folder: Path) -> Case:
         images.append(folder / file.name)
         sitk.WriteImage(blanked, str(images[-1]))
     return replace(case, images=tuple(images))
-
-
-def test_a_consensus_without_foreground_is_refused(workspaces, tmp_path: Path) -> None:
-    workspace = workspaces("2d")
-    split = load_split(workspace.preprocessed, "few")
-    labels = PseudoLabels(set_folder(workspace.preprocessed, split, "none") / "fold_0", ".nii.gz", {}, {})
-    labels.refuse_empty()
-    replace(labels, cases={"a": {"confidence": 0.9}}).refuse_empty()  # of a model alone, which is not measured so
-    replace(labels, cases={"a": {"foreground_coverage": None}, "b": {"foreground_coverage": 0.1}}).refuse_empty()
-    empty = {"cases": {"a": {"foreground_coverage": None}}, "split_hash": split.hash, "folds": [0]}
-    labels.folder.mkdir(parents=True)
-    (labels.folder / "pseudo_labels.json").write_text(json.dumps(empty), encoding="utf-8")
-    with pytest.raises(LimitedError, match="keeps no foreground in any of 1 cases"):
-        load_for_fold(workspace.preprocessed, split, "none", 0)
 
 
 def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path) -> None:
@@ -212,31 +198,6 @@ def test_ensemble_tells_how_far_its_members_agree(workspaces) -> None:
     assert command(*again) == 0
     second = load_for_fold(workspace.preprocessed, split, "next", "all")
     assert {about["stability"] for about in second.cases.values()} == {1.0}
-
-
-def test_a_case_that_is_trained_and_validated_on_leaks_nothing(tmp_path: Path) -> None:
-    split = Split("one", DATASET, (Fold(("a",), ("a",), ("u",)), Fold(("b",), ("a",), ("u",))), {})
-    for folder, members in (("fold_0", [0]), ("ensemble", [0, 1])):
-        labels = open_set(
-            set_folder(tmp_path, split, "model") / folder, ".nii.gz", {"split_hash": split.hash, "folds": members}
-        )
-        labels.folder.mkdir(parents=True)
-        for file in labels.files("u"):
-            file.touch()
-        content = {**labels.origin, "file_ending": ".nii.gz", "cases": {"u": {}}}
-        (labels.folder / "pseudo_labels.json").write_text(json.dumps(content), encoding="utf-8")
-    assert load_for_fold(tmp_path, split, "model", 0).folder.name == "fold_0"
-    with pytest.raises(LimitedError, match="trained on the label of 'a', which fold 1 validates on"):
-        load_for_fold(tmp_path, split, "model", 1)
-
-
-def test_most_stable_cases(tmp_path: Path) -> None:
-    cases = {name: {"stability": value} for name, value in zip("abcd", (0.3, 0.9, 0.1, 0.8), strict=True)}
-    labels = PseudoLabels(tmp_path, ".nii.gz", {}, cases)
-    assert labels.most_stable(0.5) == ["b", "d"]
-    assert labels.most_stable(0.01) == ["b"]
-    assert PseudoLabels(tmp_path, ".nii.gz", {}, {**cases, "e": {"stability": None}}).most_stable(0.5) == list("abcde")
-    assert open_set(tmp_path, ".nii.gz", {"source": "x"}).cases == {}
 
 
 def test_dice_of_two_labels() -> None:

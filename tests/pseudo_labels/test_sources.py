@@ -68,8 +68,8 @@ def test_a_list_of_sources(tmp_path: Path) -> None:
         ("student,sam", "sam:FOLDER"),
         ("boxes:none.csv,student", "no file"),
         (f"boxes:{tmp_path / 'b.csv'}", "promptable model"),
-        ("student:x y", "no source"),
-        ("", "no source"),
+        ("student:x y", "not a source"),
+        ("", "not a source"),
     ):
         with pytest.raises(LimitedError, match=message):
             parse_sources(text)
