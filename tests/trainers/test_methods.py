@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import CLASSES, FROM_START, segmentation_reference
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
 
 from nnunet_limited.data.crops import Crops
@@ -375,10 +374,10 @@ def test_what_a_method_cannot_do_is_refused(workspaces, monkeypatch) -> None:
     for name in (f"Limited{method}Trainer" for method in mixing):
         with pytest.raises(LimitedError, match="unlabeled_batch_size=2"):
             workspace.trainer(name, single)
-    made = workspace.trainer("LimitedUniMatchTrainer", workspace.configure("share", **FROM_START))
-    monkeypatch.setattr(nnUNetTrainer, "_set_batch_size_and_oversample", lambda self: setattr(self, "batch_size", 1))
+    made = workspace.trainer("LimitedUniMatchTrainer", workspace.configure("gpus", **FROM_START))
+    made.check_start(made.run, made.config, gpus=2, trains=False)  # two of the four crops on each
     with pytest.raises(LimitedError, match="on each GPU"):
-        made.initialize()
+        made.check_start(made.run, made.config, gpus=3, trains=False)
     shallow = {"architecture": {"arch_kwargs": {"n_stages": 3}}}
     with pytest.raises(LimitedError, match="plan a deeper U-Net"):
         LimitedUncertaintyRectifiedPyramidTrainer.refuse_unsuitable(shallow, made.config)
