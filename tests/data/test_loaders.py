@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 
+import pytest
 from helpers import FROM_START
 
 TEACHER = "LimitedMeanTeacherTrainer"
 
 
+@pytest.mark.slow
 def test_worker_processes_draw_both_streams(workspaces, monkeypatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     workspace = workspaces("2d")

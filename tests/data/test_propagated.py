@@ -63,6 +63,7 @@ def test_weights_fall_with_the_distance_in_finest_voxels(workspaces, variant: st
     assert not (nothing[every][1:] + 1).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sparse", "others"), [(1, 5), (2, 3), (2, 2), (3, 1), (2, 0)])
 def test_half_of_the_crops_are_of_annotated_cases(workspaces, sparse: int, others: int) -> None:
     made, _ = prepared(workspaces("planes"))

@@ -45,6 +45,7 @@ def test_a_trainer_of_the_users_own(workspaces, tmp_path: Path, monkeypatch: pyt
         workspace.trainer("LimitedUnfinishedTrainer", workspace.plans)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["2d", "3d"])
 def test_channels_come_last_in_every_network_and_change_nothing_else(workspaces, variant: str) -> None:
     workspace, made = workspaces(variant), []

@@ -71,6 +71,7 @@ def test_each_network_is_clipped_by_itself(workspaces) -> None:
         assert norm.item() == pytest.approx(12, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["LimitedCPSTrainer", "LimitedCrossTeachingTrainer"])
 def test_second_networks_learn_from_the_labelled_crops(workspaces, trainer: str) -> None:
     workspace = workspaces("2d")

@@ -162,6 +162,7 @@ def test_atlases_in_part_are_refused_before_the_teacher_trains(workspaces, capfd
     assert (sorted(workspace.preprocessed.rglob("*")), sorted((workspace.root / "results").rglob("*"))) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["3d", "regions"])
 def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -> None:
     """A scan with boxes is labelled where they are, others not at all; what lies in no box is left open."""
@@ -218,6 +219,7 @@ def factory(source: Any) -> Any:
     return made
 
 
+@pytest.mark.slow
 def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = workspaces("2d")
     plans = trained(workspace, 0)
@@ -235,6 +237,7 @@ def test_a_source_and_a_prompter_of_ones_own(workspaces, monkeypatch: pytest.Mon
     assert one["sources"]["mine:tiny"]["prompts"] > 0
 
 
+@pytest.mark.slow
 def test_entry_points_of_other_packages(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompter gets what follows the colon and the device, a source what it may know."""
     asked: list[Any] = []

@@ -60,6 +60,7 @@ def test_registration_bends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert known in tmp_path.iterdir()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_registered_is_no_atlas() -> None:
     thin, thick = np.zeros((2, 20, 20)), seen(ellipsoid((9, 20, 20), (4, 10, 10), (3, 6, 6)))
     atlas = Atlas(thick, np.stack([thick < 0.6, thick > 0.6]).astype(np.float32), UNIT)

@@ -79,6 +79,7 @@ def test_answers_become_the_next_dataset_and_split(asked, capsys) -> None:
     assert next_round(RawDataset.load(DATASET)) == 1
 
 
+@pytest.mark.slow
 def test_partial_answers(asked, capsys) -> None:
     workspace, _, made = asked
     cases = made.cases
@@ -100,6 +101,7 @@ def test_partial_answers(asked, capsys) -> None:
     assert cases[2] in split.folds[0].unlabeled
 
 
+@pytest.mark.slow
 def test_an_unchanged_window_is_no_answer(models, tmp_path: Path) -> None:
     """Of two windows of one case one is corrected; the other is what the model predicts, unchanged."""
     workspace, plans = models("one_labeled")
@@ -220,6 +222,7 @@ def spoilt(kind: str, label: np.ndarray, file: Path) -> None:
         file.write_bytes(b"nothing of a label")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -315,6 +318,7 @@ def test_a_second_round(asked, tmp_path: Path) -> None:
     assert json.loads((raw.folder / "annotations.json").read_text(encoding="utf-8"))["dice"] == list(more.record.dice)
 
 
+@pytest.mark.slow
 def test_preprocessed_cases_are_linked(asked) -> None:
     workspace, _, made = asked
     truths = workspace.root / "raw" / DATASET / "labelsTr"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rounds import ask, request
 
 from nnunet_limited.queries.choose import rank_for_minutes, within
@@ -14,6 +15,7 @@ from nnunet_limited.queries.strategies.registry import find_strategy
 from nnunet_limited.queries.windows import Window
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes(models, tmp_path: Path) -> None:
     workspace, plans = models("2d")
     _, made = ask(request(workspace, plans, tmp_path / "round", items=None, minutes=25.0))

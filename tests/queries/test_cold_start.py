@@ -46,6 +46,7 @@ def test_a_cold_start(workspaces, tmp_path: Path) -> None:
         assert "ignore" not in RawDataset.load("703").dataset_json["labels"]  # every voxel is annotated
 
 
+@pytest.mark.slow
 def test_descriptions_of_scans(workspaces, tmp_path: Path) -> None:
     workspace = workspaces("two_channels")
     raw = RawDataset.load(DATASET)

@@ -209,6 +209,7 @@ def pretended(folders: Path) -> ActiveFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_of_a_simulation(pretended: ActiveFolder) -> None:
     files = {file.name: file for file in make_report(pretended)}
     table = pd.read_csv(files["table.csv"])

@@ -105,6 +105,7 @@ def page(study: ComparisonFolder) -> Path:
     return next(file for file in make_report(study) if file.name == "index.html")
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(page: Path) -> None:
     content = page.read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", content)
@@ -120,6 +121,7 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
     assert FAILED in content
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_sizes_in_order(study: ComparisonFolder, tmp_path: Path) -> None:
     """Not in that of the results: here few labels do better."""
     results = load_results(study)
@@ -169,6 +171,7 @@ def test_the_tables_say_what_the_runs_found(study: ComparisonFolder, page: Path)
     assert not re.search(r"(?<!\\)[%_]", latex), "LaTeX would take it for a comment or an index"
 
 
+@pytest.mark.slow
 def test_a_metric_needs_a_row_of_the_registry_only(study: ComparisonFolder, tmp_path: Path, monkeypatch) -> None:
     """It has its columns in every table, under its title and unit, and the best is the lowest where it should be.
 

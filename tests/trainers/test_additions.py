@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from helpers import DEVICE, FROM_START
 
@@ -56,6 +57,7 @@ print(json.dumps(card))
 """
 
 
+@pytest.mark.slow
 def test_a_method_is_one_module(tmp_path: Path) -> None:
     """It is listed, described and found; the contract's tests take every trainer that is listed."""
     (tmp_path / "toy.py").write_text(METHOD, encoding="utf-8")

@@ -42,6 +42,7 @@ def test_weights_are_moved_like_the_image(workspaces, monkeypatch) -> None:
         assert not torch.equal(crops.strong, crops.weak)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["planes", "planes_2d", "planes_regions"])
 @pytest.mark.parametrize("networks", [2, 3])
 def test_each_network_learns_what_all_but_one_plane_tell(workspaces, variant: str, networks: int) -> None:

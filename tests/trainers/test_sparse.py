@@ -83,6 +83,7 @@ def test_every_trainer_learns_from_what_is_not_annotated(workspaces, trainer: st
         assert 0.1 < torch.cat(masks).float().mean() < 0.35, "three in ten voxels are not annotated"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trainer", [*[name for name in trainer_names() if is_for_sparse_labels(name)], "LimitedMeanTeacherTrainer"]
 )
@@ -132,6 +133,7 @@ def outcome(view: Workspace) -> tuple:
     return losses(made), data, fingerprint.read_bytes(), (view.preprocessed / f"{view.plans}.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_dense_labels_outside_the_annotation_change_nothing(view: Workspace, tmp_path: Path) -> None:
     """Neither plans nor data nor losses depend on what a dense label says where nothing was drawn."""
     before = outcome(view)
@@ -230,6 +232,7 @@ def test_what_is_empty_is_background_where_images_are_normalised_within_their_ma
     assert background_outside(case, SimpleITKIO, IGNORE, tmp_path / "again.nii.gz") == made
 
 
+@pytest.mark.slow
 def test_a_masked_sparse_image_is_normalised_as_in_prediction(folders: Path) -> None:
     variant = Variant(configuration="3d_fullres", shape=(16, 32, 32), labels=SPARSE.labels, ignored=0.5)
     folder = write_dataset(folders / "raw", variant)
