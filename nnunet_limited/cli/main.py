@@ -11,30 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_limited import __version__
-from nnunet_limited.cli import (
-    absorb,
-    configure,
-    crossval,
-    demo,
-    doctor,
-    evaluate,
-    import_labels,
-    path,
-    plan,
-    pseudo_label,
-    query,
-    report,
-    self_train,
-    simulate_al,
-    sparsify,
-    split,
-    study,
-    train,
-    trainers,
-    zero_shot,
-)
+from nnunet_limited.cli import annotate, compare, pseudo_labels, start, train, trainers
+from nnunet_limited.cli.options import PLUMBING, command
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.discovery import export_extension_folder
+from nnunet_limited.host.discovery import export_extension_folder, extension_folder
 from nnunet_limited.util.parallel import default_processes
 
 # typer may carry its own copy of click; its base class of usage errors is reached through what typer exports.
@@ -46,18 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In the order of the panels in the help, and of the commands in them.
-MODULES = (
-    (doctor, demo, split, plan),
-    (train, crossval, self_train, trainers, configure),
-    (sparsify, import_labels, query, absorb),
-    (pseudo_label, zero_shot),
-    (evaluate, study, report, simulate_al),
-    (path,),
-)
-for modules in MODULES:
-    for module in modules:
-        module.register(app)
+for module in (start, train, trainers, annotate, pseudo_labels, compare):  # in the order of the help
+    app.registered_commands += module.app.registered_commands
+    app.registered_groups += module.app.registered_groups
+
+
+@command(app, PLUMBING)
+def path() -> None:
+    """Print the folder to add to nnUNet_extTrainer where Python does not read .pth files.
+
+    Example:
+    export nnUNet_extTrainer=$(nnunet-limited path)
+    """
+    print(extension_folder())
 
 
 def _version(value: bool) -> None:

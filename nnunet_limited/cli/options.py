@@ -22,7 +22,12 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 FLAG = " "  # in place of a metavar, or typer would write <bool> behind a flag
 # The option of a field is named after it, unless it stands here: these are nnU-Net's own.
-FLAGS = {"trainer": "-tr", "plans": "-p", "planner": "-pl", "configurations": "-c", "processes": "-np"}
+FLAGS = {
+    **{"trainer": "-tr", "plans": "-p", "planner": "-pl", "configurations": "-c", "processes": "-np"},
+    # Declared because click would read -num_gpus as -n -u -m … and find the -p in it.
+    **{"device": "-device", "num_gpus": "-num_gpus", "pretrained_weights": "-pretrained_weights"},
+    "assignments": "--set",
+}
 METAVARS: dict[Any, str] = {
     int: "N",
     float: "X",
@@ -30,6 +35,9 @@ METAVARS: dict[Any, str] = {
     Path: "PATH",
     bool: FLAG,
     "dataset": "DATASET",
+    "device": "DEVICE",
+    "pretrained_weights": "FILE",
+    "assignments": "KEY=VALUE",
     "configuration": "CONFIGURATION",
     "configurations": "NAME",
     "labeled": "N|N%",
@@ -50,91 +58,64 @@ METAVARS: dict[Any, str] = {
     "patch": "ZxYxX",
 }
 
+DEVICE = "Device: cuda, cpu or mps; default: the first of these that works."
+SETTINGS = (
+    "Setting of the trainer, e.g. consistency_weight=0.3; repeatable. Plans with settings get a name of their own."
+)
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Number or name of the dataset.")]
-ConfigurationArgument = Annotated[
-    str, typer.Argument(metavar="CONFIGURATION", help="Configuration, e.g. 2d or 3d_fullres.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Setting of the trainer, e.g. consistency_weight=0.3; repeatable. Plans with settings get a name of "
-        "their own.",
-    ),
-]
-
-TrainerOption = Annotated[str, typer.Option("-tr", help="Trainer.")]
-PlansOption = Annotated[str, typer.Option("-p", help="Plans.")]
-FoldsOption = Annotated[
-    str | None,
-    typer.Option("--folds", metavar="N N …", help="Folds to train, e.g. --folds 0 1 2 (or 0,1,2). Default: all."),
-]
-EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Number of epochs; short for --set num_epochs=N.")
-]
-IterationsOption = Annotated[
-    int | None,
-    typer.Option("--iterations", min=1, help="Steps per epoch; short for --set num_iterations_per_epoch=N."),
-]
-# Declared because click would read -num_gpus as -n -u -m … and find the -p in it.
-DeviceOption = Annotated[
-    str | None,
-    typer.Option("-device", metavar="DEVICE", help="Device: cuda, cpu or mps; default: the first of these that works."),
-]
-GpusOption = Annotated[int | None, typer.Option("-num_gpus", min=1, help="Number of GPUs to train on.")]
-WeightsOption = Annotated[
-    str | None, typer.Option("-pretrained_weights", metavar="FILE", help="Checkpoint to start training from.")
-]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SETTINGS)]
+DeviceOption = Annotated[str | None, typer.Option("-device", metavar="DEVICE", help=DEVICE)]
 
 
-def add_command(
+def command(
     app: typer.Typer,
-    function: Callable[..., None],
-    request: type[BaseModel] | None = None,
-    *,
     panel: str | None = None,
-    name: str | None = None,
-    arguments: Sequence[str] = ("dataset",),
+    *,
+    arguments: Sequence[str] = ("dataset", "configuration"),
     flags: Mapping[str, str] | None = None,
     metavars: Mapping[str, str] | None = None,
     groups: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     **settings: Any,
-) -> None:
-    """Make ``function`` a command, whose first parameter is a ``request`` if there is one.
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that makes a function a command of ``app``, under the title ``panel`` of its help.
 
-    Each field of the request becomes an argument, if it is one of ``arguments``, or an option, of which ``flags`` and
-    ``metavars`` may give the name and the placeholder of its value. ``groups`` maps titles of the help to the names of
-    the fields or parameters under them, separated by blanks; fields in ``skip`` have no option.
+    Where the function's first parameter is a request, each field of it becomes an argument, if it is one of
+    ``arguments``, or an option, of which ``flags`` and ``metavars`` may give the name and the placeholder of its value.
+    ``groups`` maps titles of the help to the names of the fields or parameters under them, separated by blanks; fields
+    in ``skip`` have no option.
     """
     titles = {each: title for title, names in (groups or {}).items() for each in names.split()}
-    own = list(inspect.signature(function, eval_str=True).parameters.values())
-    fields: list[inspect.Parameter] = []
-    if request is not None:
-        own = own[1:]
-        for key, field in request.model_fields.items():
-            if key in skip:
-                continue
-            flag = None if key in arguments else (flags or {}).get(key, FLAGS.get(key, f"--{key.replace('_', '-')}"))
-            metavar = (metavars or {}).get(key, METAVARS.get(key))
-            fields.append(_parameter(key, field, flag, metavar, titles.get(key)))
-    own = [p if p.annotation is typer.Context else _titled(p, titles.get(p.name)) for p in own]
 
-    def command(**values: Any) -> None:
-        if request is None:
-            return function(**values)
-        mine = {p.name: values.pop(p.name) for p in fields}
-        return function(build(request, mine, {p.name: p.default for p in fields}), **values)
+    def option(key: str, field: FieldInfo) -> inspect.Parameter:
+        flag = None if key in arguments else (flags or {}).get(key, FLAGS.get(key, f"--{key.replace('_', '-')}"))
+        return _parameter(key, field, flag, (metavars or {}).get(key, METAVARS.get(key)), titles.get(key))
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*fields, *own)]
-    parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)  # required ones first
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-    text = "\n\n".join(p if p.startswith("Example") else p.replace("\n", " ") for p in paragraphs)
-    app.command(name or function.__name__.replace("_", "-"), help=text, rich_help_panel=panel, **settings)(command)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())
+        request = own.pop(0).annotation if own and hasattr(own[0].annotation, "model_fields") else None
+        shown = request.model_fields.items() if request else ()
+        fields = [option(key, field) for key, field in shown if key not in skip]
+        own = [p if p.annotation is typer.Context else _titled(p, titles.get(p.name)) for p in own]
+
+        def run(**values: Any) -> None:
+            if request is None:
+                return function(**values)
+            mine = {p.name: values.pop(p.name) for p in fields}
+            return function(build(request, mine, {p.name: p.default for p in fields}), **values)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*fields, *own)]
+        parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)  # required ones first
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(p if p.startswith("Example") else p.replace("\n", " ") for p in paragraphs)
+        app.command(function.__name__.replace("_", "-"), help=text, rich_help_panel=panel, **settings)(run)
+        return function
+
+    return decorate
 
 
 def build(request: type[BaseModel], values: dict[str, Any], defaults: dict[str, Any]) -> Any:

@@ -1,15 +1,16 @@
-"""What commands print: tables for people on stdout, or one JSON document with ``--json``."""
+"""What commands print: tables for people on stdout, or one JSON document with ``--json``; progress on stderr."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, highlight=False)
 
 
 def show_json(content: Any) -> None:
@@ -32,4 +33,10 @@ def show_next(*commands: str) -> None:
     """Print what to run next."""
     console.print("\nNext:")
     for command in commands:
-        console.print(f"  {command}", markup=False, highlight=False)
+        console.print(f"  {command}", markup=False)
+
+
+def progress(cases: Sequence[str], title: str) -> Iterable[str]:
+    """Yield the cases, with a progress bar on a terminal."""
+    terminal = Console(stderr=True)
+    return track(cases, title, console=terminal, disable=not terminal.is_terminal)

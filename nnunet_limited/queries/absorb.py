@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.host.images import write_label
+from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.queries.answers import Answer, window_states, write_answer
 from nnunet_limited.queries.record import LABELS, Round, load_round
 from nnunet_limited.queries.request import AbsorbRequest
@@ -183,3 +185,29 @@ def _write_split(
     split = Split(split.name, split.dataset, split.folds, info)
     write_split(folder, split, partition)
     return split
+
+
+def next_commands(out: str, record: dict[str, Any]) -> list[str]:
+    """Return how to plan, train and query again, with the configuration and size of the model of the ``record``."""
+    configuration, size = "3d_fullres", ""
+    if record["model"] is not None:
+        configuration, plans = record["model"]["configuration"], {}
+        with contextlib.suppress(LimitedError):  # they may be deleted
+            plans = PlannedData.load(preprocessed_folder(record["dataset"]), record["model"]["plans"]).plans
+        size = " --size tiny" if plans.get("limited", {}).get("size") == "tiny" else ""
+    what, axis, voxel = record["granularity"]
+    again = f"--what {what}" + (f" --size {'x'.join(map(str, voxel))}" if voxel else "")
+    again += f" --axis {axis}" if axis is not None else ""
+    again += f" --items {record['items']}" if record["items"] else f" --minutes {record['minutes']:g}"
+    if record["model"] is not None:  # after a cold start the default for models is better
+        again += f" --strategy {record['strategy']}"
+    again += f" --seconds {record['seconds']:g} --seed {record['seed']} --rounds {record['rounds']}"
+    train, trainer = "self-train", "LimitedActiveTrainer"
+    if not all(fold.unlabeled for fold in load_split(preprocessed_folder(out), record["split"]).folds):
+        train, trainer = "crossval", "LimitedSparseTrainer"  # every scan is annotated in part
+    model = f"{out} {configuration} -tr {trainer} -p PLANS"
+    return [
+        f"nnunet-limited plan {out} --split {record['split']} -c {configuration}{size}",
+        f"nnunet-limited {train} {model}",
+        f"nnunet-limited query {model} {again} --out round_{record['round'] + 1}",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,9 @@ class TrainRequest(Request):
         """The folder of the trainer's folds."""
         return results_folder(self.folder.name) / f"{self.trainer}__{self.plans}__{self.configuration}"
 
-    def with_settings(self, assignments: list[str], epochs: int | None, iterations: int | None) -> TrainRequest:
+    def with_settings(self, assignments: Sequence[str]) -> TrainRequest:
         """Return the request with plans that carry the settings; they are written once all is checked."""
         settings = parse_assignments(assignments)
-        for key, value in (("num_epochs", epochs), ("num_iterations_per_epoch", iterations)):
-            if value is not None:
-                settings[key] = value
         if not settings:
             return self
         find_trainer(self.trainer)  # a trainer of the user's own brings settings of its own

@@ -27,27 +27,22 @@ class PseudoLabelMaker(Protocol):
     @property
     def name(self) -> str:
         """The name of the sets."""
-        ...
 
     @property
     def uses_sources(self) -> bool:
         """Whether several sources label together."""
-        ...
 
     def check_sources(self, folds: Sequence[int | str]) -> None:
         """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
 
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, with the cases that are done."""
-        ...
 
     def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
         """Label the cases of one set that are missing."""
-        ...
 
     def summary_lines(self, labels: PseudoLabels) -> list[str]:
         """Return lines about a set that is complete."""
-        ...
 
 
 def self_train(
@@ -72,7 +67,7 @@ def self_train(
     trainer = find_trainer(request.trainer)
     if not is_ours(trainer) or trainer.learns_pseudo_labels == "none":
         raise LimitedError(f"-tr {request.trainer} does not train on pseudo-labels; use LimitedRecipeTrainer")
-    if "pseudo_labels" in parse_assignments(list(settings)):
+    if "pseudo_labels" in parse_assignments(settings):
         raise LimitedError("--set pseudo_labels is set for each round; remove it, or train with crossval")
     device = choose_device(request.value_of("-device"))
     teacher = teacher or trainer.teacher
@@ -81,7 +76,7 @@ def self_train(
             f"--teacher {teacher} keeps no record of its training labels; use a trainer of nnunet-limited, "
             "e.g. LimitedSupervisedTrainer"
         )
-    model = request.changed(trainer=teacher).with_settings(list(settings), None, None)
+    model = request.changed(trainer=teacher).with_settings(settings)
     _check_student(model.changed(trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)
     if trainer.learns_pseudo_labels == "sources" and not source.uses_sources:
@@ -95,14 +90,14 @@ def self_train(
         name = source.name
         for labels in source.check(list(folds)):
             log(f"pseudo-labels of {labels.folder.name}: {name}")
-            made = source.make(labels, device, partial(track, title=labels.folder.name))
+            made = source.make(labels, device, partial(track, title=f"Pseudo-labels of {labels.folder.name}"))
             for line in source.summary_lines(made):
                 log(line)
         del source  # with its models; those of the next training are in a process of their own
         if torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()
-        model = request.with_settings([*settings, f"pseudo_labels={name}"], None, None)
+        model = request.with_settings([*settings, f"pseudo_labels={name}"])
         results.append(crossvalidate(model, folds, log))
         previous = name
     return results

@@ -38,7 +38,7 @@ def test_a_trainer_of_the_users_own(workspaces, tmp_path: Path, monkeypatch: pyt
     request = TrainRequest(
         dataset=DATASET, configuration="2d", fold="0", trainer="LimitedMineTrainer", plans=workspace.plans
     )
-    ready = prepare(request.with_settings(["own_threshold=0.5"], None, None))
+    ready = prepare(request.with_settings(["own_threshold=0.5"]))
     ready.write_plans()
     assert workspace.trainer(ready.trainer, ready.plans).config.own_threshold == 0.5
     with pytest.raises(LimitedError, match="LimitedUnfinishedTrainer: it has no unsupervised_loss"):

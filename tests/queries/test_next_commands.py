@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import DATASET
 
-from nnunet_limited.cli.absorb import _next_commands
+from nnunet_limited.queries.absorb import next_commands
 from nnunet_limited.splits import Fold
 
 
@@ -24,9 +24,11 @@ def test_what_to_type_next(folders: Path, monkeypatch: pytest.MonkeyPatch) -> No
     record |= {"granularity": ["patch", None, [4, 8, 8]], "items": 3, "strategy": "bald", "seconds": 20.0, "seed": 5}
     for unlabeled, trainer in ((("b",), "LimitedActiveTrainer"), ((), "LimitedSparseTrainer")):
         folds = (Fold(("a",), ("c",), ("b",)), Fold(("a",), ("c",), unlabeled))
-        monkeypatch.setattr("nnunet_limited.splits.load_split", lambda *_, folds=folds: SimpleNamespace(folds=folds))
-        _, train, query = _next_commands("Dataset700_Next", record)
+        monkeypatch.setattr(
+            "nnunet_limited.queries.absorb.load_split", lambda *_, folds=folds: SimpleNamespace(folds=folds)
+        )
+        _, train, query = next_commands("Dataset700_Next", record)
         assert f" -tr {trainer} " in train
         assert f" -tr {trainer} " in query
         assert "--items 3 --strategy bald --seconds 20 --seed 5 --rounds 4 --out round_2" in query
-    assert "--strategy" not in _next_commands("Dataset700_Next", {**record, "model": None})[-1]
+    assert "--strategy" not in next_commands("Dataset700_Next", {**record, "model": None})[-1]
