@@ -43,8 +43,7 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     from nnunet_limited.planners.request import PlanRequest
     from nnunet_limited.runs.variants import configure
     from nnunet_limited.splits import SplitRequest
-    from nnunet_limited.splits.classes import class_reader
-    from nnunet_limited.splits.make import make_split, write_split
+    from nnunet_limited.splits.make import class_reader, make_split, write_split
 
     folder = write_phantom_dataset(root / "raw", training=8, test=0)
     write_boxes(folder)

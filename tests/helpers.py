@@ -27,14 +27,13 @@ from nnunet_limited.cli.main import main
 from nnunet_limited.data.pseudo_label_store import open_set, set_folder
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.engine.split_trainer import HOST_SETTINGS
-from nnunet_limited.host.transforms import without_benchmark
+from nnunet_limited.host.loaders import without_benchmark
 from nnunet_limited.losses.label_space import ClassLabels, RegionLabels
 from nnunet_limited.planners.plan import make_plans
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import Split, SplitRequest, load_split
-from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.splits.make import make_split, write_split
+from nnunet_limited.splits.make import class_reader, make_split, write_split
 from nnunet_limited.util.random_state import seed_everything
 
 DATASET = "Dataset990_Blobs"

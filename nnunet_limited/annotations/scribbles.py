@@ -14,7 +14,7 @@ from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
 from nnunet_limited.annotations.annotation import Annotation, classes, only
-from nnunet_limited.annotations.slices import chosen_slices
+from nnunet_limited.annotations.objects import chosen_slices
 
 Style = Literal["spline", "skeleton"]
 THICK = np.ones((3, 3), bool)

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnunet_limited.annotations.annotation import Annotation, Box
-from nnunet_limited.annotations.objects import boxes, patches, points
+from nnunet_limited.annotations.objects import boxes, patches, points, slices
 from nnunet_limited.annotations.scribbles import scribbles
-from nnunet_limited.annotations.slices import slices
 from nnunet_limited.errors import LimitedError
 
 

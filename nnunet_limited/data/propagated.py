@@ -13,8 +13,7 @@ import numpy as np
 from nnunet_limited.annotations.propagate import annotated_slices, distances, propagate
 from nnunet_limited.data.sparse import BEYOND, AnnotatedCases, UnannotatedDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.cases import save_label
-from nnunet_limited.host.grid import network_spacing
+from nnunet_limited.host.cases import network_spacing, save_label
 from nnunet_limited.host.plans import managers
 from nnunet_limited.util.files import is_current, one_at_a_time, read_object, write_json
 from nnunet_limited.util.parallel import default_processes, run_all

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
-from nnunet_limited.host.grid import save_on_grid
+from nnunet_limited.host.cases import save_on_grid
 from nnunet_limited.host.plans import managers
 from nnunet_limited.util.files import is_current, one_at_a_time
 from nnunet_limited.util.parallel import default_processes, run_all

@@ -11,7 +11,7 @@ import torch
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import PreprocessedCases
-from nnunet_limited.host.transforms import SegOnlyTransform
+from nnunet_limited.host.loaders import SegOnlyTransform
 
 BEYOND, OUTSIDE = -1, -2  # what padding and rotation add; empty parts of an image, which nnU-Net leaves out
 SPARSE = 1  # in the second channel of the segmentation of a case that is annotated in part

@@ -8,7 +8,7 @@ import torch
 
 from nnunet_limited.data.crops import pack
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.transforms import GEOMETRIC, INTENSITY, LABEL_ONLY, MASKING, BasicTransform
+from nnunet_limited.host.loaders import GEOMETRIC, INTENSITY, LABEL_ONLY, MASKING, BasicTransform
 
 
 class Views(BasicTransform):

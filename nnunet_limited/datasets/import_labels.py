@@ -10,10 +10,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_limited.annotations.annotation import Annotation, box_codes, classes
-from nnunet_limited.annotations.importers.boxes import BOX_COLUMNS, from_box_rows
 from nnunet_limited.annotations.importers.images import ENDINGS, from_label_image, read_image
-from nnunet_limited.annotations.importers.points import POINT_COLUMNS, from_point_rows
-from nnunet_limited.annotations.importers.tables import read_table
+from nnunet_limited.annotations.importers.tables import (
+    BOX_COLUMNS,
+    POINT_COLUMNS,
+    from_box_rows,
+    from_point_rows,
+    read_table,
+)
 from nnunet_limited.datasets.derived import box_file, ignore_of, write_view
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.request import ImportRequest

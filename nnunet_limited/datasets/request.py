@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from nnunet_limited.util.fields import Voxels
-from nnunet_limited.util.request import Request
+from nnunet_limited.util.request import Request, Voxels
 
 OUT = "Name of the new dataset, e.g. Dataset601_HeartScribbles."
 

@@ -17,9 +17,8 @@ from nnunet_limited.engine.log import LimitedLogger
 from nnunet_limited.engine.run import Run, open_run
 from nnunet_limited.engine.settings import TrainerConfig, resolve
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.labels import label_space
-from nnunet_limited.host.loaders import loader_attribute
-from nnunet_limited.host.transforms import without_benchmark
+from nnunet_limited.host.loaders import loader_attribute, without_benchmark
+from nnunet_limited.host.plans import label_space
 from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.planners.planned import PlannedData

@@ -21,8 +21,7 @@ from nnunet_limited.engine.hidden_dice import HiddenLabelDice
 from nnunet_limited.engine.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
-from nnunet_limited.host.loaders import loader_attribute
-from nnunet_limited.host.transforms import without_benchmark
+from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.losses.consistency import masked_mean, rampup
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream

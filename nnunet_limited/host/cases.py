@@ -1,15 +1,18 @@
-"""nnU-Net's preprocessed cases on disk."""
+"""nnU-Net's preprocessed cases on disk, and labels on their grid and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2 as PreprocessedCases
+from torch.nn import functional
 
 from nnunet_limited.util.files import replacing
 
-__all__ = ["PreprocessedCases", "save_label"]
+__all__ = ["PreprocessedCases", "from_network", "network_spacing", "save_label", "save_on_grid", "to_network"]
 
 
 def save_label(label: np.ndarray, file: Path) -> None:
@@ -18,3 +21,41 @@ def save_label(label: np.ndarray, file: Path) -> None:
         made = temporary.with_name(f"{temporary.name}.b2nd")
         PreprocessedCases.save_seg(label.astype(np.int16), str(made.with_suffix("")))
         made.replace(temporary)
+
+
+def save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manager: Any, chosen: Any) -> None:
+    """Write ``label`` (1, *spatial of the scan) to ``target`` on the grid of the case preprocessed in ``folder``."""
+    data, _, _, properties = PreprocessedCases(str(folder), [case]).load_case(case)
+    save_label(to_network(label, properties, data.shape[1:], manager, chosen)[0], target / f"{case}.b2nd")
+
+
+def to_network(
+    label: np.ndarray, properties: dict[str, Any], shape: tuple[int, ...], plans_manager: Any, configuration: Any
+) -> np.ndarray:
+    """Transpose, crop and resample ``label`` (1, *spatial of the scan) as the host did its image, to ``shape``."""
+    axes = plans_manager.transpose_forward
+    label = label.transpose([0, *(axis + 1 for axis in axes)])
+    inside = tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])
+    label = label[0][inside][None]
+    spacing = [properties["spacing"][axis] for axis in axes]
+    target = network_spacing(properties, plans_manager, configuration)
+    resampled: np.ndarray = configuration.resampling_fn_seg(label, shape, spacing, target)
+    return resampled
+
+
+def from_network(mask: np.ndarray, properties: dict[str, Any], plans_manager: Any, outside: bool) -> np.ndarray:
+    """Return a boolean ``mask`` (*spatial) of a preprocessed image on the grid of its scan.
+
+    Each voxel is that of the mask at its middle, and ``outside`` where the host has cropped the image.
+    """
+    shape = [int(size) for size in properties["shape_after_cropping_and_before_resampling"]]
+    near = functional.interpolate(torch.from_numpy(mask)[None, None].float(), shape, mode="nearest-exact")[0, 0] > 0.5
+    whole = np.full(properties["shape_before_cropping"], outside)
+    whole[tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])] = near.numpy()
+    return whole.transpose(plans_manager.transpose_backward)
+
+
+def network_spacing(properties: dict[str, Any], plans_manager: Any, configuration: Any) -> list[float]:
+    """Return the spacing of a preprocessed case, whose slices a 2D configuration leaves as thick as they are."""
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    return [*spacing[: len(spacing) - len(configuration.spacing)], *configuration.spacing]

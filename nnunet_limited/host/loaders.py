@@ -1,15 +1,40 @@
-"""nnU-Net's data loader and the augmenters around it."""
+"""nnU-Net's data loader, the augmenters around it, and the transforms of its training pipeline."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, SegOnlyTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
-__all__ = ["loader_attribute", "nnUNetDataLoader"]
+__all__ = ["BasicTransform", "SegOnlyTransform", "nnUNetDataLoader"]
+
+# Transforms of the host's training pipeline that move voxels, change intensities, need a label, and blank the outside.
+GEOMETRIC = {"SpatialTransform", "MirrorTransform", "Convert3DTo2DTransform", "Convert2DTo3DTransform"}
+INTENSITY = {
+    "GaussianNoiseTransform",
+    "GaussianBlurTransform",
+    "MultiplicativeBrightnessTransform",
+    "ContrastTransform",
+    "SimulateLowResolutionTransform",
+    "GammaTransform",
+}
+LABEL_ONLY = {"RemoveLabelTransform", "ConvertSegmentationToRegionsTransform", "DownsampleSegForDSTransform"}
+MASKING = {"MaskImageTransform"}
 
 
 def loader_attribute(augmenter: Any) -> str:
     """Return the attribute under which the host's augmenter keeps its loader."""
     return "data_loader" if isinstance(augmenter, SingleThreadedAugmenter) else "generator"
+
+
+def without_benchmark(pipeline: Any) -> None:
+    """Switch off the timing of blur implementations in a host pipeline.
+
+    It picks the faster of two that differ in the last bit, so a run with it is not repeatable.
+    """
+    for transform in getattr(pipeline, "transforms", []):
+        inner = getattr(transform, "transform", transform)
+        if hasattr(inner, "benchmark"):
+            inner.benchmark = False

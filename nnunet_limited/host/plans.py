@@ -5,7 +5,10 @@ They are imported where they are used, because they import torch, which commands
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnunet_limited.losses.label_space import LabelSpace
 
 
 def plans_manager(plans: dict[str, Any]) -> Any:
@@ -30,3 +33,14 @@ def with_inherited(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
 def label_manager(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Any:
     """Return nnU-Net's ``LabelManager`` of a dataset."""
     return plans_manager(plans).get_label_manager(dataset_json)
+
+
+def label_space(manager: Any) -> LabelSpace:
+    """Return what the channels of predictions are, from nnU-Net's ``LabelManager`` of a dataset."""
+    from nnunet_limited.losses.label_space import ClassLabels, RegionLabels
+
+    kind, values = (
+        (RegionLabels, manager.foreground_regions) if manager.has_regions else (ClassLabels, manager.all_labels)
+    )
+    groups = (value if isinstance(value, (list, tuple)) else (value,) for value in values)
+    return kind(tuple(tuple(int(v) for v in group) for group in groups), manager.ignore_label)

@@ -14,7 +14,6 @@ import numpy as np
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor
-from nnunet_limited.planners.ignored import without_ignored
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
 from nnunet_limited.util.parallel import run_all
@@ -157,6 +156,22 @@ def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) 
     if not any(foreground for _, foreground in found):
         return own
     return {case: label for case, (label, _) in zip(visible, found, strict=True)}
+
+
+def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) -> tuple[Path, bool]:
+    """Return a label file of ``case`` with background where it is ignored, and whether it has foreground.
+
+    The host would count the ignore label as foreground. The file is ``target``, or the case's own
+    file if that ignores nothing.
+    """
+    reader = reader_class()
+    label, properties = reader.read_seg(str(case.label))
+    ignored = label == ignore
+    foreground = bool(((label > 0) & ~ignored).any())
+    if not ignored.any():
+        return Path(str(case.label)), foreground
+    reader.write_seg(np.where(ignored, 0, label)[0].astype(np.int16), str(target), properties)
+    return target, foreground
 
 
 def extract_fingerprint(

@@ -12,12 +12,14 @@ from typing import Any
 import nnunet_limited
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.cases import save_on_grid
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
-from nnunet_limited.planners.boxes import resample_boxes
+from nnunet_limited.host.plans import managers
 from nnunet_limited.planners.fingerprint import extract_fingerprint, inspect_dataset
 from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
+    box_folder,
     copy_ground_truth,
     data_folders,
     fingerprint_folder,
@@ -27,7 +29,8 @@ from nnunet_limited.planners.preprocessing import (
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
-from nnunet_limited.util.files import write_json
+from nnunet_limited.util.files import is_current, write_json
+from nnunet_limited.util.parallel import run_all
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners can plan, without the cascade
 
@@ -132,3 +135,22 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
             fit_patch(configuration, request.patch)
         shaped_by = preprocessing_hash(plans, configuration, dataset.description.labels)
         configuration["data_identifier"] = f"{DATA_PREFIX}{shaped_by}_{name}"
+
+
+def resample_boxes(
+    files: dict[str, Path], folder: Path, plans: dict[str, Any], configuration: str, processes: int
+) -> None:
+    """Resample the images of boxes of cases preprocessed in ``folder`` to its grid, into a folder beside it."""
+    made = box_folder(folder)
+    tasks = [
+        (case, file, folder, plans, configuration)
+        for case, file in files.items()
+        if not is_current(made / f"{case}.b2nd", [file])
+    ]
+    run_all(_resample_boxes, tasks, processes, "Preparing boxes")
+
+
+def _resample_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str) -> None:
+    manager, chosen = managers(plans, configuration)
+    codes, _ = manager.image_reader_writer_class().read_seg(str(file))
+    save_on_grid(codes, case, folder, box_folder(folder), manager, chosen)

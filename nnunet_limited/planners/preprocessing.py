@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.host.planning import nonzero_mask
 from nnunet_limited.host.plans import managers, with_inherited
-from nnunet_limited.planners.ignored import background_outside
 from nnunet_limited.util import files
 from nnunet_limited.util.files import content_hash, replacing
 from nnunet_limited.util.parallel import run_all
@@ -35,6 +37,11 @@ def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]
     folder = preprocessed_folder(plans["dataset_name"]) / chosen["data_identifier"]
     suffix = UNLABELED_SUFFIX if is_bound(plans) else f"{UNLABELED_SUFFIX}_{preprocessing_hash(plans, chosen, {})}"
     return folder, folder.with_name(folder.name + suffix)
+
+
+def box_folder(folder: Path) -> Path:
+    """Return where the boxes of cases preprocessed in ``folder`` lie."""
+    return folder.with_name(f"{folder.name}_boxes")
 
 
 def is_bound(plans: dict[str, Any]) -> bool:
@@ -157,6 +164,21 @@ def preprocess_case(
         (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
         for ending in FILES:
             os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")
+
+
+def background_outside(case: Case, reader_class: Any, ignore: int, target: Path) -> Path:
+    """Return a label file of ``case`` with background where it is ignored outside the nonzero mask of its image.
+
+    The host does not mark such voxels as outside, so that it would normalise a sparse image over its empty margin.
+    """
+    reader = reader_class()
+    label, properties = reader.read_seg(str(case.label))
+    image, _ = reader.read_images([str(file) for file in case.images])
+    outside = (label[0] == ignore) & ~nonzero_mask(image)
+    if not outside.any():
+        return Path(str(case.label))
+    reader.write_seg(np.where(outside, 0, label[0]).astype(np.int16), str(target), properties)
+    return target
 
 
 def scratch_folder(folder: Path) -> Path:

@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from nnunet_limited.util.fields import Voxels
 from nnunet_limited.util.parallel import default_processes
-from nnunet_limited.util.request import Request
+from nnunet_limited.util.request import Request, Voxels
 
 
 class PlanRequest(Request):

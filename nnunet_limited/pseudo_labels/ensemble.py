@@ -14,9 +14,8 @@ import torch
 
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.cases import PreprocessedCases
-from nnunet_limited.host.grid import from_network, network_spacing
-from nnunet_limited.host.labels import label_space
+from nnunet_limited.host.cases import PreprocessedCases, from_network, network_spacing
+from nnunet_limited.host.plans import label_space
 from nnunet_limited.host.predict import to_scan
 from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.prompters.outlining import coarsest_axis

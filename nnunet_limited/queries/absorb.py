@@ -19,8 +19,7 @@ from nnunet_limited.queries.record import LABELS, Round, load_round
 from nnunet_limited.queries.request import AbsorbRequest
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split
 from nnunet_limited.splits.check import split_name
-from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.splits.make import make_split, write_split
+from nnunet_limited.splits.make import class_reader, make_split, write_split
 from nnunet_limited.util.files import file_hash, write_json
 from nnunet_limited.util.parallel import run_all
 

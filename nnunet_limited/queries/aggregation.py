@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from nnunet_limited.host.labels import label_space
+from nnunet_limited.host.plans import label_space
 from nnunet_limited.queries.case_scores import CaseScores
 from nnunet_limited.queries.pool import SIGNATURE
 from nnunet_limited.queries.uncertainty import VOXEL_SCORES, Ensemble, average, disagreement

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.fields import Voxels
-from nnunet_limited.util.request import Request
+from nnunet_limited.util.request import Request, Voxels
 
 if TYPE_CHECKING:
     from nnunet_limited.queries.windows import Granularity

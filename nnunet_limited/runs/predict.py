@@ -14,7 +14,7 @@ import torch
 
 from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.labels import label_space
+from nnunet_limited.host.plans import label_space
 from nnunet_limited.host.predict import load_predictor, to_scan
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
-from nnunet_limited.splits.classes import class_reader
 from nnunet_limited.splits.published import make_published_split, write_published_partition
 from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.util.files import read_json, write_json
@@ -305,3 +305,19 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
             missing = min(set(cases) - listed)
             raise LimitedError(f"--labeled-cases splits group {group!r}; add {missing!r}")
     return {group for group, cases in groups.items() if set(cases) <= listed}
+
+
+def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
+    """Return a function that returns the values in a case's label file, opening each file at most once."""
+    reader = cache(dataset.reader)
+
+    @cache
+    def classes_of(case: str) -> set[int]:
+        label, reader_class = dataset.cases[case].label, reader()
+        try:
+            values, _ = reader_class().read_seg(str(label))
+        except Exception as error:
+            raise LimitedError(f"label {label} cannot be read ({error}); repair or remove it") from error
+        return set(np.unique(values).astype(int).tolist())
+
+    return classes_of

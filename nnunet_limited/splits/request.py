@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nnunet_limited.util.fields import CaseList
-from nnunet_limited.util.request import Request
+from nnunet_limited.util.request import CaseList, Request
 
 
 class SplitRequest(Request):

@@ -1,11 +1,14 @@
-"""What a command or a study asks for."""
+"""What a command or a study asks for, and the types of fields that the command line writes as text."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 from typing_extensions import Self
+
+from nnunet_limited.errors import LimitedError
 
 
 class Request(BaseModel):
@@ -17,3 +20,40 @@ class Request(BaseModel):
         """Return a request with other values, without the cached properties of this one."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**given, **changes})
+
+
+def _option(info: ValidationInfo) -> str:
+    return f"--{str(info.field_name).replace('_', '-')}"
+
+
+def parse_voxels(text: str, option: str) -> tuple[int, ...]:
+    """Return the numbers of a size such as ``8x64x64``."""
+    parts = text.split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise LimitedError(f"{option} {text} is not of the form 8x64x64; give the number of voxels along each axis")
+    return tuple(map(int, parts))
+
+
+def _voxels(value: Any, info: ValidationInfo) -> Any:
+    return parse_voxels(value, _option(info)) if isinstance(value, str) else value
+
+
+def _cases(value: Any, info: ValidationInfo) -> Any:
+    """Return the names in a file of case names, one per line; blank lines and lines that begin with # do not count."""
+    if not isinstance(value, (str, Path)):
+        return value
+    option, file, remedy = _option(info), Path(value), "write one case name per line"
+    if not file.is_file():
+        raise LimitedError(f"{option} {file} does not exist; {remedy} into it")
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise LimitedError(f"{option} {file} is not a text file ({error}); {remedy}") from error
+    cases = tuple(line for line in lines if line and not line.startswith("#"))
+    if not cases:
+        raise LimitedError(f"{option} {file} names no case; {remedy}")
+    return cases
+
+
+Voxels = Annotated[tuple[int, ...], BeforeValidator(_voxels, json_schema_input_type=str)]
+CaseList = Annotated[tuple[str, ...], BeforeValidator(_cases, json_schema_input_type=Path)]

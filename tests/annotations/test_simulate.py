@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nnunet_limited.annotations.annotation import Annotation, classes
-from nnunet_limited.annotations.objects import boxes, patches, points
+from nnunet_limited.annotations.objects import boxes, patches, points, slices
 from nnunet_limited.annotations.scribbles import scribbles
-from nnunet_limited.annotations.slices import slices
 
 IGNORE = 4
 SIMULATORS = {

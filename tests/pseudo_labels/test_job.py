@@ -21,7 +21,7 @@ from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import load_for_fold
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.grid import to_network
+from nnunet_limited.host.cases import to_network
 from nnunet_limited.planners.preprocessing import preprocess_case
 from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
 from nnunet_limited.pseudo_labels.fusion import label_dice

@@ -47,7 +47,7 @@ def test_boxes_of_crops_are_those_of_the_objects(workspaces, variant: str) -> No
 
 
 def test_a_case_without_boxes_is_refused(workspaces) -> None:
-    from nnunet_limited.planners.boxes import box_folder
+    from nnunet_limited.planners.preprocessing import box_folder
 
     workspace = workspaces("2d")
     made = workspace.trainer("LimitedBoxTrainer", workspace.configure("unboxed", **FROM_START))

@@ -30,7 +30,7 @@ from nnunet_limited import trainers
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.sparsify import SparsifyRequest, sparsify
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.planners.ignored import background_outside
+from nnunet_limited.planners.preprocessing import background_outside
 from nnunet_limited.trainers.catalogue import is_for_sparse_labels, trainer_names
 
 IGNORE = 3

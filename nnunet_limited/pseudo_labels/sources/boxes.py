@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.annotations.importers.boxes import BOX_COLUMNS
-from nnunet_limited.annotations.importers.tables import read_table
+from nnunet_limited.annotations.importers.tables import BOX_COLUMNS, read_table
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.grid import to_network
+from nnunet_limited.host.cases import to_network
 from nnunet_limited.prompters.prompter import ModelCard
 from nnunet_limited.pseudo_labels.sources.base import Scan, SourceContext, SourcePrediction
 from nnunet_limited.runs.request import TrainRequest

@@ -15,8 +15,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.splits import Split, SplitRequest
-from nnunet_limited.splits.classes import class_reader
-from nnunet_limited.splits.make import adopt_partition, grouped, make_split
+from nnunet_limited.splits.make import adopt_partition, class_reader, grouped, make_split
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.studies.engine.study_file import (
     Labeled,

@@ -15,8 +15,7 @@ from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.boxes import affinity, outside, projection, size_bounds, tightness, uncut
-from nnunet_limited.planners.boxes import box_folder
-from nnunet_limited.planners.preprocessing import require_preprocessed
+from nnunet_limited.planners.preprocessing import box_folder, require_preprocessed
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
 
 
