@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.cases import save_on_grid
 from nnunet_limited.host.images import write_label
+from nnunet_limited.host.plans import managers
 from nnunet_limited.splits import Split, split_name
-from nnunet_limited.util.files import content_hash, file_hash, read_object, write_json
+from nnunet_limited.util.files import content_hash, file_hash, is_current, one_at_a_time, read_object, write_json
+from nnunet_limited.util.parallel import default_processes, run_all
 
 RECORD = "pseudo_labels.json"
 MAKE = "make them with 'nnunet-limited pseudo-label'"
@@ -141,3 +145,45 @@ def _load(folder: Path) -> PseudoLabels:
     content = read_object(folder / RECORD, "description of pseudo-labels", MAKE)
     cases, ending = content.pop("cases", {}), content.pop("file_ending", "")
     return PseudoLabels(folder, ending, content, cases)
+
+
+def resample_to_network(
+    labels: PseudoLabels,
+    cases: list[str],
+    unlabeled_folder: Path,
+    plans: dict[str, Any],
+    configuration: str,
+    threshold: float,
+    unused: int,
+) -> Path:
+    """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
+
+    Voxels with a confidence below ``threshold`` in [0, 1] become ``unused``. Labels that are newer than their files,
+    which people may correct, are used again. One process prepares them; others wait for it.
+    """
+    folder = unlabeled_folder.with_name(f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}")
+
+    def missing() -> list[str]:
+        return [case for case in cases if not is_current(folder / f"{case}.b2nd", labels.files(case))]
+
+    if missing():
+        with one_at_a_time(folder):
+            resample = partial(_resample, labels, unlabeled_folder, folder, plans, configuration, threshold, unused)
+            run_all(resample, [(case,) for case in missing()], default_processes(), "Preparing pseudo-labels")
+    return folder
+
+
+def _resample(
+    labels: PseudoLabels,
+    unlabeled_folder: Path,
+    folder: Path,
+    plans: dict[str, Any],
+    configuration: str,
+    threshold: float,
+    unused: int,
+    case: str,
+) -> None:
+    manager, chosen = managers(plans, configuration)
+    label, confidence = labels.read(case, manager.image_reader_writer_class())
+    label = np.where(confidence >= np.round(100 * threshold), label, unused)
+    save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)

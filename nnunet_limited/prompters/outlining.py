@@ -72,12 +72,8 @@ class _Outliner:
 
     def summary(self, volumes: list[np.ndarray]) -> Outlined:
         """Return the mean of ``volumes``, in each voxel over those that are not NaN."""
-        known = [np.isfinite(volume) for volume in volumes]
-        total = sum(np.where(k, v, 0) for k, v in zip(known, volumes, strict=True))
-        count = np.sum(known, axis=0)
-        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
         stability = float(np.mean(self.overlaps)) if self.overlaps else None
-        return Outlined(mean, stability, self.embeddings, self.prompts)
+        return Outlined(known_mean(volumes), stability, self.embeddings, self.prompts)
 
     def outline(self, image: np.ndarray, guess: np.ndarray) -> np.ndarray:
         """Return the probabilities (c, *spatial) of the classes in one image, NaN for a class without object."""
@@ -133,6 +129,16 @@ def _clicks(places: np.ndarray, count: int) -> dict[str, np.ndarray]:
     """Return ``count`` equal prompts of points, of which the first is inside the object and the others outside."""
     labels = np.arange(len(places)) == 0
     return {"points": np.repeat(places[None], count, axis=0), "labels": np.repeat(labels[None], count, axis=0)}
+
+
+def known_mean(volumes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of ``volumes`` in each voxel over those that are not NaN, as float32; NaN where all are."""
+    total, count = np.zeros(volumes[0].shape, np.float32), np.zeros(volumes[0].shape, np.int16)
+    for volume in volumes:
+        known = np.isfinite(volume)
+        total += np.where(known, volume, 0)
+        count += known
+    return np.where(count > 0, total / np.maximum(count, 1), np.float32(np.nan))
 
 
 def plane_axes(shape: Sequence[int]) -> list[int]:

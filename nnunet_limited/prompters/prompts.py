@@ -63,6 +63,13 @@ class PromptSettings(BaseModel):
         """Return the settings as JSON, by the names that are on disk."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def check_channel(self, count: int) -> None:
+        """Raise LimitedError if images with ``count`` channels do not have the one to show."""
+        if self.channel >= count:
+            raise LimitedError(
+                f"--ask channel={self.channel}: the images have {count} channels, counted from 0; give another one"
+            )
+
     def kind_for(self, prompts: frozenset[str]) -> Kind:
         """Return the kind of prompts for a model that takes ``prompts``; refuse one that it does not take."""
         if self.kind is None:

@@ -7,16 +7,10 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nnunet_limited.losses.label_space import LabelSpace
-from nnunet_limited.pseudo_labels.fusion import (
-    MIN_AGREEMENT,
-    Calibration,
-    Predictions,
-    fuse,
-    mean_prediction,
-    sum_slices,
-)
+from nnunet_limited.pseudo_labels.fusion import MIN_AGREEMENT, Calibration, Predictions, fuse, mean_prediction
 
 MIN_GAIN = 0.01  # Dice that leaving out a source must gain
 KEPT_DICE = 0.9  # Dice of the valid slices, as a fraction of that of whole cases
@@ -24,11 +18,7 @@ Case = tuple[np.ndarray, Predictions]
 
 
 def calibrate(
-    cases: Sequence[Case],
-    labels: LabelSpace,
-    axes: Sequence[int],
-    decide: bool = True,
-    dependent: Collection[str] = (),
+    cases: Sequence[Case], labels: LabelSpace, axes: Sequence[int], decide: bool = True, dependent: Collection[str] = ()
 ) -> Calibration:
     """Return the calibration by labelled cases: their labels as probabilities (c, *spatial), NaN where unknown.
 
@@ -40,13 +30,14 @@ def calibrate(
     """
     if len(cases) < 2:
         return Calibration(cases=len(cases))
-    names = tuple(cases[0][1])
-    dice = {some: _mean_dice(cases, some, labels) for n in range(1, len(names) + 1) for some in combinations(names, n)}
+    names, first = tuple(cases[0][1]), labels.first_foreground
+    dice = {}
+    for some in (some for n in range(1, len(names) + 1) for some in combinations(names, n)):
+        means = ((mean_prediction([predictions[n] for n in some], labels), truth) for truth, predictions in cases)
+        dice[some] = _finite_mean([_dice(mean, truth, labels) for mean, truth in means])
     shown = {"mean": dice[names]} | {name: dice[name,] for name in names}
-    first = labels.first_foreground
-    calibration = Calibration(
-        dice={name: [_rounded(d) for d in values[first:]] for name, values in shown.items()}, cases=len(cases)
-    )
+    known = {n: [round(float(d), 4) if np.isfinite(d) else None for d in some[first:]] for n, some in shown.items()}
+    calibration = Calibration(dice=known, cases=len(cases))
     if not decide or len(names) < 2:
         return calibration
     left_out: dict[str, list[int]] = {}
@@ -68,7 +59,7 @@ def _min_agreement(cases: Sequence[Case], labels: LabelSpace, axes: Sequence[int
     for (truth, predictions), axis in zip(cases, axes, strict=True):
         fused = fuse(predictions, labels, axis, calibration)
         wholes.append(_dice(fused.probability, truth, labels))
-        dice = _slice_dice(fused.probability, truth, labels, axis)
+        dice = _finite_mean(_dice(fused.probability, truth, labels, axis))
         slices += [(a, d) for a, d in zip(fused.agreement, dice, strict=True) if np.isfinite(d)]
     target = KEPT_DICE * float(np.nanmean(wholes))
     for limit in np.arange(0, 1, 0.05):
@@ -78,44 +69,19 @@ def _min_agreement(cases: Sequence[Case], labels: LabelSpace, axes: Sequence[int
     return MIN_AGREEMENT
 
 
-def _rounded(dice: float) -> float | None:
-    return round(float(dice), 4) if np.isfinite(dice) else None
-
-
-def _mean_dice(cases: Sequence[Case], names: Sequence[str], labels: LabelSpace) -> np.ndarray:
-    """Return the Dice (c,) of the mean of some sources, averaged over the cases that have the class."""
-    each = [
-        _dice(mean_prediction([predictions[n] for n in names], labels), truth, labels) for truth, predictions in cases
-    ]
-    return _finite_mean(np.array(each))
-
-
-def _dice(p: np.ndarray, truth: np.ndarray, labels: LabelSpace) -> np.ndarray:
-    """Return the Dice of each channel (c,), NaN for the background and for a class that is in neither label."""
-    return _dice_table(p, truth, labels, None)[:, 0]
-
-
-def _slice_dice(p: np.ndarray, truth: np.ndarray, labels: LabelSpace, axis: int) -> np.ndarray:
-    """Return the mean Dice over the classes of each slice (n,), NaN where there is none."""
-    return _finite_mean(_dice_table(p, truth, labels, axis))
-
-
-def _finite_mean(table: np.ndarray) -> np.ndarray:
+def _finite_mean(values: ArrayLike) -> np.ndarray:
     """Return the mean over the first axis of the finite values, NaN where there is none."""
-    known = np.isfinite(table)
-    total = np.where(known, table, 0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    return np.ma.filled(np.ma.masked_invalid(values).mean(0), np.nan)
 
 
-def _dice_table(p: np.ndarray, truth: np.ndarray, labels: LabelSpace, axis: int | None) -> np.ndarray:
-    """Return the Dice of each channel in each slice (c, n), or in the whole volume (c, 1)."""
-    known = np.isfinite(truth).all(0)
-    masks = labels.masks(p)
-    made = np.full((len(p), 1 if axis is None else truth.shape[axis + 1]), np.nan)
-    for c in range(labels.first_foreground, len(p)):
-        mine, theirs = masks[c] & known, (np.where(known, truth[c], 0) > 0.5) & known
-        both, a, b = (
-            np.atleast_1d(one.sum() if axis is None else sum_slices(one, axis)) for one in (mine & theirs, mine, theirs)
-        )
-        made[c] = np.where(a + b > 0, 2 * both / np.maximum(a + b, 1), np.nan)
-    return made
+def _dice(p: np.ndarray, truth: np.ndarray, labels: LabelSpace, axis: int | None = None) -> np.ndarray:
+    """Return the Dice of each channel (c,), or of each of its slices across ``axis`` (c, n).
+
+    It is NaN for the background, and for a class that neither label has.
+    """
+    known, over = np.isfinite(truth).all(0), tuple(a + 1 for a in range(3) if a != axis)
+    mine, theirs = labels.masks(p) & known, (truth > 0.5) & known
+    size = mine.sum(over) + theirs.sum(over)
+    dice = np.where(size > 0, 2 * (mine & theirs).sum(over) / np.maximum(size, 1), np.nan)
+    dice[: labels.first_foreground] = np.nan
+    return dice

@@ -14,15 +14,14 @@ import torch
 
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.cases import PreprocessedCases, from_network, network_spacing
+from nnunet_limited.host.cases import from_network, network_spacing
 from nnunet_limited.host.plans import label_space
 from nnunet_limited.host.predict import to_scan
-from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.prompters.outlining import coarsest_axis
-from nnunet_limited.prompters.prompter import ModelCard, Prompter
+from nnunet_limited.prompters.prompter import ModelCard, Prompter, find_prompter
 from nnunet_limited.pseudo_labels.calibration import calibrate
-from nnunet_limited.pseudo_labels.fusion import Calibration, FusedLabel, fuse, votes
-from nnunet_limited.pseudo_labels.job import LabelCase, PseudoLabel
+from nnunet_limited.pseudo_labels.fusion import Calibration, fuse, votes
+from nnunet_limited.pseudo_labels.job import LabelCase, ModelLabeller, PseudoLabel
 from nnunet_limited.pseudo_labels.picture import draw_slice
 from nnunet_limited.pseudo_labels.sources.base import (
     LabeledScan,
@@ -31,12 +30,10 @@ from nnunet_limited.pseudo_labels.sources.base import (
     SourceContext,
     SourcePrediction,
     SourceSettings,
+    labeled_dataset,
 )
 from nnunet_limited.pseudo_labels.sources.prompted import PromptedSource
 from nnunet_limited.pseudo_labels.spec import SourceSpec, prompter_first
-from nnunet_limited.runs.predict import trained
-from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, file_hash, read_object, write_json
 
 CALIBRATION = "calibration.json"
@@ -44,10 +41,9 @@ MAX_CASES = 8  # labelled cases to calibrate on, which are held in memory
 
 
 @dataclass(frozen=True)
-class EnsembleLabeller:
+class EnsembleLabeller(ModelLabeller):
     """Several sources in place of the model alone. Each fold uses its own labelled cases and model."""
 
-    model: TrainRequest
     sources: tuple[SourceSpec, ...]
     settings: SourceSettings = field(default_factory=SourceSettings)
     accept_licence: str | None = None
@@ -58,12 +54,7 @@ class EnsembleLabeller:
         """Raise LimitedError for sources that cannot work; promptable models are loaded to check them."""
         for spec in self.sources:
             spec.check(self.model, folds)
-        channels = self.model.planned.description.num_channels
-        if self.settings.channel >= channels:
-            raise LimitedError(
-                f"--ask channel={self.settings.channel}: the images have {channels} channels, counted from 0; give "
-                "another one"
-            )
+        self.settings.check_channel(self.model.planned.description.num_channels)
         # On the CPU: the models that are trained before may need the whole GPU.
         on_cpu = self if self.device == "cpu" else replace(self, device="cpu")
         for spec, prompter in on_cpu.prompters.items():
@@ -74,15 +65,16 @@ class EnsembleLabeller:
     @cached_property
     def prompters(self) -> dict[SourceSpec, Prompter]:
         """The promptable models among the sources."""
-        return {s: s.load_prompter(self.device, self.accept_licence) for s in self.sources if s.is_prompter}
+        return {s: find_prompter(s.text, self.device, self.accept_licence) for s in self.sources if s.is_prompter}
 
-    def checkpoints(self, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
+    def checkpoints(self, folds: Sequence[int | str]) -> dict[str, str]:
         """Return the hash of the checkpoint of each fold if the student is one of the sources."""
-        return trained(self.model, split, folds) if "student" in [spec.text for spec in self.sources] else {}
+        return super().checkpoints(folds) if "student" in [spec.text for spec in self.sources] else {}
 
-    def origin(self, cases: Sequence[str]) -> dict[str, Any]:
+    def origin(self, folds: Sequence[int | str]) -> dict[str, Any]:
         """Return the sources, their settings, and a hash of the labels that they may know."""
-        labels = {case: file_hash(labeled_folder(self.model, cases) / f"{case}_seg.b2nd") for case in cases}
+        labeled = labeled_dataset(self.model, folds)
+        labels = {case: file_hash(Path(labeled.source_folder, f"{case}_seg.b2nd")) for case in labeled.identifiers}
         return {
             "source": "consensus",
             "sources": [spec.text for spec in self.sources],
@@ -94,20 +86,16 @@ class EnsembleLabeller:
 
     def summary_lines(self, labels: PseudoLabels) -> list[str]:
         """Return the calibration on labelled cases, and the licences of the promptable models."""
-        record = read_object(labels.folder / CALIBRATION, "calibration", "delete its folder")
+        found = Calibration.of_record(read_object(labels.folder / CALIBRATION, "calibration", "delete its folder"))
+        where, need = labels.folder.name, f"a slice counts from an agreement of {found.min_agreement:g}"
+        lines = [f"{where}: fewer than two labelled cases are new to their sources, so none is judged; {need}"]
+        if found.dice:
+            known = {name: [v for v in values if v is not None] for name, values in found.dice.items()}
+            dice = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in known.items() if values)
+            lines = [f"{where}: on {found.cases} labelled cases the mean Dice is {dice}; {need}"]
         names = list(self.model.planned.description.foreground)
-        where, need = labels.folder.name, f"a slice counts from an agreement of {record['agreement']:g}"
-        if record["dice"]:
-            dice = ", ".join(
-                f"{name} {np.mean([v for v in values if v is not None]):.3f}"
-                for name, values in record["dice"].items()
-                if any(v is not None for v in values)
-            )
-            lines = [f"{where}: on {record['cases']} labelled cases the mean Dice is {dice}; {need}"]
-        else:
-            lines = [f"{where}: fewer than two labelled cases are new to their sources, so none is judged; {need}"]
         first = label_space(self.model.planned.label_manager).first_foreground
-        for source, channels in record["left_out"].items():
+        for source, channels in found.left_out.items():
             classes = ", ".join(names[channel - first] for channel in channels)
             lines.append(f"{where}: {source} is left out for {classes}, where it lowers the Dice")
         return lines + [str(ModelCard(**about)) for about in labels.origin["prompters"].values()]
@@ -121,8 +109,7 @@ class EnsembleLabeller:
             begin = time.perf_counter()
             scan = ensemble.scan(case, image, properties)
             predictions, seconds = ensemble.predict(scan)
-            axis = coarsest_axis(scan.image.shape[1:], scan.spacing)
-            made = ensemble.fuse(scan, predictions, calibration, axis, labels.folder / "pictures" / f"{case}.png")
+            made = ensemble.fuse(scan, predictions, calibration, labels.folder / "pictures" / f"{case}.png")
             made.about["seconds"] = {**seconds, "total": round(time.perf_counter() - begin, 2)}
             return made
 
@@ -138,10 +125,13 @@ class SourceEnsemble:
         self.plans_manager, self.configuration = planned.managers(model.configuration)
         self.label_manager = planned.label_manager
         self.labels = label_space(self.label_manager)
-        cases = sorted({case for fold in folds for case in planned.split.fold(fold).train})
-        folder = labeled_folder(model, cases)
-        self.labeled = self._load_labeled(folder, cases)
-        registrations = folder.parent / "registrations"
+        dataset = labeled_dataset(model, folds)
+        self.labeled = []
+        for case in dataset.identifiers:
+            data, label, _, properties = dataset.load_case(case)
+            scan = self.scan(case, np.asarray(data[:]), properties)
+            self.labeled.append(LabeledScan(scan, self.labels.encode_case(np.asarray(label[:])[0])))
+        registrations = Path(dataset.source_folder).parent / "registrations"
         context = SourceContext(self.labeled, self.labels, device, labeller.settings, registrations, model, folds)
         self.hints = {spec.text for spec in labeller.sources if spec.kind.is_hint}
         self.sources: dict[str, LabelSource] = {
@@ -150,14 +140,6 @@ class SourceEnsemble:
             else spec.load(context)
             for spec in labeller.sources
         }
-
-    def _load_labeled(self, folder: Path, cases: Sequence[str]) -> list[LabeledScan]:
-        dataset, made = PreprocessedCases(str(folder), list(cases)), []
-        for case in cases:
-            data, label, _, properties = dataset.load_case(case)
-            scan = self.scan(case, np.asarray(data[:]), properties)
-            made.append(LabeledScan(scan, self.labels.encode_case(np.asarray(label[:])[0])))
-        return made
 
     def scan(self, case: str, image: np.ndarray, properties: dict[str, Any]) -> Scan:
         """Return a preprocessed case as the sources see it."""
@@ -179,19 +161,15 @@ class SourceEnsemble:
             elif guess is None and isinstance(source, PromptedSource):
                 predictions[name] = SourcePrediction.nothing(self.labels.channels, scan)
             else:
-                predictions[name] = self._checked(name, source(scan, guess), scan)
+                predictions[name] = made = source(scan, guess)
+                shape, expected = np.shape(made.probability), (self.labels.channels, *scan.image.shape[1:])
+                if name not in self.hints and shape != expected:
+                    raise LimitedError(
+                        f"--sources {name}: its prediction of {scan.case!r} has the shape {shape}, not {expected}; "
+                        "correct or remove the source"
+                    )
             seconds[name] = round(time.perf_counter() - begin, 2)
         return predictions, seconds
-
-    def _checked(self, name: str, prediction: SourcePrediction, scan: Scan) -> SourcePrediction:
-        """Return the prediction of a source; refuse one that is not on the grid of its scan."""
-        shape, expected = np.shape(prediction.probability), (self.labels.channels, *scan.image.shape[1:])
-        if name not in self.hints and shape != expected:
-            raise LimitedError(
-                f"--sources {name}: its prediction of {scan.case!r} has the shape {shape}, not {expected}; correct "
-                "or remove the source"
-            )
-        return prediction
 
     def _votes(self, predictions: dict[str, SourcePrediction]) -> dict[str, np.ndarray]:
         """Return the probabilities of the sources that vote, which hints do not."""
@@ -201,17 +179,19 @@ class SourceEnsemble:
         return {name: p for name, p in self._votes(predictions).items() if np.isfinite(p).any()}
 
     def fuse(
-        self, scan: Scan, predictions: dict[str, SourcePrediction], calibration: Calibration, axis: int, picture: Path
+        self, scan: Scan, predictions: dict[str, SourcePrediction], calibration: Calibration, picture: Path
     ) -> PseudoLabel:
-        """Return the label of all sources on the grid of the scan, and draw it."""
-        probabilities = self._votes(predictions)
+        """Return the label of all sources on the grid of the scan, and draw its slice with the most foreground."""
+        probabilities, axis = self._votes(predictions), coarsest_axis(scan.image.shape[1:], scan.spacing)
         fused = fuse(probabilities, self.labels, axis, calibration)
         logits = self.labels.to_logits(torch.from_numpy(fused.probability))
         managers = self.plans_manager, self.configuration, self.label_manager
         label, probability = to_scan(logits, scan.properties, *managers)
         valid = from_network(fused.valid, scan.properties, self.plans_manager, True)
         confidence = np.where(valid, self.labels.case_confidence(probability), 0.0)
-        self._draw(picture, scan, fused, axis)
+        masks = self.labels.foreground_masks(fused.probability)
+        panels = {"image": None, "pseudo-label; hatched: left open": masks}
+        draw_slice(picture, scan.image[0], scan.spacing, axis, masks, panels, (8, 4), 80, ~fused.valid)
         first, across = self.labels.first_foreground, (0, *(a + 1 for a in range(3) if a != axis))
         seen = np.any([(p[first:] > 0.5).any(across) for p in probabilities.values()], axis=0)
         agreement = float(fused.agreement[seen].mean()) if seen.any() else 1.0
@@ -226,20 +206,13 @@ class SourceEnsemble:
         }
         return PseudoLabel(label, confidence, agreement, about)
 
-    def _draw(self, file: Path, scan: Scan, fused: FusedLabel, axis: int) -> None:
-        """Draw the slice with the most foreground: the image, and the label with hatches where it is left open."""
-        masks = self.labels.foreground_masks(fused.probability)
-        panels = {"image": None, "pseudo-label; hatched: left open": masks}
-        draw_slice(file, scan.image[0], scan.spacing, axis, masks, panels, (8, 4), 80, ~fused.valid)
-
     def calibrate(self, file: Path, origin: str) -> Calibration:
         """Return the calibration on labelled cases, from ``file`` if it is of the same ``origin``."""
         record = read_object(file, "calibration", "delete its folder") if file.is_file() else {}
         if record.get("origin") == origin:
             return Calibration.of_record(record)
-        cases = []
-        for one in self.labeled[:MAX_CASES] if len(self.labeled) > 1 else ():
-            cases.append((one, self._valid_votes(self.predict(one.scan)[0])))
+        scans = self.labeled[:MAX_CASES] if len(self.labeled) > 1 else []
+        cases = [(one, self._valid_votes(self.predict(one.scan)[0])) for one in scans]
         counts = [name for _, predictions in cases for name in predictions]
         judged = [name for name in self.sources if counts.count(name) > 1]
         cases = [(one, {name: p[name] for name in judged}) for one, p in cases if judged and p.keys() >= set(judged)]
@@ -250,10 +223,3 @@ class SourceEnsemble:
         made = calibrate(truths, self.labels, axes, judged == voters, dependent)
         write_json(file, {"origin": origin, **made.record()})
         return made
-
-
-def labeled_folder(model: TrainRequest, cases: Sequence[str]) -> Path:
-    """Return the folder of the preprocessed labelled cases; raise LimitedError if one of ``cases`` is missing."""
-    folder = model.planned.cases(model.configuration).labeled
-    require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
-    return folder

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.losses.label_space import LabelSpace
+from nnunet_limited.prompters.outlining import known_mean
 from nnunet_limited.pseudo_labels.sources.base import SourcePrediction
 
 CONFIDENT_FOREGROUND, CONFIDENT_BACKGROUND = 0.9, 0.95
@@ -59,18 +60,18 @@ class FusedLabel:
 def fuse(predictions: Predictions, labels: LabelSpace, axis: int, calibration: Calibration | None = None) -> FusedLabel:
     """Return the mean of ``predictions`` and where it is valid; slices lie across ``axis`` of the volume."""
     calibration = calibration or Calibration()
-    used = _without_left_out(predictions, calibration.left_out, labels)
-    mean = mean_prediction(list(used.values()), labels)
+    used = list(_without_left_out(predictions, calibration.left_out, labels).values())
+    mean = mean_prediction(used, labels)
     label = labels.hard_label(mean)
     unanimous = np.ones(label.shape, bool)  # one row, or one for each region
     vote_count = np.zeros(label.shape, int)
-    for p in used.values():
+    for p in used:
         valid = np.isfinite(p)
         unanimous &= labels.hard_label(labels.normalized(np.where(valid, p, mean))) == label
         vote_count += valid if labels.overlapping else valid.any(0)
     confident = labels.is_confident(mean, CONFIDENT_FOREGROUND, CONFIDENT_BACKGROUND)
     fused_valid = ((unanimous & (vote_count > 1)) | confident).all(0) & (vote_count > 0).any(0)
-    agreement = slice_agreement(list(used.values()), labels, axis)
+    agreement = slice_agreement(used, labels, axis)
     enough = agreement >= calibration.min_agreement
     fused_valid &= enough.reshape([-1 if a == axis else 1 for a in range(fused_valid.ndim)])
     return FusedLabel(mean, fused_valid, agreement)
@@ -81,13 +82,12 @@ def slice_agreement(predictions: Sequence[np.ndarray], labels: LabelSpace, axis:
 
     Voxels count where both sources predict; 1 where no source sees foreground, or only one source predicts.
     """
-    size = predictions[0].shape[axis + 1]
-    total, count = np.zeros(size), np.zeros(size)
-    masks = [(p > 0.5, np.isfinite(p)) for p in predictions]
+    total, count = np.zeros((2, predictions[0].shape[axis + 1]))
+    masks, across = [(p > 0.5, np.isfinite(p)) for p in predictions], tuple(a for a in range(3) if a != axis)
     for (mask, valid), (other, other_valid) in combinations(masks, 2):
         for c in range(labels.first_foreground, len(mask)):
-            intersection = sum_slices(mask[c] & other[c], axis)
-            union = sum_slices((mask[c] | other[c]) & valid[c] & other_valid[c], axis)
+            intersection = (mask[c] & other[c]).sum(across)
+            union = ((mask[c] | other[c]) & valid[c] & other_valid[c]).sum(across)
             total += intersection / np.maximum(union, 1)
             count += union > 0
     return np.where(count > 0, total / np.maximum(count, 1), 1.0)
@@ -95,13 +95,7 @@ def slice_agreement(predictions: Sequence[np.ndarray], labels: LabelSpace, axis:
 
 def mean_prediction(predictions: Sequence[np.ndarray], labels: LabelSpace) -> np.ndarray:
     """Return the mean over the sources that predict a voxel; background where none does."""
-    total = np.zeros(predictions[0].shape, np.float32)
-    count = np.zeros(predictions[0].shape, np.int16)
-    for p in predictions:
-        valid = np.isfinite(p)
-        total += np.where(valid, p, 0)
-        count += valid
-    return labels.normalized(total / np.maximum(count, 1))
+    return labels.normalized(np.nan_to_num(known_mean(predictions)))
 
 
 def votes(predictions: Mapping[str, SourcePrediction], labels: LabelSpace) -> dict[str, np.ndarray]:
@@ -118,19 +112,14 @@ def votes(predictions: Mapping[str, SourcePrediction], labels: LabelSpace) -> di
     return made
 
 
-def sum_slices(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return the sum of each slice (n,) across ``axis`` of a volume."""
-    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).sum(1)
-
-
 def label_dice(label: np.ndarray, other: np.ndarray) -> float:
     """Return the mean Dice of two label images over the classes that one of them has; 1 if both are empty."""
-    classes = sorted({*np.unique(label), *np.unique(other)} - {0})
-    if not classes:
-        return 1.0
-    return float(
-        np.mean([2 * ((label == c) & (other == c)).sum() / ((label == c).sum() + (other == c).sum()) for c in classes])
-    )
+    dice = [
+        2 * ((label == c) & (other == c)).sum() / ((label == c).sum() + (other == c).sum())
+        for c in np.union1d(label, other)
+        if c != 0
+    ]
+    return float(np.mean(dice)) if dice else 1.0
 
 
 def _without_left_out(

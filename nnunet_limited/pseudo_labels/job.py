@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,59 +39,26 @@ class PseudoLabel:
 LabelCase = Callable[[str, np.ndarray, dict[str, Any]], PseudoLabel]
 
 
-class Labeller(Protocol):
-    """What a job labels with: the trained ``model`` alone, or several sources."""
+@dataclass(frozen=True)
+class ModelLabeller:
+    """What a job labels with: the folds of a trained ``model`` by their prediction; subclasses label differently."""
 
-    @property
-    def model(self) -> TrainRequest:
-        """The trained model, one of the sources or all there is."""
-        ...
-
-    @property
-    def uses_sources(self) -> bool:
-        """Whether several sources label together."""
-        ...
+    model: TrainRequest
+    uses_sources: ClassVar[bool] = False  # whether several sources label together
 
     def check(self, folds: Sequence[int | str]) -> None:
         """Raise LimitedError for what is wrong whatever the models of ``folds`` are."""
 
-    def checkpoints(self, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
+    def checkpoints(self, folds: Sequence[int | str]) -> dict[str, str]:
         """Return the hash of the checkpoint of each fold; raise LimitedError if one is missing."""
-        ...
+        return trained(self.model, self.model.planned.split, folds)
 
-    def origin(self, cases: Sequence[str]) -> dict[str, Any]:
-        """Return what else the pseudo-labels depend on, as JSON; ``cases`` are the labelled ones."""
-        ...
-
-    def load(self, labels: PseudoLabels, device: str) -> LabelCase:
-        """Return the function of a case, its preprocessed image and its properties that labels it."""
-        ...
-
-    def summary_lines(self, labels: PseudoLabels) -> list[str]:
-        """Return lines about a set that is complete."""
-        ...
-
-
-@dataclass(frozen=True)
-class ModelLabeller:
-    """The folds of a trained model: their own prediction."""
-
-    model: TrainRequest
-    uses_sources = False
-
-    def check(self, folds: Sequence[int | str]) -> None:
-        """Accept everything: only the models matter."""
-
-    def checkpoints(self, split: Split, folds: Sequence[int | str]) -> dict[str, str]:
-        """Return the hash of the checkpoint of each fold; raise LimitedError if one is missing."""
-        return trained(self.model, split, folds)
-
-    def origin(self, cases: Sequence[str]) -> dict[str, Any]:
-        """Return nothing: the job knows the model."""
+    def origin(self, folds: Sequence[int | str]) -> dict[str, Any]:
+        """Return what else the pseudo-labels of ``folds`` depend on, as JSON."""
         return {"source": "model"}
 
     def load(self, labels: PseudoLabels, device: str) -> LabelCase:
-        """Return the function that predicts a case with the folds of the set."""
+        """Return the function of a case, its preprocessed image and its properties that labels it."""
         predictor = Predictor(self.model.results, labels.origin["folds"], device)
 
         def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> PseudoLabel:
@@ -102,7 +69,7 @@ class ModelLabeller:
         return label_case
 
     def summary_lines(self, labels: PseudoLabels) -> list[str]:
-        """Return no lines."""
+        """Return lines about a set that is complete."""
         return []
 
 
@@ -114,15 +81,10 @@ class PseudoLabelJob:
     ``previous`` is the name of the round before, which stability compares with.
     """
 
-    labeller: Labeller
+    labeller: ModelLabeller
     name: str
     previous: str | None = None
     ensemble: bool = False
-
-    @property
-    def model(self) -> TrainRequest:
-        """The trained model."""
-        return self.labeller.model
 
     @property
     def uses_sources(self) -> bool:
@@ -135,43 +97,41 @@ class PseudoLabelJob:
 
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, with the cases that are done; raise LimitedError for what cannot be made."""
-        planned = self.model.planned
-        planned.configuration(self.model.configuration)
-        self.check_sources(folds)
+        model, planned = self.labeller.model, self.labeller.model.planned
+        planned.configuration(model.configuration)
+        self.labeller.check(folds)
         if self.previous == self.name:
             raise LimitedError(f"--previous {self.previous} is the --name to make; give them different names")
         for fold in folds:
             planned.split.fold(fold)
         if self.ensemble:
             _refuse_hidden_labels(planned.split, folds)
-            return [self._open(planned.split, "ensemble", folds)]
-        return [self._open(planned.split, f"fold_{fold}", [fold]) for fold in folds]
+            return [self._open("ensemble", folds)]
+        return [self._open(f"fold_{fold}", [fold]) for fold in folds]
 
-    def _open(self, split: Split, folder: str, folds: Sequence[int | str]) -> PseudoLabels:
-        checkpoints = self.labeller.checkpoints(split, folds)
+    def _open(self, folder: str, folds: Sequence[int | str]) -> PseudoLabels:
+        model, split = self.labeller.model, self.labeller.model.planned.split
+        checkpoints = self.labeller.checkpoints(folds)
         for fold in folds if self.previous is not None else ():
             self._previous(fold)
         origin = {
             "split": split.name,
             "split_hash": split.hash,
-            "trainer": self.model.trainer,
-            "plans": self.model.plans,
-            "configuration": self.model.configuration,
+            "trainer": model.trainer,
+            "plans": model.plans,
+            "configuration": model.configuration,
             "folds": list(folds),
             "checkpoints": checkpoints,
             "previous": self.previous,
-            **self.labeller.origin(sorted({case for fold in folds for case in split.fold(fold).train})),
+            **self.labeller.origin(folds),
         }
-        base, file_ending = (
-            set_folder(self.model.folder, split, self.name),
-            self.model.planned.description.file_ending,
-        )
-        return open_set(base / folder, file_ending, origin)
+        base = set_folder(model.folder, split, self.name)
+        return open_set(base / folder, model.planned.description.file_ending, origin)
 
     def _previous(self, fold: int | str) -> PseudoLabels:
         assert self.previous is not None
-        folder, split = self.model.folder, self.model.planned.split
-        return load_for_fold(folder, split, self.previous, "all" if self.ensemble else fold)
+        model = self.labeller.model
+        return load_for_fold(model.folder, model.planned.split, self.previous, "all" if self.ensemble else fold)
 
     def make(self, labels: PseudoLabels, device: str, track: Track) -> PseudoLabels:
         """Label the missing cases of one set; ``track`` yields them and shows the progress.
@@ -185,14 +145,14 @@ class PseudoLabelJob:
         return labels
 
     def _missing(self, labels: PseudoLabels) -> list[str]:
-        split = self.model.planned.split
+        split = self.labeller.model.planned.split
         return sorted({c for fold in labels.origin["folds"] for c in split.fold(fold).unlabeled} - set(labels.cases))
 
     def _make(self, labels: PseudoLabels, device: str, track: Track) -> PseudoLabels:
-        planned, folds, cases = self.model.planned, labels.origin["folds"], self._missing(labels)
-        folder = planned.cases(self.model.configuration).unlabeled
+        model, folds, cases = self.labeller.model, labels.origin["folds"], self._missing(labels)
+        planned, folder = model.planned, model.planned.cases(model.configuration).unlabeled
         for fold in folds:  # plans of nnU-Net leave it to the first run to preprocess them
-            preprocess_unlabeled(describe_run(self.model.trainer, planned, self.model.configuration, fold, {}))
+            preprocess_unlabeled(describe_run(model.trainer, planned, model.configuration, fold, {}))
         require_preprocessed(folder, cases, "unlabelled", "run 'nnunet-limited plan'")
         label_case = self.labeller.load(labels, device)
         reader = plans_manager(planned.plans).image_reader_writer_class()
@@ -201,7 +161,9 @@ class PseudoLabelJob:
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)
             made = label_case(case, np.asarray(data[:]), properties)
-            about = {"confidence": _mean_confidence(made.label, made.confidence), "stability": made.stability}
+            seen = made.confidence[made.label > 0]
+            confidence = round(100 * float(seen.mean()), 2) if seen.size else None
+            about = {"confidence": confidence, "stability": made.stability}
             if previous is not None:
                 about["stability"] = label_dice(made.label, previous.read(case, reader)[0])
             labels = labels.add(case, made.label, made.confidence, properties, about | made.about, reader)
@@ -221,8 +183,3 @@ def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:
             f"--ensemble: case {seen[0]!r} of split {split.name!r} is labelled in one fold and unlabelled in another, "
             "so the ensemble was trained on hidden labels; remove --ensemble, so that each fold uses its own model"
         )
-
-
-def _mean_confidence(label: np.ndarray, confidence: np.ndarray) -> float | None:
-    """Return the mean confidence in percent over the foreground; None if there is none."""
-    return round(100 * float(confidence[label > 0].mean()), 2) if (label > 0).any() else None

@@ -73,15 +73,14 @@ def propagate_atlases(
         except RuntimeError:  # ITK raises it for images that are too small or too different
             continue
         seconds.append(took)
-        moved = _resample(atlas.image, atlas.spacing, fixed, transform)
-        weight = (
-            np.exp(SHARPNESS * local_similarity(image, moved, WINDOW * fine))
-            if len(atlases) > 1
-            else np.ones_like(weights)
-        )
+        weight = np.ones_like(weights)
+        if len(atlases) > 1:
+            moved = _resample(atlas.image, atlas.spacing, fixed, transform)
+            weight = np.exp(SHARPNESS * local_similarity(image, moved, WINDOW * fine))
         weights += weight
+        has_background = bool(np.isclose(atlas.classes.sum(0), 1).all())  # regions have no channel for it
         for c, one in enumerate(atlas.classes):
-            label = _resample(one, atlas.spacing, fixed, transform, 1.0 if _is_background(atlas, c) else 0.0)
+            label = _resample(one, atlas.spacing, fixed, transform, float(has_background and c == 0))
             total[c] += weight * ndimage.gaussian_filter(label, SMOOTHING * fine)
     made: np.ndarray = total / weights if seconds else np.full_like(total, np.nan)
     return made, seconds
@@ -175,23 +174,16 @@ def _shrunk(image: Any) -> Any:
 
 def _image(array: np.ndarray, spacing: Sequence[float]) -> Any:
     """Return a SimpleITK image; one slice makes a 2D image."""
-    flat = array.shape[0] == 1 and array.ndim == 3
+    flat = array.shape[0] == 1
     made = sitk.GetImageFromArray((array[0] if flat else array).astype(np.float32))
-    made.SetSpacing([float(s) for s in spacing[1 if flat else 0 :]][::-1])
+    made.SetSpacing([float(s) for s in spacing[int(flat) :]][::-1])
     return made
 
 
-def _resample(
-    array: np.ndarray, spacing: Sequence[float], fixed: Any, transform: Any, beyond: float = 0.0
-) -> np.ndarray:
+def _resample(array: np.ndarray, spacing: Sequence[float], fixed: Any, transform: Any, beyond: float = 0.0) -> Any:
     made = sitk.Resample(_image(array, spacing), fixed, transform, sitk.sitkLinear, beyond)
     moved = sitk.GetArrayFromImage(made)
-    return moved[None] if array.ndim == 3 and moved.ndim == 2 else moved
-
-
-def _is_background(atlas: Atlas, number: int) -> bool:
-    """Tell whether a channel is the background, which regions do not have."""
-    return number == 0 and bool(np.isclose(atlas.classes.sum(0), 1).all())
+    return moved[None] if moved.ndim == 2 else moved
 
 
 def local_similarity(image: np.ndarray, other: np.ndarray, window: Any) -> np.ndarray:

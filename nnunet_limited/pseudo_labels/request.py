@@ -16,7 +16,7 @@ from nnunet_limited.util.request import Request
 
 if TYPE_CHECKING:
     from nnunet_limited.prompters.prompts import PromptSettings
-    from nnunet_limited.pseudo_labels.job import Labeller, PseudoLabelJob
+    from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
     from nnunet_limited.runs.request import TrainRequest
 
 
@@ -36,7 +36,7 @@ class SourceOptions(Request):
         default=None, description="Licence of a model's weights that you accept, where the weights require it."
     )
 
-    def labeller(self, model: TrainRequest, device: str) -> Labeller:
+    def labeller(self, model: TrainRequest, device: str) -> ModelLabeller:
         """Return what labels with the trained ``model``; raise LimitedError for sources that cannot work together."""
         from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
         from nnunet_limited.pseudo_labels.job import ModelLabeller

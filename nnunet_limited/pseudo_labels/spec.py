@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.prompters.prompter import GROUP, PROMPTERS, Prompter, find_prompter, load_factory
+from nnunet_limited.prompters.prompter import GROUP, PROMPTERS, load_factory
 
 if TYPE_CHECKING:
     from nnunet_limited.pseudo_labels.sources.base import LabelSource, SourceContext
@@ -24,21 +24,15 @@ SOURCES = "nnunet_limited.label_sources"  # the group of entry points
 class SourceKind:
     """A kind of sources. ``usage`` is how one is written: NAME, or NAME:ARGUMENT.
 
-    ``module`` of ``sources`` has ``load(argument, context)``, which returns the source, and may have
-    ``check(argument, model, folds)``, which raises LimitedError for what cannot work. Sources of other packages have no
-    module. A prompter is a promptable model; a hint shows these where to look and has no vote.
+    ``built_in`` is the class in ``sources`` of one of ours, called with the context and the file that it reads, if any.
+    It may have ``check(argument, model, folds)``, which raises LimitedError for what cannot work. A prompter is a
+    promptable model; a hint shows these where to look and has no vote.
     """
 
     usage: str
-    title: str = ""
-    module: str | None = None
+    built_in: str = ""
     is_prompter: bool = False
     is_hint: bool = False
-
-    @property
-    def name(self) -> str:
-        """The part before the colon."""
-        return self.usage.partition(":")[0]
 
     @property
     def argument(self) -> str:
@@ -46,23 +40,20 @@ class SourceKind:
         return self.usage.partition(":")[2]
 
 
-KINDS = (
-    SourceKind("student", "the model", "student"),
-    SourceKind("atlas", "labelled cases registered to the others; for organs, not for lesions", "atlas"),
-    SourceKind("boxes:FILE.csv", "boxes drawn by people, as prompts", "boxes", is_hint=True),
-)
+KINDS = {
+    "student": SourceKind("student", "student.StudentSource"),
+    "atlas": SourceKind("atlas", "atlas.AtlasSource"),
+    "boxes": SourceKind("boxes:FILE.csv", "boxes.BoxSource", is_hint=True),
+    **{name: SourceKind(f"{name}:{kind.argument}", is_prompter=True) for name, kind in PROMPTERS.items()},
+}
 PLUGIN = SourceKind("module:factory")
-USAGES = ", ".join(
-    [*(kind.usage for kind in KINDS), *(f"{name}:{kind.argument}" for name, kind in PROMPTERS.items()), PLUGIN.usage]
-)
+USAGES = ", ".join(kind.usage for kind in (*KINDS.values(), PLUGIN))
 
 
 def source_kinds() -> dict[str, SourceKind]:
-    """Return the kinds by name: built-in sources and prompters, and those that other packages register."""
-    plugins = {entry.name: SourceKind(entry.name) for entry in entry_points(group=SOURCES)}
-    own = {entry.name: SourceKind(f"{entry.name}:…", is_prompter=True) for entry in entry_points(group=GROUP)}
-    prompters = {name: SourceKind(f"{name}:{kind.argument}", is_prompter=True) for name, kind in PROMPTERS.items()}
-    return own | prompters | plugins | {kind.name: kind for kind in KINDS}
+    """Return the kinds by name: ours, and those that other packages register."""
+    prompters = {entry.name: SourceKind(f"{entry.name}:…", is_prompter=True) for entry in entry_points(group=GROUP)}
+    return prompters | {entry.name: SourceKind(entry.name) for entry in entry_points(group=SOURCES)} | KINDS
 
 
 @dataclass(frozen=True)
@@ -84,13 +75,17 @@ class SourceSpec:
             return cls(text, PLUGIN, argument)
         if name in PROMPTERS and not argument:
             raise LimitedError(f"--sources: {text!r} names no weights; write {kind.usage}")
-        if kind.argument.startswith("FILE") and not kind.is_prompter and not Path(argument).is_file():
+        spec = cls(text, kind, argument)
+        if spec.file and not spec.file.is_file():
             raise LimitedError(f"--sources: {text!r} names no file that exists; write {kind.usage}")
-        return cls(text, kind, argument)
+        return spec
 
     @cached_property
     def factory(self) -> Any:
-        """The function of another package that makes the source."""
+        """The class or function that makes the source."""
+        if self.kind.built_in:
+            module, _, name = self.kind.built_in.partition(".")
+            return getattr(import_module(f"nnunet_limited.pseudo_labels.sources.{module}"), name)
         if self.kind is PLUGIN:
             return load_factory(self.text.partition(":")[0], self.argument, self.text)
         return next(entry for entry in entry_points(group=SOURCES) if entry.name == self.text).load()
@@ -108,21 +103,13 @@ class SourceSpec:
 
     def check(self, model: TrainRequest, folds: Sequence[int | str]) -> None:
         """Raise LimitedError for a built-in source that cannot work with the data of a ``model``."""
-        if self.kind.module and hasattr(self._module, "check"):
-            self._module.check(self.argument, model, folds)
-
-    def load_prompter(self, device: str, accept_licence: str | None) -> Prompter:
-        """Return the promptable model."""
-        return find_prompter(self.text, device, accept_licence)
+        if self.kind.built_in and hasattr(self.factory, "check"):
+            self.factory.check(self.argument, model, folds)
 
     def load(self, context: SourceContext) -> LabelSource:
         """Return the source, which is no promptable model."""
-        made: LabelSource = self._module.load(self.argument, context) if self.kind.module else self.factory(context)
+        made: LabelSource = self.factory(context, self.argument) if self.file else self.factory(context)
         return made
-
-    @property
-    def _module(self) -> Any:
-        return import_module(f"nnunet_limited.pseudo_labels.sources.{self.kind.module}")
 
 
 def parse_sources(text: str) -> tuple[SourceSpec, ...]:

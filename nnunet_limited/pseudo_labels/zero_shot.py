@@ -5,7 +5,6 @@ It repeats the comparison of Mazurowski et al., MedIA 2023, arXiv 2304.10517, on
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from nnunet_limited.datasets.raw import Case, RawDataset
@@ -100,41 +100,44 @@ class ZeroShot:
                 raise LimitedError(f"case {case!r} of {self.dataset.name} has no label to take prompts from")
         if not self.cases:
             raise LimitedError(f"{self.dataset.folder} has no labelled case, from which prompts are made; add labels")
-        channels = self.dataset.description.num_channels
-        if self.settings.channel >= channels:
-            raise LimitedError(
-                f"--ask channel={self.settings.channel}: {self.dataset.name} has {channels} channels, counted from 0; "
-                "give another one"
-            )
-        for case in self.cases:
-            file = self.out / "cases" / f"{case}.json"
-            if file.is_file() and read_object(file, "result", "delete it").get("asked") != self.record():
-                raise LimitedError(f"{file} is of another prompter or other settings; give another --out or delete it")
-        return [case for case in self.cases if not (self.out / "cases" / f"{case}.json").is_file()]
+        self.settings.check_channel(self.dataset.description.num_channels)
+        for case, result in self._results().items():
+            if result.get("asked") != self.record():
+                raise LimitedError(
+                    f"{self._file(case)} is of another prompter or other settings; give another --out or delete it"
+                )
+        return [case for case in self.cases if not self._file(case).is_file()]
 
-    def _load(self, load: Callable[[], Prompter]) -> Prompter:
-        """Return the prompter; refuse one whose weights differ from those of the results in the folder."""
-        prompter = load()
-        for case in self.cases:
-            file = self.out / "cases" / f"{case}.json"
-            if file.is_file() and read_object(file, "result", "delete it")["about"]["hash"] != prompter.about.hash:
-                raise LimitedError(f"{file} is of other weights than {self.prompter}; give another --out or delete it")
-        return prompter
+    def _file(self, case: str) -> Path:
+        return self.out / "cases" / f"{case}.json"
+
+    def _results(self) -> dict[str, dict[str, Any]]:
+        """Return the results of the cases that have one."""
+        return {c: read_object(self._file(c), "result", "delete it") for c in self.cases if self._file(c).is_file()}
 
     def run(self, load: Callable[[], Prompter], track: Callable[[list[str]], Iterable[str]]) -> list[dict[str, Any]]:
-        """Return the result of each case, after computing those that are missing."""
+        """Return the result of each case, after computing those that are missing.
+
+        Raises LimitedError for a prompter whose weights differ from those of the results in the folder.
+        """
         missing = self.check()
-        prompter = self._load(load) if missing else None
-        for case in track(missing):
-            assert prompter is not None
-            write_json(self.out / "cases" / f"{case}.json", self._measure(self.dataset.cases[case], prompter))
-        return [read_object(self.out / "cases" / f"{case}.json", "result", "delete it") for case in self.cases]
+        if missing:
+            prompter = load()
+            for case, result in self._results().items():
+                if result["about"]["hash"] != prompter.about.hash:
+                    raise LimitedError(
+                        f"{self._file(case)} is of other weights than {self.prompter}; give another --out or delete it"
+                    )
+            for case in track(missing):
+                write_json(self._file(case), self._measure(self.dataset.cases[case], prompter))
+        return list(self._results().values())
 
     def _measure(self, case: Case, prompter: Prompter) -> dict[str, Any]:
         """Return the Dice of every kind of prompts on one case, and draw the outlines."""
         image, masks, spacing, axis = self._read(case)
         if prompter.ndim == 2:
-            tried = np.isin(np.arange(masks.shape[axis + 1]), _slices(masks, axis)[:: self.every])
+            across = (0, *(a + 1 for a in range(3) if a != axis))
+            tried = np.isin(np.arange(masks.shape[axis + 1]), np.flatnonzero(masks.any(across))[:: self.every])
             masks = np.where(tried.reshape([-1 if a == axis + 1 else 1 for a in range(4)]), masks, False)
         cached = CachingPrompter(prompter)
         dice: dict[str, Any] = {}
@@ -148,14 +151,13 @@ class ZeroShot:
             dice[name] = {c: _dice(outlines[name][k], masks[k], probability[k]) for k, c in enumerate(self.classes)}
         picture, panels = self.out / "pictures" / f"{case.identifier}.png", {"label": masks, **outlines}
         draw_slice(picture, image, spacing, axis, masks, panels, (3 * len(panels), 3.3), 90)
-        images = len(cached.embeddings)
         return {
             "case": case.identifier,
             "asked": self.record(),
             "about": prompter.about.record(),
             "dice": dice,
-            "images": images,
-            "seconds_per_image": round(cached.embed_seconds / max(1, images), 4),
+            "images": len(cached.embeddings),
+            "seconds_per_image": round(cached.embed_seconds / max(1, len(cached.embeddings)), 4),
             "seconds_per_prompt": round(cached.predict_seconds / max(1, cached.objects), 4),
         }
 
@@ -188,16 +190,9 @@ class ZeroShot:
                 f"no object in {len(results)} cases has {self.settings.min_area} voxels in a slice; give --ask "
                 "min_area=1"
             )
-        with replacing(self.out / "table.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        with replacing(self.out / "table.csv") as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\r\n")
         return rows
-
-
-def _slices(masks: np.ndarray, axis: int) -> np.ndarray:
-    """Return the indices of slices across ``axis`` with foreground in ``masks`` (c, *spatial)."""
-    return np.flatnonzero(masks.any((0, *(a + 1 for a in range(3) if a != axis))))
 
 
 def _dice(outline: np.ndarray, mask: np.ndarray, probability: np.ndarray) -> float | None:

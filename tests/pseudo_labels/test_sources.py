@@ -86,10 +86,14 @@ def test_which_fold_judges_a_labelled_case(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(student, "trained", trained)
     folds = [Fold(("b", "c"), ("a",), ("x",)), Fold(("a", "c"), ("b",), ("x",)), Fold(("a", "b"), ("c",), ("x",))]
     split = Split("few", DATASET, tuple(folds), {})
-    model: Any = SimpleNamespace(results=tmp_path)
-    every = student.StudentSource(model, [0, 1, 2], split, CLASSES, SourceSettings(), "cpu")
+    model: Any = SimpleNamespace(results=tmp_path, planned=SimpleNamespace(split=split))
+
+    def source(*folds: int) -> student.StudentSource:
+        return student.StudentSource(SourceContext([], CLASSES, "cpu", SourceSettings(), None, model, folds))
+
+    every = source(0, 1, 2)
     assert [every.fold_without(case) for case in "abc"] == [0, 1, 2]
-    one = student.StudentSource(model, [0], split, CLASSES, SourceSettings(), "cpu")
+    one = source(0)
     assert [one.fold_without(case) for case in "bc"] == [None, None]  # the others have learnt what fold 0 validates on
     there.remove(1)  # or of another split
     assert every.fold_without("b") is None

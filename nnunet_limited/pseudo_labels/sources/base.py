@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from pydantic import Field
 
+from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.losses.label_space import LabelSpace
+from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.prompters.prompter import ModelCard
 from nnunet_limited.prompters.prompts import PromptSettings, keep_components
 
@@ -96,10 +98,18 @@ class SourceContext:
     folds: tuple[int | str, ...] = ()
 
 
-def without_small_components(probability: np.ndarray, labels: LabelSpace, fraction: float) -> np.ndarray:
-    """Return probabilities (c, *spatial) with background in place of small components of the hard label.
+def labeled_dataset(model: TrainRequest, folds: Sequence[int | str]) -> PreprocessedCases:
+    """Return the preprocessed labelled cases of ``folds``; raise LimitedError if one is missing."""
+    cases = sorted({case for fold in folds for case in model.planned.split.fold(fold).train})
+    folder = model.planned.cases(model.configuration).labeled
+    require_preprocessed(folder, cases, "labelled", "run 'nnunet-limited plan'")
+    return PreprocessedCases(str(folder), cases)
 
-    Components of a class below a ``fraction`` of its largest one are small.
+
+def without_small_components(probability: np.ndarray, labels: LabelSpace, fraction: float) -> np.ndarray:
+    """Return probabilities (c, *spatial) with background in place of components of the hard label that are small.
+
+    These are below a ``fraction`` of the largest component of their class.
     """
     if not fraction:
         return probability

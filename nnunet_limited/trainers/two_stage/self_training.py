@@ -12,8 +12,7 @@ from pydantic import Field
 
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.data.pseudo_label_grid import resample_to_network
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold
+from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, resample_to_network
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
