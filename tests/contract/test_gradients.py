@@ -13,7 +13,7 @@ from trainer_sets import SEMI_SUPERVISED, TEACHERS
 from nnunet_limited.util.random_state import seed_everything
 
 
-@pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
+@pytest.mark.parametrize("variant", ["2d", *(pytest.param(v, marks=pytest.mark.slow) for v in ("3d", "regions"))])
 @pytest.mark.parametrize("trainer", SEMI_SUPERVISED)
 def test_unsupervised_gradient_reaches_the_student_only(workspaces, trainer: str, variant: str) -> None:
     made = started(workspaces(variant), trainer, "gradient")

@@ -15,7 +15,7 @@ import pytest
 from contract_runs import run
 from helpers import VARIANTS, Workspace, losses, plan
 from hidden_labels import Watch, spoil, traps
-from trainer_sets import SEMI_SUPERVISED, TRAINERS, TRAINERS_OF_THE_BASE, data_hooks
+from trainer_sets import TRAINERS, TRAINERS_OF_THE_BASE, data_hooks
 
 # The loaders are the base's, but for those that have hooks of their own.
 OTHER_DATA = [name for name in TRAINERS if any(hook.startswith(f"{name}.") for hook in data_hooks(name))]
@@ -72,7 +72,8 @@ def test_hidden_labels_change_nothing(untouched, tmp_path: Path, trainers: list[
         assert curves[0] == curves[1], name
 
 
-@pytest.mark.parametrize("trainer", SEMI_SUPERVISED[:2])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["LimitedMeanTeacherTrainer", "LimitedCrossPseudoSupervisionTrainer"])
 def test_logging_hidden_labels_changes_nothing_else(untouched, trainer: str) -> None:
     workspace = untouched("2d")
     logged = run(workspace, trainer, "logged", log_pseudo_label_dice=True)

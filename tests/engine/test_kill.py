@@ -115,6 +115,7 @@ def test_others_are_refused_on_several_gpus(workspaces, monkeypatch) -> None:
     plans = workspace.configure("alone", **FROM_START)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     for name in set(trainer_names()) - set(ON_SEVERAL_GPUS):
         with pytest.raises(LimitedError, match="one GPU only"):
             workspace.trainer(name, plans)

@@ -71,7 +71,7 @@ def test_a_run_on_a_cpu_keeps_to_its_share_of_the_cores(workspaces, monkeypatch:
     workspace, before = workspaces("2d"), torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     try:
-        workspace.trainer("LimitedSupervisedTrainer", workspace.configure("share")).initialize()
+        workspace.trainer("LimitedSupervisedTrainer", workspace.configure("cores")).initialize()
         assert torch.get_num_threads() == (2 if DEVICE.type == "cpu" else before)
     finally:
         torch.set_num_threads(before)

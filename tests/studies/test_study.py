@@ -112,7 +112,10 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"methods": methods({"settings": {"num_epochs": 3}})}, ("m0", "num_epochs", "set by the study")),
     ({"methods": methods({"teacher": "LimitedSupervisedTrainer"})}, ("m0", "takes no teacher")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "teacher": "Nobody"})}, ("m0", "teacher Nobody")),
-    ({"methods": methods({"trainer": "LimitedRecipeTrainer", "sources": "nobody"})}, ("m0", "'nobody' is none")),
+    (
+        {"methods": methods({"trainer": "LimitedRecipeTrainer", "sources": "nobody"})},
+        ("m0", "'nobody' is not a source"),
+    ),
     ({"methods": methods({"sources": "student"})}, ("m0", "does not learn from sources")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "ask": ["axes=3"]})}, ("m0", "need sources")),
     ({"methods": methods({"trainer": "LimitedRecipeTrainer", "accept_licence": "x"})}, ("m0", "need sources")),
