@@ -42,10 +42,9 @@ def main() -> int:
     import torch
     from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
-    from nnunet_limited.queries.model_scores import ModelScorer
     from nnunet_limited.queries.query_round import open_round
     from nnunet_limited.queries.request import QueryRequest
-    from nnunet_limited.queries.score import score_cases
+    from nnunet_limited.queries.score import ModelScorer, score_cases
     from nnunet_limited.runs.launch import choose_device
 
     torch.set_num_threads(1)

@@ -1,22 +1,27 @@
-"""Check the answers of a round, and make the dataset and the split of the next round from them."""
+"""Read and check the answers of a round, and make the dataset and the split of the next round from them."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.annotations.importers.images import ENDINGS
+import numpy as np
+
+from nnunet_limited.annotations.annotation import classes, outlines
+from nnunet_limited.annotations.importers.images import ENDINGS, FILL, read_image, read_labels
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
-from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.datasets.description import values_of
+from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.host.images import write_label
 from nnunet_limited.planners.planned import PlannedData
-from nnunet_limited.queries.answers import Answer, window_states, write_answer
-from nnunet_limited.queries.record import LABELS, Round, load_round
+from nnunet_limited.queries.record import LABELS, Round, load_round, window_hash
 from nnunet_limited.queries.request import AbsorbRequest
+from nnunet_limited.queries.windows import Granularity, Window
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split
 from nnunet_limited.splits.check import split_name
 from nnunet_limited.splits.make import class_reader, make_split, write_split
@@ -24,10 +29,7 @@ from nnunet_limited.util.files import file_hash, write_json
 from nnunet_limited.util.parallel import run_all
 
 # Fields of the record of a round that the record of the new dataset has too.
-RECORDED = {
-    *("round", "rounds", "strategy", "seed", "items", "minutes", "granularity", "seconds"),
-    *("model", "dice"),
-}
+RECORDED = {*("round", "rounds", "strategy", "seed", "items", "minutes", "granularity", "seconds"), "model", "dice"}
 States = dict[str, list[tuple[float, bool]]]  # by case, of each window: annotated fraction, whether it is unchanged
 
 
@@ -39,12 +41,13 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     queried = load_round(request.folder)
     record = queried.record
     raw = RawDataset.load(record.dataset)
-    split_before = _split_of(queried, raw)
+    split_before = _split_of(queried)
     name = _check_names(request, record.round, split_before)
     if request.oracle is not None:
         answer_by_oracle(queried, raw, request.oracle)
     visible = {*split_before.labeled, *split_before.validation} if split_before else set(raw.labeled)
-    answers = _answers(queried, raw, request, visible)
+    accept_unchanged = request.accept_unchanged or request.oracle is not None
+    answers = _answers(queried, raw, accept_unchanged, visible)
     found = run_all(window_states, [(answer,) for answer in answers.values()], processes, "Checking")
     states = dict(zip(answers, found, strict=True))
     answered = [case for case in answers if any(fraction and not unchanged for fraction, unchanged in states[case])]
@@ -57,10 +60,9 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     hidden = set(raw.cases) - visible | set(answered)
     origin = record.model_dump(mode="json", include=RECORDED)
     origin |= {"kind": "queries", "folder": str(request.folder), "queries": _queries(queried, states)}
-    made = write_view(raw, request.out, arguments, write_answer, origin, processes, None, hidden)
+    made = write_view(raw, request.out, arguments, write_answer, origin, processes, hidden=hidden)
     try:
-        new = RawDataset.load(request.out)
-        split = _write_split(new, name, split_before, queried, answered, request.group_by)
+        split = _write_split(RawDataset.load(request.out), name, split_before, queried, answered, request.group_by)
     except LimitedError:
         shutil.rmtree(raw_folder(request.out))
         raise
@@ -84,16 +86,16 @@ def _check_names(request: AbsorbRequest, number: int, split_before: Split | None
     return name
 
 
-def _split_of(answered: Round, raw: RawDataset) -> Split | None:
+def _split_of(queried: Round) -> Split | None:
     """Return the split of the round with the folds of its models; refuse one that has changed."""
-    record = answered.record
+    record = queried.record
     if record.split is None:
         return None
-    split = load_split(preprocessed_folder(raw.name), record.split)
+    split = load_split(preprocessed_folder(record.dataset), record.split)
     if split.hash != record.split_hash:
         raise LimitedError(
-            f"split {split.name!r} of {raw.name} has changed since {answered.folder} was made (hash {split.hash}, then "
-            f"{record.split_hash}); restore the split, or query again"
+            f"split {split.name!r} of {record.dataset} has changed since {queried.folder} was made (hash {split.hash}, "
+            f"then {record.split_hash}); restore the split, or query again"
         )
     return Split(split.name, split.dataset, tuple(split.fold(k) for k in record.folds), split.info)
 
@@ -112,24 +114,16 @@ def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
         write_label(reader, label, file, properties, ending)
 
 
-def _answers(queried: Round, raw: RawDataset, request: AbsorbRequest, visible: set[str]) -> dict[str, Answer]:
+def _answers(queried: Round, raw: RawDataset, accept_unchanged: bool, visible: set[str]) -> dict[str, Answer]:
     """Return the answers in the folder of the round, by case."""
+    dataset = (raw.description.labels, ignore_of(raw), raw.reader(), raw.description.file_ending)
     answers = {}
-    accept_unchanged = request.accept_unchanged or request.oracle is not None
-    for case in queried.cases:
-        file = _answer_file(queried, raw, case)
+    for name in queried.cases:
+        case, file = raw.cases[name], _answer_file(queried, raw, name)
         if file is not None:
-            answers[case] = Answer(
-                raw.cases[case],
-                file,
-                tuple(queried.windows_of(case)),
-                None if accept_unchanged else queried.initial_labels[case].windows,
-                raw.cases[case].label if case in visible else None,
-                raw.description.labels,
-                ignore_of(raw),
-                raw.reader(),
-                raw.description.file_ending,
-            )
+            initial = None if accept_unchanged else queried.initial_labels[name].windows
+            previous = case.label if name in visible else None
+            answers[name] = Answer(case, file, tuple(queried.windows_of(name)), initial, previous, *dataset)
     return answers
 
 
@@ -210,3 +204,121 @@ def next_commands(out: str, record: dict[str, Any]) -> list[str]:
         f"nnunet-limited {train} {model}",
         f"nnunet-limited query {model} {again} --out round_{record['round'] + 1}",
     ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The label file that annotators return for one case, and what is needed to read it.
+
+    ``initial`` are the hashes of the ``windows`` in the initial label file, None to accept unchanged ones.
+    ``previous`` is the label that the case had before, if any; ``labels`` are those of dataset.json, ``ending`` is its
+    file ending.
+    """
+
+    case: Case
+    file: Path
+    windows: tuple[Window, ...]
+    initial: tuple[str, ...] | None
+    previous: Path | None
+    labels: dict[str, Any]
+    ignore: int
+    reader: Any
+    ending: str
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An answer on its scan: the ``label`` (*spatial), and where the case was annotated ``before`` (*spatial).
+
+    ``windows`` are the annotated fraction of each window, and whether it is as in the initial label file.
+    """
+
+    label: np.ndarray
+    before: np.ndarray
+    windows: list[tuple[float, bool]]
+
+
+def read_answer(answer: Answer) -> Annotated:
+    """Read and check an answer; where it has no label, the case keeps the previous one.
+
+    Inside a window, what no segment of 3D Slicer covers is background. Raises LimitedError for a label on another grid
+    and for a value that is no class.
+    """
+    ignore = answer.ignore
+    label = _on_scan(answer)
+    if answer.file.name.endswith(".seg.nrrd"):
+        for window in answer.windows:
+            inside = label[window.inside]
+            inside[inside == FILL] = 0
+    label[label == FILL] = ignore
+    values = {ignore, *(v for value in answer.labels.values() for v in values_of(value))}
+    foreign = sorted(set(np.unique(label).tolist()) - values)
+    if foreign:
+        raise LimitedError(
+            f"label {answer.file} has the value {foreign[0]:g}, which is no class (the labels are "
+            f"{', '.join(map(str, sorted(values)))}, of which {ignore} is the ignore label); correct it"
+        )
+    initial = answer.initial or [""] * len(answer.windows)
+    unchanged = [window_hash(label, window) == old for window, old in zip(answer.windows, initial, strict=True)]
+    for window, same in zip(answer.windows, unchanged, strict=True):
+        if same:
+            label[window.inside] = ignore
+    before = np.full(label.shape, ignore, np.int16)
+    if answer.previous is not None:
+        before = answer.reader().read_seg(str(answer.previous))[0][0].astype(np.int16)
+        label = np.where(label == ignore, before, label)
+    fractions = [float((label[window.inside] != ignore).mean()) for window in answer.windows]
+    return Annotated(label, before != ignore, list(zip(fractions, unchanged, strict=True)))
+
+
+def window_states(answer: Answer) -> list[tuple[float, bool]]:
+    """Return the annotated fraction of each window, and whether it is unchanged."""
+    return read_answer(answer).windows
+
+
+def write_answer(
+    case: Case, target: Path, reader_class: Any, ignore: int, answer: Answer, granularity: Granularity, seconds: float
+) -> dict[str, Any]:
+    """Write the label of an answer to ``target``; return what is newly annotated, and the minutes of its outlines."""
+    annotated = read_answer(answer)
+    label, reader = annotated.label, reader_class()
+    _, properties = reader.read_images([str(one) for one in case.images])
+    reader.write_seg(label, str(target), properties)
+    new = np.zeros(label.shape, bool)
+    for window in answer.windows:
+        new[window.inside] = True
+    new &= (label != ignore) & ~annotated.before
+    marks, slices = outlines(label, new, ignore, granularity.plane_axis(properties["spacing"]))
+    return {
+        "voxels": int(new.sum()),
+        "foreground_voxels": int((new & (label != 0)).sum()),
+        "annotated_share": float((label != ignore).mean()),
+        "classes": classes(label, ignore),
+        "marks": marks,
+        "slices": slices,
+        "minutes": marks * seconds / 60,
+    }
+
+
+def _on_scan(answer: Answer) -> np.ndarray:
+    """Return the values of an answer on the grid on which nnU-Net reads the scan (*spatial)."""
+    file, reader = answer.file, answer.reader()
+    if type(reader).__name__ == "SimpleITKIO" and file.name.endswith(ENDINGS):
+        single = {name: int(value) for name, value in answer.labels.items() if not isinstance(value, list)}
+        image = read_image(answer.case.images[0], "image")
+        label = read_labels(file, image, {**single, "ignore": answer.ignore})
+        return label[None] if image.GetDimension() == 2 else label  # nnU-Net adds an axis to 2D images
+    if not file.name.endswith(answer.ending):
+        raise LimitedError(
+            f"label {file}: nnU-Net reads this dataset by {type(reader).__name__}; save it in the format of the images"
+        )
+    try:
+        label = reader.read_seg(str(file))[0][0]
+    except Exception as error:
+        raise LimitedError(f"label {file} cannot be read ({error}); save it again") from error
+    shape = reader.read_images([str(one) for one in answer.case.images])[0].shape[1:]
+    if label.shape != shape:
+        raise LimitedError(
+            f"label {file} has the shape {list(label.shape)}, its image {list(shape)}; draw on the image"
+        )
+    return np.asarray(label, np.int16)

@@ -11,8 +11,7 @@ import torch
 from scipy import ndimage
 
 from nnunet_limited.host.plans import label_space
-from nnunet_limited.queries.case_scores import CaseScores
-from nnunet_limited.queries.pool import SIGNATURE
+from nnunet_limited.queries.pool import SIGNATURE, CaseScores
 from nnunet_limited.queries.uncertainty import VOXEL_SCORES, Ensemble, average, disagreement
 from nnunet_limited.queries.windows import MapExtent, WindowGrid
 

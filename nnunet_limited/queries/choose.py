@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from itertools import accumulate, compress
 
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries import cold_start
-from nnunet_limited.queries.case_scores import CaseScores
-from nnunet_limited.queries.pool import ENCODER, Pool
+from nnunet_limited.queries.features import load_features
+from nnunet_limited.queries.pool import ENCODER, CaseScores, Pool, comparable
 from nnunet_limited.queries.query_round import QueryRound
 from nnunet_limited.queries.record import Query
 from nnunet_limited.queries.strategies.base import Strategy
@@ -50,14 +50,8 @@ def rank_for_minutes(
 
 def within(queries: Sequence[Query], minutes: float) -> list[Query]:
     """Return the first queries that together take no more than ``minutes``, but at least one."""
-    kept: list[Query] = []
-    total = 0.0
-    for query in queries:
-        total += query.minutes or 0.0
-        if kept and total > minutes:
-            break
-        kept.append(query)
-    return kept
+    totals = accumulate(query.minutes or 0.0 for query in queries)
+    return list(queries[: max(1, sum(total <= minutes for total in totals))])
 
 
 def load_pool(query_round: QueryRound) -> tuple[Pool, np.ndarray]:
@@ -70,59 +64,39 @@ def load_pool(query_round: QueryRound) -> tuple[Pool, np.ndarray]:
     stored = {file.stem: CaseScores.load(file) for file in sorted(query_round.scores_file("x").parent.glob("*.npz"))}
     descriptions = _descriptions(query_round, stored)
     windows: list[Window] = []
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, np.ndarray]] = []
     annotated_features: dict[str, list[np.ndarray]] = {}
     for case, scores in stored.items():
         fraction = scores.annotated_fraction
-        features = dict(scores.features)
         if case in descriptions:
-            features[ENCODER] = np.repeat(descriptions[case][None], len(fraction), axis=0)
-        for kind, values in features.items():
+            rows = np.repeat(descriptions[case][None], len(fraction), axis=0)
+            scores = replace(scores, features={**scores.features, ENCODER: rows})
+        for kind, values in scores.features.items():
             annotated_features.setdefault(kind, []).append(values[fraction > 0.5])
         if case in candidates:
             free = fraction <= query_round.request.max_annotated
-            windows += [window for window, one in zip(scores.grid.windows(case), free, strict=True) if one]
-            arrays = {"minutes": scores.minutes, "class_scores": scores.class_scores}
-            arrays |= {"foreground": scores.foreground, "border": scores.border}
-            nested = {"scores": _rows(scores.scores, free), "features": _rows(features, free)}
-            parts.append({**nested, **_rows(arrays, free)})
+            windows += compress(scores.grid.windows(case), free)
+            parts.append({name: values[free] for name, values in scores.arrays.items()})
     if not windows:
         raise LimitedError("no window is left to query: all of the pool is annotated; stop here")
-    joined = _join(parts)
-    minutes = joined.pop("minutes")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     record = query_round.record
     pool = Pool(
         windows,
         annotated_features={kind: np.concatenate(values) for kind, values in annotated_features.items()},
         progress=min(1.0, (record.round - 1) / max(1, record.rounds - 1)),
-        **joined,
+        **comparable(joined),
     )
-    return pool, minutes
-
-
-def _rows(arrays: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the ``rows`` of every array that is there."""
-    return {name: values[rows] for name, values in arrays.items() if values is not None}
-
-
-def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Concatenate the arrays of all cases under each name, nested names included."""
-    first = parts[0]
-    return {
-        name: _join([part[name] for part in parts])
-        if isinstance(value, dict)
-        else np.concatenate([part[name] for part in parts])
-        for name, value in first.items()
-    }
+    return pool, joined["minutes"]
 
 
 def _descriptions(query_round: QueryRound, stored: dict[str, CaseScores]) -> dict[str, np.ndarray]:
-    """Return the features of each case for a cold start, {} where they are not needed."""
+    """Return the features of each whole case for a cold start, {} with a model or if the strategy uses none."""
     request = query_round.request
     if request.model is not None or query_round.strategy.features is None:
         return {}
     if request.features is not None:
-        return dict(zip(stored, cold_start.load_features(request.features, list(stored)), strict=True))
+        return dict(zip(stored, load_features(request.features, list(stored)), strict=True))
     return {case: scores.description for case, scores in stored.items() if scores.description is not None}
 
 

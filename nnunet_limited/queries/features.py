@@ -1,38 +1,37 @@
-"""Features of windows from the layers of a network: maps of low resolution, to be averaged over windows."""
+"""Features that strategies compare windows by: maps from the layers of a network, and descriptions of whole scans."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from skimage.measure import block_reduce
+from skimage.transform import resize
 from torch.nn import functional
 
+from nnunet_limited.datasets.raw import Case
+from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.queries.pool import ENCODER, GRADIENT
 from nnunet_limited.queries.windows import MapExtent, WindowGrid
 
 STEP = 8  # voxels along each axis that gradients are averaged over
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """A map (f, *spatial) over a preprocessed image that is padded to whole tiles, of shape ``extent``."""
-
-    values: np.ndarray
-    extent: tuple[int, ...]
+PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
+BLOCKS = 4  # of a scan along each axis
 
 
 @torch.inference_mode()
 def feature_map(
     network: Any, image: np.ndarray, patch_size: tuple[int, ...], kind: str, labels: LabelSpace, device: torch.device
-) -> FeatureMap:
-    """Return the features of a ``kind`` in ``FEATURES`` of a preprocessed ``image`` (c, *spatial).
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return a map (f, *any resolution) of the features of a ``kind`` in ``FEATURES`` and the shape that it covers.
 
-    The network sees tiles of ``patch_size`` side by side, each once; ``labels`` are its channels.
+    That is the shape of the preprocessed ``image`` (c, *spatial), padded to whole tiles of ``patch_size``, of which the
+    network sees each once; ``labels`` are its channels.
     """
     spatial = image.shape[1:]
     flat = len(spatial) - len(patch_size)  # the network of a 2D configuration sees one slice at a time
@@ -51,27 +50,32 @@ def feature_map(
             made = np.zeros((len(values), *counts), np.float32)
         made[_block(number, values.shape[1:])] = values
     assert made is not None
-    return FeatureMap(made, extent)
+    return made, extent
 
 
 def window_features(
-    features: FeatureMap, extent: MapExtent, order: list[int], grid: WindowGrid, shape: tuple[int, ...]
+    features: tuple[np.ndarray, tuple[int, ...]],
+    extent: MapExtent,
+    order: list[int],
+    grid: WindowGrid,
+    shape: tuple[int, ...],
 ) -> np.ndarray:
     """Return the mean features of each window (n, f), 0 for a window outside of the network's grid.
 
-    ``extent`` is the part of the scan that the network's grid of ``shape`` covers, ``order`` the scan's axes on it.
+    ``features`` are those of :func:`feature_map`, ``extent`` is the part of the scan that the network's grid of
+    ``shape`` covers, ``order`` the scan's axes on it.
     """
-    upper = []
-    for axis, (low, high) in enumerate(zip(extent.lower, extent.upper, strict=True)):
-        scale = (high - low) / shape[order[axis]]
-        upper.append(low + scale * features.extent[order[axis]])
-    values = features.values.transpose([0, *(axis + 1 for axis in order)])
-    sums = MapExtent(extent.lower, tuple(upper)).sums(values, grid.bounds)
+    values, padded = features
+    upper = tuple(
+        low + (high - low) / shape[axis] * padded[axis]
+        for axis, low, high in zip(order, extent.lower, extent.upper, strict=True)
+    )
+    values = values.transpose([0, *(axis + 1 for axis in order)])
+    sums = MapExtent(extent.lower, upper).sums(values, grid.bounds)
     return (sums / np.prod(grid.size)).reshape(len(values), len(grid)).T
 
 
 def _block(number: tuple[int, ...], size: tuple[int, ...]) -> tuple[slice, ...]:
-    """Return the index of a tile in all channels."""
     return (slice(None), *(slice(k * s, (k + 1) * s) for k, s in zip(number, size, strict=True)))
 
 
@@ -105,3 +109,56 @@ FEATURES: dict[str, Callable[[Any, torch.Tensor, LabelSpace], torch.Tensor]] = {
     ENCODER: encoder_features,
     GRADIENT: gradient_features,
 }
+
+
+PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
+BLOCKS = 4  # along each axis
+
+
+def describe_scan(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[float, ...], np.ndarray]:
+    """Return a scan's shape, spacing and description (f,).
+
+    The description is what nnU-Net's fingerprint has of an image (logarithms of shape and spacing, percentiles of the
+    intensities of each channel), and the means of the normalised channels in 4 x 4 x 4 blocks. Raises LimitedError for
+    an image that cannot be read or is not finite.
+    """
+    try:
+        image, properties = reader_class().read_images([str(file) for file in case.images])
+    except Exception as error:
+        raise LimitedError(f"image {case.images[0]} cannot be read ({error}); repair or remove it") from error
+    if not np.isfinite(image).all():
+        raise LimitedError(f"image {case.images[0]} has voxels that are not finite; repair or remove it")
+    shape, spacing = image.shape[1:], tuple(float(s) for s in properties["spacing"])
+    parts = [np.log(shape), np.log(spacing)]
+    for channel in image.astype(np.float32):
+        levels = np.percentile(channel, PERCENTILES)
+        low, high = levels[0], max(levels[-1], levels[0] + 1e-6)
+        shown = (channel.clip(low, high) - low) / (high - low)
+        means = block_reduce(shown, tuple(-(-size // BLOCKS) for size in shape), np.mean)
+        parts += [levels, resize(means, (BLOCKS,) * means.ndim, order=1).ravel()]
+    return tuple(shape), spacing, np.concatenate(parts)
+
+
+def load_features(file: Path, cases: list[str]) -> np.ndarray:
+    """Return the features (n, f) from a ``.npz`` file with an array for each case, e.g. embeddings of a network.
+
+    Raises LimitedError for a missing case, and for features of another length or that are not finite.
+    """
+    if not file.is_file():
+        raise LimitedError(f"--features {file} does not exist; write one array per case with numpy.savez")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            found = {case: np.asarray(stored[case], float).ravel() for case in cases if case in stored}
+    except (ValueError, OSError) as error:
+        raise LimitedError(f"--features {file} cannot be read ({error}); write it with numpy.savez") from error
+    for case in cases:
+        if case not in found:
+            raise LimitedError(f"--features {file} has no array named {case!r}; add it")
+        if len(found[case]) != len(found[cases[0]]):
+            raise LimitedError(
+                f"--features {file}: {case!r} has {len(found[case])} numbers, {cases[0]!r} {len(found[cases[0]])}; "
+                "give the same number for each case"
+            )
+        if not np.isfinite(found[case]).all():
+            raise LimitedError(f"--features {file}: {case!r} has numbers that are not finite; correct it")
+    return np.stack([found[case] for case in cases])

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.images import write_label
-from nnunet_limited.queries.model_scores import ModelScorer
-from nnunet_limited.queries.pictures import View, write_pictures
 from nnunet_limited.queries.query_round import QueryRound
 from nnunet_limited.queries.record import IMAGES, LABELS, InitialLabel, Query, Round, window_hash
-from nnunet_limited.queries.score import Track
+from nnunet_limited.queries.score import ModelScorer, Track
 from nnunet_limited.queries.windows import Window
+from nnunet_limited.report.figures import picture
+from nnunet_limited.report.overlays import show_image, show_labels
 from nnunet_limited.util.files import file_hash, replacing
+
+MONTAGE = 24  # queries in the montage, in four rows
+DPI = 90
 
 
 def hand_over(query_round: QueryRound, queries: list[Query], device: str, track: Track) -> Round:
@@ -30,64 +36,149 @@ def hand_over(query_round: QueryRound, queries: list[Query], device: str, track:
     simulated, raw = query_round.simulated, query_round.raw
     scorer = None if query_round.request.model is None or simulated else ModelScorer(query_round, device)
     handed = Round(query_round.request.out, query_round.record, tuple(queries))
-    ending, reader = raw.description.file_ending, raw.reader()()
+    reader = raw.reader()()
     views: dict[Window, View] = {}
-    labels = {}
     for case in track(handed.cases):
         image, properties = reader.read_images([str(file) for file in raw.cases[case].images])
         predicted, entropy = (None, None) if scorer is None else scorer.on_scan(case)
         annotated = query_round.label(case) if case in query_round.cases.annotated else None
-        file, windows = handed.folder / LABELS / f"{case}{ending}", handed.windows_of(case)
-        labels[case] = write_initial_label(file, raw, image.shape[1:], properties, windows, predicted, annotated)
+        label = initial_label(image.shape[1:], ignore_of(raw), handed.windows_of(case), predicted, annotated)
+        file = handed.folder / LABELS / f"{case}{raw.description.file_ending}"
+        write_label(reader, label, file, properties, raw.description.file_ending)
+        hashes = tuple(window_hash(label, window) for window in handed.windows_of(case))
+        handed.initial_labels[case] = InitialLabel(file=file_hash(file), windows=hashes)
         if not simulated:
             copy_images(handed.folder, raw, case)
             spacing = properties["spacing"]
             axis = query_round.request.granularity.plane_axis(spacing)
-            views |= {window: View.of(window, image[0], predicted, entropy, spacing, axis) for window in windows}
+            for window in handed.windows_of(case):
+                views[window] = View.of(window, image[0], predicted, entropy, spacing, axis)
     if not simulated:
         title = f"Round {query_round.record.round} of {raw.name}: what to annotate next"
         classes = {name: [value] for value, name in query_round.class_names.items()}
         write_pictures(handed.folder, title, [(query, views[query.window]) for query in queries], classes)
-    done = replace(handed, initial_labels=labels)
-    done.write()
-    return done
+    handed.write()
+    return handed
 
 
 def copy_images(folder: Path, raw: RawDataset, case: str) -> None:
     """Copy the images of a case."""
     ending = raw.description.file_ending
     for channel, file in enumerate(raw.cases[case].images):
-        _copy(file, folder / IMAGES / f"{case}_{channel:04d}{ending}")
-        beside = file.with_name(f"{file.name.removesuffix(ending)}.json")  # nnU-Net reads the spacing of TIFF from it
-        if beside.is_file():
-            _copy(beside, folder / IMAGES / f"{case}_{channel:04d}.json")
+        # nnU-Net reads the spacing of TIFF from a file beside it
+        for source, end in ((file, ending), (file.with_name(f"{file.name.removesuffix(ending)}.json"), ".json")):
+            target = folder / IMAGES / f"{case}_{channel:04d}{end}"
+            if source.is_file() and not target.is_file():
+                with replacing(target) as temporary:
+                    shutil.copyfile(source, temporary)
 
 
-def write_initial_label(
-    file: Path,
-    raw: RawDataset,
+def initial_label(
     shape: tuple[int, ...],
-    properties: Any,
+    ignore: int,
     windows: list[Window],
     predicted: np.ndarray | None,
     annotated: np.ndarray | None,
-) -> InitialLabel:
-    """Write the label file that annotators start from, on a scan of ``shape``; return its hashes.
+) -> np.ndarray:
+    """Return the label (*spatial) that annotators start from, on a scan of ``shape``.
 
     It holds what is ``annotated`` already and, in the rest of the ``windows``, the prediction or background without
-    one. Elsewhere it is ignore. The label of the case in ``raw`` is not read: it may be hidden.
+    one. Elsewhere it is ``ignore``. The label of the case in the dataset is not read: it may be hidden.
     """
-    ignore = ignore_of(raw)
     label = np.full(shape, ignore, np.uint8 if ignore < 256 else np.uint16)
     for window in windows:
         label[window.inside] = 0 if predicted is None else predicted[window.inside]
-    if annotated is not None:
-        label = np.where(annotated == ignore, label, annotated).astype(label.dtype)
-    write_label(raw.reader()(), label, file, properties, raw.description.file_ending)
-    return InitialLabel(file=file_hash(file), windows=tuple(window_hash(label, window) for window in windows))
+    return label if annotated is None else np.where(annotated == ignore, label, annotated).astype(label.dtype)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not target.is_file():
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+@dataclass(frozen=True)
+class View:
+    """The slice through the middle of a query (rows, columns): first channel, prediction and entropy.
+
+    Without a model the last two are None. ``aspect`` is the spacing of rows over that of columns; ``frame`` are first
+    column and row of the window, its columns and its rows.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+    entropy: np.ndarray | None
+    aspect: float
+    frame: tuple[tuple[float, float], int, int]
+
+    @classmethod
+    def of(
+        cls,
+        window: Window,
+        image: np.ndarray,
+        label: np.ndarray | None,
+        entropy: np.ndarray | None,
+        spacing: Sequence[float],
+        axis: int,
+    ) -> View:
+        """Cut the slice across ``axis`` out of arrays of the scan (*spatial)."""
+        middle = window.start[axis] + window.size[axis] // 2
+        shown, predicted, uncertainty = (
+            None if a is None else np.take(a, middle, axis).copy() for a in (image, label, entropy)
+        )
+        rows, columns = (one for one in range(3) if one != axis)
+        frame = (window.start[columns] - 0.5, window.start[rows] - 0.5), window.size[columns], window.size[rows]
+        assert shown is not None
+        return cls(shown, predicted, uncertainty, spacing[rows] / spacing[columns], frame)
+
+
+def write_pictures(folder: Path, title: str, views: list[tuple[Query, View]], classes: dict[str, list[int]]) -> None:
+    """Write ``montage.png`` with the first queries and ``index.html`` with all of them."""
+    from nnunet_limited.report.page import render
+
+    with replacing(folder / "montage.png") as temporary:
+        _montage(views[:MONTAGE], classes).savefig(temporary, format="png", dpi=DPI)
+    rows = []
+    for query, view in views:
+        last = np.add(query.window.start, query.window.size) - 1
+        place = f"voxels {_xyz(query.window.start)} to {_xyz(last)}"
+        rows.append({"query": query, "place": place, "picture": picture(_panels(view, classes), dpi=DPI)})
+    minutes = sum(query.minutes or 0.0 for query, _ in views)
+    content = {"title": title, "rows": rows, "minutes": minutes, "classes": list(classes)}
+    page = render("queries.html", predicted=views[0][1].label is not None, **content)
+    with replacing(folder / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _xyz(voxel: Iterable[int]) -> str:
+    """Return the index of a voxel in the order of most viewers: x, y, z, from 0."""
+    return ", ".join(str(int(v)) for v in reversed(list(voxel)))
+
+
+def _draw(axes: Any, view: View, classes: dict[str, list[int]], labels: bool) -> None:
+    """Draw a slice with its frame and, with ``labels``, the prediction."""
+    show_image(axes, view.image, view.aspect)
+    if labels and view.label is not None:
+        show_labels(axes, view.label, classes, tint=0.2)
+    axes.add_patch(Rectangle(*view.frame, fill=False, edgecolor="white", linewidth=2.2))
+    axes.add_patch(Rectangle(*view.frame, fill=False, edgecolor="black", linewidth=0.8, linestyle="--"))
+
+
+def _montage(views: list[tuple[Query, View]], classes: dict[str, list[int]]) -> Figure:
+    columns = min(6, len(views))
+    rows = -(-len(views) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for number, (axes, (query, view)) in enumerate(zip(panels, views, strict=False), 1):
+        _draw(axes, view, classes, labels=True)
+        axes.set_title(f"{number}. {query.window.case}", fontsize=8)
+    return figure
+
+
+def _panels(view: View, classes: dict[str, list[int]]) -> Figure:
+    """Return a figure of the image and, with a model, of prediction and uncertainty."""
+    names = ["image"] if view.label is None else ["image", "prediction", "uncertainty"]
+    figure = Figure(figsize=(3.0 * len(names), 3.3), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        _draw(axes, view, classes, labels=name == "prediction")
+        axes.set_title(name, fontsize=9)
+    if view.entropy is not None:
+        axes.imshow(view.entropy, cmap="inferno", alpha=0.6, vmin=0, aspect=view.aspect)
+    return figure

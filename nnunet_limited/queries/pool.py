@@ -1,18 +1,83 @@
-"""What a query strategy chooses from, and what it has chosen so far."""
+"""The windows of a case or of all cases, what strategies compare them by, and what a strategy has chosen so far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.windows import Window, WindowOverlap
+from nnunet_limited.queries.windows import Window, WindowGrid, WindowOverlap
+from nnunet_limited.util.files import replacing
 
 # The kinds of features of strategies: the first two are computed in features.py, the last one in aggregation.py.
 ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
+SCORE, FEATURES = "score_", "features_"  # prefixes of names in the file of a case
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """The n windows of a case, the minutes to annotate each of them (n,), and what strategies compare them by.
+
+    ``annotated`` is the fraction of each window that is annotated (n,), by default 0. ``description`` are the features
+    of the whole scan (f,) for a cold start. The others are those of :class:`Pool`.
+    """
+
+    grid: WindowGrid
+    minutes: np.ndarray
+    annotated: np.ndarray | None = None
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    class_scores: np.ndarray | None = None
+    foreground: np.ndarray | None = None
+    border: np.ndarray | None = None
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    description: np.ndarray | None = None
+
+    @property
+    def annotated_fraction(self) -> np.ndarray:
+        """Return the fraction of each window that is annotated (n,)."""
+        return np.zeros(len(self.grid)) if self.annotated is None else self.annotated
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return every array with a row for each window, by its name in the file."""
+        arrays = {name: getattr(self, name) for name in ("minutes", "class_scores", "foreground", "border")}
+        arrays |= {f"{SCORE}{name}": values for name, values in self.scores.items()}
+        arrays |= {f"{FEATURES}{kind}": values for kind, values in self.features.items()}
+        return {name: values for name, values in arrays.items() if values is not None}
+
+    def save(self, file: Path) -> None:
+        """Write the scores to a ``.npz`` file."""
+        content: dict[str, Any] = {f"start_{axis}": start for axis, start in enumerate(self.grid.starts)}
+        content |= {"size": np.array(self.grid.size), "annotated": self.annotated_fraction, **self.arrays}
+        if self.description is not None:
+            content["about"] = self.description
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **content)
+
+    @classmethod
+    def load(cls, file: Path) -> CaseScores:
+        """Read the scores that :meth:`save` has written."""
+        with np.load(file) as stored:
+            content = dict(stored)
+        size = tuple(int(n) for n in content["size"])
+        grid = WindowGrid(tuple(content[f"start_{axis}"] for axis in range(len(size))), size)
+        return cls(
+            grid, content["minutes"], content["annotated"], description=content.get("about"), **comparable(content)
+        )
+
+
+def comparable(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return those of the ``arrays`` of a file that a strategy compares windows by, as arguments of :class:`Pool`."""
+    return {
+        "scores": {name.removeprefix(SCORE): a for name, a in arrays.items() if name.startswith(SCORE)},
+        "features": {name.removeprefix(FEATURES): a for name, a in arrays.items() if name.startswith(FEATURES)},
+        **{name: arrays.get(name) for name in ("class_scores", "foreground", "border")},
+    }
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,7 @@ class RoundRecord(BaseModel):
 
     ``round`` counts from 1 to ``rounds``; ``overlap`` is the largest fraction of a window that may already be
     annotated, ``seconds`` the time to outline one object on one slice. ``features`` is the hash of a file of features,
-    ``oracle`` is True in a simulation. ``dice`` is the mean validation Dice of the rounds so
-    far.
+    ``oracle`` is True in a simulation. ``dice`` is the mean validation Dice of the rounds so far.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,8 +92,7 @@ class Query:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the query for JSON."""
-        case, start, size = self.window
-        place = {"case": case, "start": list(start), "size": list(size)}
+        place = {"case": self.window.case, "start": list(self.window.start), "size": list(self.window.size)}
         return {**place, "score": self.score, "minutes": self.minutes, "why": self.why}
 
     @classmethod
@@ -145,12 +143,10 @@ def load_round(folder: Path) -> Round:
         queries = tuple(Query.from_dict(query) for query in content["queries"])
         labels = {case: InitialLabel.model_validate(label) for case, label in content["prefilled"].items()}
         return Round(folder, RoundRecord.model_validate(content), queries, labels)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LimitedError(f"{folder / RECORD} has been changed ({error!r}); {MAKE}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise LimitedError(f"{folder / RECORD} has been changed ({place}: {first['msg']}); {MAKE}") from error
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else repr(error)
+        raise LimitedError(f"{folder / RECORD} has been changed ({what}); {MAKE}") from error
 
 
 def begin_round(folder: Path, record: RoundRecord) -> None:
@@ -196,12 +192,12 @@ def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int
     The validation cases are the same in all of them. A round with another trainer or configuration, or without
     validation, and all before it do not count, because their Dice is not on the same curve.
     """
-    found = []
-    for fold in folds if model is not None else ():
-        file = model.results / f"fold_{fold}" / "validation" / "summary.json" if model is not None else Path()
-        if file.is_file():
-            found.append(float(read_object(file, "validation", "validate again")["foreground_mean"]["Dice"]))
-    if model is None or not found or not np.isfinite(found).all():
+    if model is None:
+        return ()
+    files = [model.results / f"fold_{fold}" / "validation" / "summary.json" for fold in folds]
+    summaries = [read_object(file, "validation", "validate again") for file in files if file.is_file()]
+    found = [float(summary["foreground_mean"]["Dice"]) for summary in summaries]
+    if not found or not np.isfinite(found).all():
         return ()
     before = annotations_of(raw)
     earlier = before.get("model") or {}

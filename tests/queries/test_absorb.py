@@ -15,8 +15,7 @@ from rounds import PATCH, PATCHES, TRAINER, ask, request, write
 
 from nnunet_limited.datasets.derived import RECORD, ignore_of
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.queries.absorb import absorb
-from nnunet_limited.queries.answers import Answer, read_answer, window_states, write_answer
+from nnunet_limited.queries.absorb import Answer, absorb, read_answer, window_states, write_answer
 from nnunet_limited.queries.choose import load_pool
 from nnunet_limited.queries.record import dice_so_far, load_round, next_round
 from nnunet_limited.queries.request import AbsorbRequest, QueryRequest

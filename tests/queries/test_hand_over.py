@@ -11,8 +11,8 @@ import torch
 from helpers import DATASET, read, spoil
 from rounds import TRAINER, ask, request
 
-from nnunet_limited.queries.model_scores import ModelScorer
 from nnunet_limited.queries.record import load_round
+from nnunet_limited.queries.score import ModelScorer
 from nnunet_limited.runs.predict import Predictor
 from nnunet_limited.splits import load_split
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries.case_scores import CaseScores
+from nnunet_limited.queries.pool import CaseScores
 from nnunet_limited.queries.record import load_round
 from nnunet_limited.queries.windows import Granularity, Window, WindowGrid
 

@@ -11,7 +11,7 @@ from rounds import write
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.queries import cold_start
+from nnunet_limited.queries import features
 from nnunet_limited.queries.record import load_round
 from nnunet_limited.splits import load_split
 
@@ -50,16 +50,16 @@ def test_a_cold_start(workspaces, tmp_path: Path) -> None:
 def test_descriptions_of_scans(workspaces, tmp_path: Path) -> None:
     workspace = workspaces("two_channels")
     raw = RawDataset.load(DATASET)
-    shape, spacing, about = cold_start.describe_scan(raw.cases["case_00"], raw.reader())
+    shape, spacing, about = features.describe_scan(raw.cases["case_00"], raw.reader())
     assert (shape, spacing) == ((8, 32, 32), (1.0, 1.0, 1.0))
     assert len(about) == 3 + 3 + 2 * (7 + 64)
     image = read(workspace.root / "raw" / DATASET / "imagesTr" / "case_00_0000.nii.gz")
-    assert np.allclose(about[6:13], np.percentile(image, cold_start.PERCENTILES))
+    assert np.allclose(about[6:13], np.percentile(image, features.PERCENTILES))
     np.savez(tmp_path / "f.npz", a=np.ones(3), b=np.zeros(3), c=np.ones(4), e=np.array([1, np.nan, 1]))
-    assert cold_start.load_features(tmp_path / "f.npz", ["b", "a"]).tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert features.load_features(tmp_path / "f.npz", ["b", "a"]).tolist() == [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(LimitedError, match="'c' has 4 numbers, 'a' 3"):
-        cold_start.load_features(tmp_path / "f.npz", ["a", "c"])
+        features.load_features(tmp_path / "f.npz", ["a", "c"])
     with pytest.raises(LimitedError, match="'e' has numbers that are not finite"):
-        cold_start.load_features(tmp_path / "f.npz", ["a", "e"])
+        features.load_features(tmp_path / "f.npz", ["a", "e"])
     with pytest.raises(LimitedError, match="no array named 'd'"):
-        cold_start.load_features(tmp_path / "f.npz", ["a", "d"])
+        features.load_features(tmp_path / "f.npz", ["a", "d"])

@@ -13,9 +13,9 @@ from rounds import MODELS, PATCH, ROUND_FILES, ask, request
 
 from nnunet_limited.queries.absorb import absorb
 from nnunet_limited.queries.choose import load_pool
-from nnunet_limited.queries.model_scores import ModelScorer
 from nnunet_limited.queries.query_round import SCORES
 from nnunet_limited.queries.request import AbsorbRequest
+from nnunet_limited.queries.score import ModelScorer
 from nnunet_limited.queries.strategies.registry import find_strategy
 from nnunet_limited.splits import load_split
 
