@@ -32,8 +32,7 @@ def view_folder(name: str) -> Path:
     if not match:
         raise LimitedError(f"--out {name}: a dataset is named like Dataset601_Heart; give such a name")
     folder, preprocessed = raw_folder(name), preprocessed_folder(name)
-    others = [*folder.parent.glob(f"Dataset{match[1]}_*"), *preprocessed.parent.glob(f"Dataset{match[1]}_*")]
-    for other in others:
+    for other in (file for parent in (folder, preprocessed) for file in parent.parent.glob(f"Dataset{match[1]}_*")):
         if other != preprocessed:
             raise LimitedError(f"--out {name}: {other} exists; choose another number or remove it")
     return folder
@@ -85,7 +84,7 @@ def write_view(
             with contextlib.suppress(OSError):  # what it holds is why it is there
                 (scratch / sub).rmdir()
         write_json(scratch / RECORD, record)
-        write_json(scratch / "dataset.json", _description(dataset, folder, cases, kept, _declared(dataset, about)))
+        write_json(scratch / "dataset.json", _description(dataset, folder, about, kept))
         scratch.rename(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -94,35 +93,30 @@ def write_view(
     return record
 
 
-def _declared(dataset: RawDataset, about: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Return the ignore label as dataset.json has it, if any label is sparse or may be."""
-    sparse = any(one.get("annotated_share", 0) < 1 for one in about.values())
-    return {"ignore": ignore_of(dataset)} if sparse or dataset.description.ignore is not None else {}
-
-
 def _description(
-    dataset: RawDataset, folder: Path, cases: Sequence[str], others: Sequence[str], ignore: dict[str, int]
+    dataset: RawDataset, folder: Path, about: dict[str, dict[str, Any]], kept: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the view's dataset.json, whose paths stay right if all raw datasets move together."""
-    ending = dataset.description.file_ending
+    """Return the view's dataset.json, whose paths stay right if all raw datasets move together.
+
+    It has an ignore label if any label is sparse or may be.
+    """
+    description = dataset.description
+    sparse = description.ignore is not None or any(one.get("annotated_share", 0) < 1 for one in about.values())
 
     def relative(file: Path | None) -> str:
         return Path(os.path.relpath(str(file), folder)).as_posix()
 
-    def images(case: str) -> list[str]:
-        return [relative(file) for file in dataset.cases[case].images]
-
-    labels = {case: f"{SPARSE_FOLDER}/{case}{ending}" for case in cases}
-    for case in others:
-        labels.setdefault(case, relative(dataset.cases[case].label))
-    kept = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
+    images = {case: {"images": [relative(file) for file in files.images]} for case, files in dataset.cases.items()}
+    labels = {case: f"{SPARSE_FOLDER}/{case}{description.file_ending}" for case in about}
+    labels |= {case: relative(dataset.cases[case].label) for case in kept}
+    inherited = {key: value for key, value in dataset.dataset_json.items() if key not in ("dataset", "unlabeled")}
     return {
-        **kept,
+        **inherited,
         "view_of": dataset.name,
-        "labels": {**dataset.description.labels, **ignore},
+        "labels": {**description.labels, **({"ignore": ignore_of(dataset)} if sparse else {})},
         "numTraining": len(labels),
-        "dataset": {case: {"images": images(case), "label": labels[case]} for case in sorted(labels)},
-        "unlabeled": {case: {"images": images(case)} for case in dataset.cases if case not in labels},
+        "dataset": {case: {**images[case], "label": labels[case]} for case in sorted(labels)},
+        "unlabeled": {case: files for case, files in images.items() if case not in labels},
     }
 
 

@@ -67,13 +67,8 @@ def check_description(content: dict[str, Any], file: Path) -> None:
             raise LimitedError(f"{file} has no key {key!r}; {DATASET_FORMAT}")
     if not content.get("channel_names") and not content.get("modality"):
         raise LimitedError(f"{file} has no key 'channel_names', or it is empty; {DATASET_FORMAT}")
-    for key, kind in (
-        ("labels", dict),
-        ("file_ending", str),
-        ("channel_names", dict),
-        ("dataset", dict),
-        ("unlabeled", dict),
-    ):
+    kinds = {"labels": dict, "file_ending": str, "channel_names": dict, "dataset": dict, "unlabeled": dict}
+    for key, kind in kinds.items():
         if not isinstance(content.get(key, kind()), kind):
             raise LimitedError(f"{file}: {key!r} cannot be {content[key]!r:.60}; {DATASET_FORMAT}")
     for case, entry in content.get("dataset", {}).items():

@@ -9,8 +9,6 @@ survives mirroring, so that mirroring stays a valid augmentation.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import write_json
 
 LABELS: dict[str, int] = {"background": 0, "organ": 1, "artery": 2, "lesion": 3}
 SPACING_XYZ: tuple[float, float, float] = (1.5, 1.5, 3.0)  # mm
@@ -182,8 +181,7 @@ def _acquired(rng: np.random.Generator, image: np.ndarray, white: np.ndarray) ->
     bias = np.exp(uniform(0.05, 0.2) * _smooth_field(rng, image.shape, 3))
     noise = uniform(0.025, 0.055)
     image = np.clip(image, 0, None) ** uniform(0.85, 1.2) * bias + noise * white[0]
-    scanned: np.ndarray = np.sqrt(image**2 + (noise * white[1]) ** 2) * uniform(400, 1200)
-    return scanned
+    return np.sqrt(image**2 + (noise * white[1]) ** 2) * uniform(400, 1200)
 
 
 def _write(array: np.ndarray, path: Path) -> None:
@@ -228,7 +226,5 @@ def write_phantom_dataset(
             _write(image.astype(np.int16), folder / f"images{part}" / f"case_{case:03d}_0000.nii.gz")
             _write(label, folder / f"labels{part}" / f"case_{case:03d}.nii.gz")
     content = dict(channel_names={"0": "MRI"}, labels=LABELS, numTraining=training, file_ending=".nii.gz")
-    temporary = description.with_name(f".{description.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, description)
+    write_json(description, content)
     return folder

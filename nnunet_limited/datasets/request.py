@@ -70,7 +70,6 @@ class ImportRequest(Request):
     boxes: Path | None = Field(None, description="CSV or JSON file of boxes: case,class,x0,y0,z0,x1,y1,z1.")
     points: Path | None = Field(None, description="CSV or JSON file of points: case,class,x,y,z.")
     coordinates: Literal["voxel", "lps", "ras"] = Field(
-        "voxel",
-        description="Coordinate system of boxes and points: voxel indices from 0, or millimetres (lps, ras).",
+        "voxel", description="Coordinate system of boxes and points: voxel indices from 0, or millimetres (lps, ras)."
     )
     radius: float = Field(2.0, ge=0, description="Radius of a point, in units of the smallest spacing.")

@@ -22,12 +22,7 @@ def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
     if not dataset.labeled:
         raise LimitedError(f"{dataset.folder} has no labelled case, so there is nothing to sparsify; add labels")
     seconds = KINDS[request.kind].seconds if request.seconds is None else request.seconds
-    origin = {
-        "kind": request.kind,
-        "seed": request.seed,
-        "options": request.options,
-        "seconds_per_mark": seconds,
-    }
+    origin = {"kind": request.kind, "seed": request.seed, "options": request.options, "seconds_per_mark": seconds}
     arguments = (request.kind, request.seed, request.options, seconds)
     return write_view(dataset, request.out, dict.fromkeys(dataset.labeled, arguments), annotate, origin, processes)
 

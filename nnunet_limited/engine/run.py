@@ -15,9 +15,9 @@ from nnunet_limited.engine.settings import TrainerConfig, with_current_names
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw
 from nnunet_limited.planners.planned import PlannedData
-from nnunet_limited.planners.preprocessing import is_current, preprocess, require_preprocessed
+from nnunet_limited.planners.preprocessing import preprocess, require_preprocessed
 from nnunet_limited.splits import Fold, Split
-from nnunet_limited.util.files import read_object, unwritable, write_json
+from nnunet_limited.util.files import is_current, read_object, unwritable, write_json
 from nnunet_limited.util.parallel import default_processes
 
 RECORD = "limited_run.json"
@@ -138,7 +138,7 @@ def unlabeled_to_preprocess(run: Run) -> tuple[RawDataset | None, list[str]]:
             f"{dataset.folder} does not have; correct the list"
         )
     cases = [dataset.cases[case] for case in run.fold.unlabeled if case in dataset.cases]
-    return dataset, [c.identifier for c in cases if not is_current(folder / f"{c.identifier}.pkl", c, False)]
+    return dataset, [c.identifier for c in cases if not is_current(folder / f"{c.identifier}.pkl", c.images)]
 
 
 def check_unlabeled(run: Run, trainer: str) -> None:

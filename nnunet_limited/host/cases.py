@@ -39,8 +39,7 @@ def to_network(
     label = label[0][inside][None]
     spacing = [properties["spacing"][axis] for axis in axes]
     target = network_spacing(properties, plans_manager, configuration)
-    resampled: np.ndarray = configuration.resampling_fn_seg(label, shape, spacing, target)
-    return resampled
+    return configuration.resampling_fn_seg(label, shape, spacing, target)
 
 
 def from_network(mask: np.ndarray, properties: dict[str, Any], plans_manager: Any, outside: bool) -> np.ndarray:

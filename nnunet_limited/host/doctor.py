@@ -37,16 +37,14 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Look at versions, torchvision, the trainer look-up and nnU-Net's folders."""
-    findings = [
+    remedy = "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
+    return [
         _version("nnunetv2", f"pip install 'nnunetv2{SUPPORTED}'", SUPPORTED),
         _version("torch", "pip install torch"),
+        _runs("torchvision", "import torchvision", TORCHVISION),
+        _runs("nnU-Net finds the trainers", PROBE, remedy, {**os.environ, EXT_TRAINER: GIVEN}),
+        *map(_folder, ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")),
     ]
-    findings.append(_runs("torchvision", "import torchvision", TORCHVISION))
-    remedy = "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
-    findings.append(_runs("nnU-Net finds the trainers", PROBE, remedy, {**os.environ, EXT_TRAINER: GIVEN}))
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        findings.append(_folder(variable))
-    return findings
 
 
 def _version(package: str, remedy: str, supported: str = "") -> Finding:

@@ -38,5 +38,4 @@ def listed_files(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
     """Return the files of each training case of a raw dataset as the host lists them."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    listed: dict[str, Any] = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
-    return listed
+    return get_filenames_of_train_images_and_targets(str(folder), dataset_json)

@@ -83,16 +83,14 @@ def cropped_to_nonzero(image: np.ndarray) -> np.ndarray:
     """Return an image (channels, *spatial) cropped to what is not 0 in every channel, as the host crops it."""
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-    cropped: np.ndarray = crop_to_nonzero(image)[0]
-    return cropped
+    return crop_to_nonzero(image)[0]
 
 
 def nonzero_mask(image: np.ndarray) -> np.ndarray:
     """Return the host's mask (*spatial) of the nonzero part of an image (channels, *spatial), holes filled."""
     from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
-    mask: np.ndarray = create_nonzero_mask(image)
-    return mask
+    return create_nonzero_mask(image)
 
 
 def crossval_folds(groups: Sequence[str], seed: int, folds: int) -> list[list[str]]:

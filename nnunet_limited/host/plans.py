@@ -26,13 +26,7 @@ def managers(plans: dict[str, Any], configuration: str) -> tuple[Any, Any]:
 
 def with_inherited(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     """Return a configuration of ``plans`` with all that it inherits from others."""
-    resolved: dict[str, Any] = managers(plans, configuration)[1].configuration
-    return resolved
-
-
-def label_manager(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Any:
-    """Return nnU-Net's ``LabelManager`` of a dataset."""
-    return plans_manager(plans).get_label_manager(dataset_json)
+    return managers(plans, configuration)[1].configuration
 
 
 def label_space(manager: Any) -> LabelSpace:

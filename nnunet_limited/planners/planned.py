@@ -12,7 +12,7 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw, preprocessed_folder, results_folder
-from nnunet_limited.host.plans import label_manager, managers, with_inherited
+from nnunet_limited.host.plans import managers, plans_manager, with_inherited
 from nnunet_limited.planners.preprocessing import data_folders, is_bound
 from nnunet_limited.splits import Split, load_host_split, load_split
 from nnunet_limited.util.files import content_hash, read_object
@@ -65,8 +65,7 @@ class PlannedData:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of trainers in the plans."""
-        settings: dict[str, Any] = (self.plans.get("limited") or {}).get("settings", {})
-        return settings
+        return (self.plans.get("limited") or {}).get("settings", {})
 
     @cached_property
     def hash(self) -> str:
@@ -88,7 +87,7 @@ class PlannedData:
     @cached_property
     def label_manager(self) -> Any:
         """nnU-Net's label manager."""
-        return label_manager(self.plans, self.dataset_json)
+        return plans_manager(self.plans).get_label_manager(self.dataset_json)
 
     @cached_property
     def split(self) -> Split:

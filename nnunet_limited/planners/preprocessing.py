@@ -18,8 +18,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import nonzero_mask
 from nnunet_limited.host.plans import managers, with_inherited
-from nnunet_limited.util import files
-from nnunet_limited.util.files import content_hash, replacing
+from nnunet_limited.util.files import content_hash, is_current, one_at_a_time, replacing
 from nnunet_limited.util.parallel import run_all
 
 UNLABELED_SUFFIX = "_unlabeled"
@@ -77,13 +76,13 @@ def preprocess(
 ) -> None:
     """Preprocess the cases that are missing or older than their raw files."""
     with_label, without_label = data_folders(plans, configuration)
-    with files.one_at_a_time(with_label):  # or another process that wants the same cases would make them too
+    with one_at_a_time(with_label):  # or another process that wants the same cases would make them too
         tasks = []
         origin = origin_of(dataset)
         for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
             for identifier in cases:
                 case = dataset.cases[identifier]
-                if is_current(folder / f"{identifier}.pkl", case, use_label):
+                if is_current(folder / f"{identifier}.pkl", sources_of(case, use_label)):
                     continue
                 if origin is None or not link_preprocessed(case, origin, folder, use_label):
                     tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
@@ -94,10 +93,9 @@ def preprocess(
             scratch_folder(folder).rmdir()
 
 
-def is_current(result: Path, case: Case, use_label: bool) -> bool:
-    """Return whether ``result``, which is written last, is there and not older than the raw files it is made from."""
-    sources = [*case.images, *([case.label] if use_label and case.label else [])]
-    return files.is_current(result, sources)
+def sources_of(case: Case, use_label: bool) -> list[Path]:
+    """Return the raw files that a preprocessed case is made from."""
+    return [*case.images, *([case.label] if use_label and case.label else [])]
 
 
 def origin_of(dataset: RawDataset) -> RawDataset | None:
@@ -119,9 +117,9 @@ def link_preprocessed(case: Case, origin: RawDataset, folder: Path, use_label: b
     source = folder.parents[1] / origin.name / folder.name
     if theirs is None or not folder.name.startswith(DATA_PREFIX):
         return False
-    mine, other = ([*c.images, *([c.label] if use_label and c.label else [])] for c in (case, theirs))
+    mine, other = sources_of(case, use_label), sources_of(theirs, use_label)
     same = [file.resolve() for file in mine] == [file.resolve() for file in other]
-    if not same or not is_current(source / f"{case.identifier}.pkl", theirs, use_label):
+    if not same or not is_current(source / f"{case.identifier}.pkl", other):
         return False
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
@@ -135,12 +133,7 @@ def link_preprocessed(case: Case, origin: RawDataset, folder: Path, use_label: b
 
 
 def preprocess_case(
-    case: Case,
-    folder: Path,
-    use_label: bool,
-    plans: dict[str, Any],
-    configuration: str,
-    dataset_json: dict[str, Any],
+    case: Case, folder: Path, use_label: bool, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
 ) -> None:
     """Preprocess one case into ``folder`` with the host's ``run_case_save``; its ``.pkl`` appears last.
 

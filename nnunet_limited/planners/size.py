@@ -84,9 +84,5 @@ def fit_patch(configuration: dict[str, Any], patch: Sequence[int]) -> None:
     for key, value in kwargs.items():
         if key.endswith(("per_stage", "per_stage_decoder")):
             kwargs[key] = value[: stages - 1 if key.endswith("decoder") else stages]
-    kwargs.update(
-        n_stages=stages,
-        kernel_sizes=kernels,
-        strides=strides,
-    )
+    kwargs.update(n_stages=stages, kernel_sizes=kernels, strides=strides)
     configuration["patch_size"] = [int(p) for p in patch]

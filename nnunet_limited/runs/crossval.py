@@ -34,11 +34,8 @@ class Scores:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return mean and standard deviation over folds of each class (0 for a single fold)."""
-        result = {}
-        for name, values in self.dice.items():
-            spread = float(np.nanstd(values, ddof=1)) if len(values) > 1 else 0.0
-            result[name] = {"mean": float(np.nanmean(values)), "sd": spread}
-        return result
+        spread = {name: float(np.nanstd(v, ddof=1)) if len(v) > 1 else 0.0 for name, v in self.dice.items()}
+        return {name: {"mean": float(np.nanmean(v)), "sd": spread[name]} for name, v in self.dice.items()}
 
 
 def default_folds(request: TrainRequest) -> list[int]:
@@ -147,13 +144,6 @@ def find_baseline(request: TrainRequest, folds: Sequence[int]) -> Scores | None:
     return None
 
 
-def accumulate(base: Path, folds: Sequence[int]) -> Path | None:
-    """Merge the folds' predictions with the host's own code; None where folds share validation cases."""
-    merged = base / f"crossval_results_folds_{folds_name(folds)}"
-    with one_at_a_time(merged):
-        return merged if merge_folds(base, merged, folds) else None
-
-
 def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[str], None]) -> dict[str, Any]:
     """Complete the folds and return, and write to ``crossval.json``, Dice per class against the baseline."""
     train_folds(request, folds, log)
@@ -161,7 +151,9 @@ def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[st
     scores = read_scores(base, request.trainer, request.plans, folds)
     assert scores is not None
     baseline = find_baseline(request, folds)
-    merged = accumulate(base, folds)
+    merged = base / f"crossval_results_folds_{folds_name(folds)}"
+    with one_at_a_time(merged):
+        complete = merge_folds(base, merged, folds)
     result: dict[str, Any] = {
         "dataset": request.folder.name,
         "trainer": request.trainer,
@@ -171,7 +163,7 @@ def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[st
         "dice": scores.summary(),
         "dice_per_fold": scores.dice,
         "baseline": None,
-        "merged": str(merged) if merged else None,
+        "merged": str(merged) if complete else None,
     }
     if baseline is not None:
         result["baseline"] = {

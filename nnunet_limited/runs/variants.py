@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,9 @@ class Variant:
     def write(self) -> str:
         """Write the plans with a copy of the base's fingerprint; return their name."""
         write_json(self.folder / f"{self.name}.json", self.content)
-        fingerprint = self.folder / "fingerprints"
-        if (fingerprint / self.base).is_dir() and not (fingerprint / self.name).exists():
-            source = fingerprint / self.base / "dataset_fingerprint.json"
-            target = fingerprint / self.name / "dataset_fingerprint.json"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
+        base, mine = (self.folder / "fingerprints" / name for name in (self.base, self.name))
+        if base.is_dir() and not mine.exists():
+            shutil.copytree(base, mine)
         return self.name
 
 

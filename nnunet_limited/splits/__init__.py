@@ -3,13 +3,4 @@
 from nnunet_limited.splits.check import Fold, Split, load_host_split, load_split, parse_folds, split_file, split_name
 from nnunet_limited.splits.request import SplitRequest
 
-__all__ = [
-    "Fold",
-    "Split",
-    "SplitRequest",
-    "load_host_split",
-    "load_split",
-    "parse_folds",
-    "split_file",
-    "split_name",
-]
+__all__ = ["Fold", "Split", "SplitRequest", "load_host_split", "load_split", "parse_folds", "split_file", "split_name"]

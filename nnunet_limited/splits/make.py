@@ -59,15 +59,12 @@ def make_split(
     order = seeded_order(partition, groups, request.seed)
     select = selection(dataset, request, groups, classes_of)
     protocol = request.protocol or ("deployment" if dataset.without_label else "benchmark")
-    if protocol == "benchmark":
-        folds = benchmark_folds(partition, order, groups, select, everything)
-    else:
-        folds = deployment_folds(partition, order, groups, select, everything)
-        if len(folds) == 1 and len(select(order)) > 1:
-            raise LimitedError(
-                f"all labelled cases are validation cases of the same fold of {folder / 'splits_final.json'}, so none "
-                "is left to train on; choose cases from several folds or delete that file if nothing was trained yet"
-            )
+    folds = make_folds(protocol, partition, order, groups, select, everything)
+    if protocol == "deployment" and len(folds) == 1 and len(select(order)) > 1:
+        raise LimitedError(
+            f"all labelled cases are validation cases of the same fold of {folder / 'splits_final.json'}, so none is "
+            "left to train on; choose cases from several folds or delete that file if nothing was trained yet"
+        )
     if any(not fold.train for fold in folds):
         raise LimitedError(
             f"fold {[not f.train for f in folds].index(True)} has no labelled case left to train on: all of "
@@ -109,38 +106,31 @@ def selection(
     return select
 
 
-def benchmark_folds(
+def make_folds(
+    protocol: str,
     partition: list[list[str]],
     order: Sequence[str],
     groups: Groups,
     select: Callable[[Sequence[str]], list[str]],
     cases: Sequence[str],
 ) -> list[Fold]:
-    """Return folds over all labelled cases, in which the labels of unselected training cases are hidden."""
-    folds = []
-    for part in partition:
-        train = members(select([group for group in order if not set(groups[group]) & set(part)]), groups)
-        hidden = set(cases) - set(train) - set(part)
-        folds.append(Fold(train, tuple(part), tuple(sorted(hidden))))
-    return folds
+    """Return the folds of a protocol.
 
-
-def deployment_folds(
-    partition: list[list[str]],
-    order: Sequence[str],
-    groups: Groups,
-    select: Callable[[Sequence[str]], list[str]],
-    cases: Sequence[str],
-) -> list[Fold]:
-    """Return folds over the selected cases; all others are unlabelled in each. One case is trained and validated on."""
+    ``benchmark``: over all labelled cases; the labels of training cases that are not selected are hidden.
+    ``deployment``: over the selected cases; all others are unlabelled in each. A single case is trained and validated
+    on.
+    """
+    if protocol == "benchmark":
+        allowed = [[group for group in order if not set(groups[group]) & set(part)] for part in partition]
+        pairs = [(members(select(some), groups), tuple(part)) for some, part in zip(allowed, partition, strict=True)]
+        return [Fold(train, val, tuple(sorted({*cases} - {*train, *val}))) for train, val in pairs]
     labeled = members(select(order), groups)
-    hidden = tuple(sorted(set(cases) - set(labeled)))
     folds = []
     for part in partition:
         val = tuple(case for case in part if case in labeled)
         train = tuple(case for case in labeled if case not in val) if len(labeled) > len(val) else labeled
         if val:
-            folds.append(Fold(train, val, hidden))
+            folds.append(Fold(train, val, tuple(sorted({*cases} - {*labeled}))))
     return folds
 
 
@@ -161,11 +151,7 @@ def write_split(folder: Path, split: Split, partition: list[list[str]], replace:
 
     ``splits_final.json`` holds the same folds with every label there is, for stock trainers.
     """
-    file, sidecar, final = (
-        split_file(folder, split.name),
-        info_file(folder, split.name),
-        folder / "splits_final.json",
-    )
+    file, sidecar, final = (split_file(folder, split.name), info_file(folder, split.name), folder / "splits_final.json")
     content = [{key: list(value) for key, value in vars(fold).items()} for fold in split.folds]
     if file.is_file() and not replace and read_json(file, "split", "delete it") != content:
         raise LimitedError(

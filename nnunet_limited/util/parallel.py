@@ -35,18 +35,13 @@ def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], proces
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(description, total=len(tasks))
         if processes <= 1 or len(tasks) <= 1:
-            results = []
-            for task in tasks:
-                results.append(function(*task))
-                progress.advance(bar)
-            return results
+            return [function(*task) for task in progress.track(tasks, task_id=bar)]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
             futures = [pool.submit(function, *task) for task in tasks]
             try:
-                for future in as_completed(futures):
+                for future in progress.track(as_completed(futures), total=len(tasks), task_id=bar):
                     future.result()
-                    progress.advance(bar)
             except BrokenProcessPool as error:
                 raise LimitedError(
                     f"{description}: a worker process died, probably out of memory; use fewer than {processes} "

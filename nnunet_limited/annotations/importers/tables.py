@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,23 +92,17 @@ def from_point_rows(
     """
     label = np.full(image.GetSize()[::-1], ignore, np.int16)
     spacing = np.array(image.GetSpacing()[::-1])
-    for value, middle in _middles(rows, coordinates, image):
-        near = np.zeros(label.shape, bool)
-        ball(near, np.ones(label.shape, bool), middle, radius * spacing.min(), spacing)
-        clash = near & (label != ignore) & (label != value)
-        label[near] = value
-        label[clash] = ignore
-    planes = int((label.reshape(-1, *label.shape[-2:]) != ignore).any(axis=(1, 2)).sum())
-    return Annotation(label, len(rows), planes)
-
-
-def _middles(rows: list[dict[str, Any]], coordinates: Coordinates, image: Any) -> Iterable[tuple[int, np.ndarray]]:
-    """Yield class and voxel (z, y, x) of each point."""
     for row in rows:
         middle = np.rint(to_voxel([row[axis] for axis in "xyz"], coordinates, image)).astype(int)
-        if (middle < 0).any() or (middle >= image.GetSize()[::-1]).any():
+        if (middle < 0).any() or (middle >= label.shape).any():
             raise LimitedError(
                 f"{row['where']}: the point is voxel {middle[::-1].tolist()}, the image of {row['case']} has "
                 f"{list(image.GetSize())}; correct it, or --coordinates {coordinates}"
             )
-        yield row["class"], middle
+        near = np.zeros(label.shape, bool)
+        ball(near, np.ones(label.shape, bool), middle, radius * spacing.min(), spacing)
+        clash = near & (label != ignore) & (label != row["class"])
+        label[near] = row["class"]
+        label[clash] = ignore
+    planes = int((label.reshape(-1, *label.shape[-2:]) != ignore).any(axis=(1, 2)).sum())
+    return Annotation(label, len(rows), planes)
