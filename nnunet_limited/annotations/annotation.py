@@ -57,9 +57,7 @@ def box_codes(shape: tuple[int, ...], boxes: Sequence[Box]) -> np.ndarray:
     codes = np.zeros(shape, np.int16)
     for box in boxes:
         if box.value > 15:
-            raise LimitedError(
-                f"a box has class {box.value}, but boxes can have the classes 1 to 15 only; merge some classes"
-            )
+            raise LimitedError(f"a box has class {box.value}, but boxes have the classes 1 to 15; merge some")
         codes[box.inside] |= np.int16(1 << (box.value - 1))
     return codes
 

@@ -89,9 +89,7 @@ def check_description(content: dict[str, Any], file: Path) -> None:
         raise LimitedError(f"{file}: label 'ignore' is {labels['ignore']}; give it the highest value, {values[-1]}")
     regions = [name for name, value in labels.items() if len(values_of(value)) > 1]
     if regions and "regions_class_order" not in content:
-        raise LimitedError(
-            f"{file}: {regions[0]!r} is a region, which needs a key 'regions_class_order'; {DATASET_FORMAT}"
-        )
+        raise LimitedError(f"{file}: {regions[0]!r} is a region and needs 'regions_class_order'; {DATASET_FORMAT}")
 
 
 def values_of(value: Any) -> list[int]:

@@ -34,9 +34,7 @@ def import_labels(request: ImportRequest, processes: int) -> dict[str, Any]:
     dataset = RawDataset.load(request.dataset)
     ending = dataset.description.file_ending
     if ending not in ENDINGS:
-        raise LimitedError(
-            f"{dataset.folder} has {ending} images; labels can be imported for {', '.join(ENDINGS[1:])} images"
-        )
+        raise LimitedError(f"{dataset.folder} has {ending} images; labels can be imported for {', '.join(ENDINGS[1:])}")
     required = set(dataset.description.label_values) - {ignore_of(dataset)}
     tasks: dict[str, tuple[Importer, tuple[Any, ...]]]
     if request.labels is not None:
@@ -99,9 +97,7 @@ def label_files(folder: Path, dataset: RawDataset) -> dict[str, Path]:
             continue
         case = file.name.removesuffix(ending)
         if case not in dataset.cases:
-            raise LimitedError(
-                f"label {file} belongs to no case of {dataset.folder}; name it after its case, or remove it"
-            )
+            raise LimitedError(f"label {file} fits no case of {dataset.folder}; name it after its case, or remove it")
         if case in found:
             raise LimitedError(f"case {case} has two labels, {found[case].name} and {file.name}; remove one")
         found[case] = file
@@ -122,9 +118,7 @@ def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
     ignore = ignore_of(dataset)
     numbers = {value: value for value in dataset.description.label_values if value}
     if request.background in numbers and request.background != ignore:
-        raise LimitedError(
-            f"--background {request.background} is a class of {dataset.folder}; draw it with another value"
-        )
+        raise LimitedError(f"--background {request.background} is a class of {dataset.folder}; use another value")
     if request.unlabeled in numbers and request.unlabeled != ignore:
         raise LimitedError(
             f"--unlabeled {request.unlabeled} is a class of {dataset.folder}; give the value of unannotated voxels"

@@ -204,9 +204,7 @@ def write_phantom_dataset(
     interrupted. A case depends only on ``seed`` and its place in its part: asking for more keeps the others.
     """
     if training < 1 or test < 0:
-        raise LimitedError(
-            f"a phantom dataset has training >= 1 and test >= 0 cases, not {training} and {test}; correct the numbers"
-        )
+        raise LimitedError(f"a phantom has training >= 1 and test >= 0 cases, not {training} and {test}; correct them")
     folder = Path(raw) / dataset
     parts = {"Tr": range(training), "Ts": range(training, training + test)}
     wanted = {f"images{p}/case_{i:03d}_0000.nii.gz" for p, cases in parts.items() for i in cases}

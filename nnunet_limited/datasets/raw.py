@@ -81,8 +81,7 @@ class RawDataset:
         for identifier, images in unlabeled_images(folder, dataset_json).items():
             if identifier in cases:
                 raise LimitedError(
-                    f"case {identifier} is in {folder / 'imagesTr'} and in {folder / UNLABELED_FOLDER}; remove one of "
-                    "the two"
+                    f"case {identifier} is in {folder / 'imagesTr'} and in {folder / UNLABELED_FOLDER}; remove one"
                 )
             cases[identifier] = Case(identifier, tuple(images), None)
         made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))

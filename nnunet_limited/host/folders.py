@@ -12,9 +12,7 @@ def nnunet_folder(variable: str) -> Path:
     """Return the folder that the environment ``variable`` (``nnUNet_raw`` etc.) names, which must be set."""
     value = os.environ.get(variable)
     if not value:
-        raise LimitedError(
-            f"{variable} is not set; export {variable}=/path/to/{variable} (see nnU-Net's documentation)"
-        )
+        raise LimitedError(f"{variable} is not set; export {variable}=/path/to/{variable} (see nnU-Net's docs)")
     return Path(value)
 
 

@@ -89,8 +89,7 @@ def check_label(
     unexpected = sorted(set(np.unique(label).tolist()) - set(values))
     if unexpected:
         return (
-            f"{file} has the value {unexpected[0]:g}, which dataset.json does not declare (it has "
-            f"{', '.join(map(str, sorted(values)))})"
+            f"{file} has the value {unexpected[0]:g}; dataset.json declares only {', '.join(map(str, sorted(values)))}"
         )
     return None
 
@@ -124,8 +123,7 @@ def inspect_dataset(
     for case in split.labeled:
         if found[case].problem:
             raise LimitedError(
-                f"{found[case].problem}, but case {case!r} is labelled in split {split.name!r}; correct its label or "
-                "choose another case"
+                f"{found[case].problem}, but it is labelled in split {split.name!r}; correct it or choose another case"
             )
     if new:
         write_json(cache_file, cache)
@@ -193,9 +191,7 @@ def extract_fingerprint(
         case: {"images": [str(i) for i in dataset.cases[case].images], "label": str(label)}
         for case, label in labels.items()
     }
-    no_foreground = LimitedError(
-        f"the labels of {', '.join(visible[:3])}… contain no foreground; label at least one case with foreground"
-    )
+    no_foreground = LimitedError(f"the labels of {', '.join(visible[:3])}… have no foreground; label some foreground")
     try:
         extractor.run(overwrite_existing=True)
     except IndexError as error:

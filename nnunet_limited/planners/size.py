@@ -77,8 +77,7 @@ def fit_patch(configuration: dict[str, Any], patch: Sequence[int]) -> None:
     strides, kernels, fitted = network_topology(spacing, patch, _MIN_FEATURE_MAP, kwargs["n_stages"] - 1)
     if list(fitted) != list(patch):
         raise LimitedError(
-            f"--patch {'x'.join(map(str, patch))}: the network halves its input several times, so take e.g. "
-            f"{'x'.join(map(str, fitted))}"
+            f"--patch {'x'.join(map(str, patch))}: the network halves it repeatedly; take {'x'.join(map(str, fitted))}"
         )
     stages = len(strides)
     for key, value in kwargs.items():

@@ -44,7 +44,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
             if record.get(key) != now:
                 what = key.removesuffix("_hash")
                 raise LimitedError(
-                    f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
+                    f"{base} was trained on another {what} ({record.get(key)}, now {now}); train it again"
                 )
         checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
     return checkpoints

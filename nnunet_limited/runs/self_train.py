@@ -73,8 +73,7 @@ def self_train(
     teacher = teacher or trainer.teacher
     if not is_ours(find_trainer(teacher, "--teacher")):
         raise LimitedError(
-            f"--teacher {teacher} keeps no record of its training labels; use a trainer of nnunet-limited, "
-            "e.g. LimitedSupervisedTrainer"
+            f"--teacher {teacher} keeps no record of its labels; use one of ours, e.g. LimitedSupervisedTrainer"
         )
     model = request.changed(trainer=teacher).with_settings(settings)
     _check_student(model.changed(trainer=request.trainer), trainer, folds)

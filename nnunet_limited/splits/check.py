@@ -70,18 +70,14 @@ class Split:
                 )
             return Fold(labeled, labeled, tuple(self.unlabeled))
         if not isinstance(fold, int) or not 0 <= fold < len(self.folds):
-            raise LimitedError(
-                f"fold {fold} does not exist: split {self.name!r} has folds 0 to {len(self.folds) - 1}; use one of them"
-            )
+            raise LimitedError(f"fold {fold} does not exist; split {self.name!r} has folds 0 to {len(self.folds) - 1}")
         return self.folds[fold]
 
 
 def split_name(name: str) -> str:
     """Return ``name`` if it may name a split, plans or a configuration variant (nnU-Net cuts names at ``__``)."""
     if not _NAME.fullmatch(name) or name == "final" or name.endswith(".info"):
-        raise LimitedError(
-            f"name {name!r} cannot be used; take letters, digits, '-', '.' and single '_' (not 'final' or '….info')"
-        )
+        raise LimitedError(f"name {name!r}: use letters, digits, '-', '.' and single '_' (not 'final' or '….info')")
     return name
 
 
@@ -99,8 +95,7 @@ def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | Non
     """Turn the content of ``file`` into folds; ``default_unlabeled`` stands in for a missing ``unlabeled`` key."""
     if not isinstance(content, list) or not content or not all(isinstance(fold, dict) for fold in content):
         raise LimitedError(
-            f"{file} must hold a non-empty list of folds {{'train': …, 'val': …, 'unlabeled': …}}, not "
-            f"{content!r:.60}; {MAKE_ONE}"
+            f"{file} must be a list of folds {{'train': …, 'val': …, 'unlabeled': …}}, not {content!r:.60}; {MAKE_ONE}"
         )
     folds = []
     for number, entry in enumerate(content):
@@ -111,9 +106,7 @@ def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | Non
             if value is None:
                 raise LimitedError(f"{where} has no key {key!r}; add the list of cases")
             if not isinstance(value, (list, tuple)) or not all(isinstance(case, str) for case in value):
-                raise LimitedError(
-                    f"{where}: {key!r} must be a list of case names, not {value!r:.60}; write ['case_1', …]"
-                )
+                raise LimitedError(f"{where}: {key!r} must list case names, not {value!r:.60}; write ['case_1', …]")
             repeated = {case for case in value if list(value).count(case) > 1} if len(set(value)) < len(value) else None
             if repeated:
                 raise LimitedError(f"{where}: case {min(repeated)!r} is listed twice in {key!r}; remove one")
@@ -122,9 +115,7 @@ def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | Non
         for key in ("train", "val"):
             both = sorted(set(fold.unlabeled) & set(parts[key]))
             if both:
-                raise LimitedError(
-                    f"{where}: case {both[0]!r} is in 'unlabeled' and in {key!r}; remove it from one of them"
-                )
+                raise LimitedError(f"{where}: case {both[0]!r} is in 'unlabeled' and in {key!r}; remove it from one")
         if not fold.train:
             raise LimitedError(f"{where} has 0 labelled cases in 'train'; name at least one")
         if not fold.val:

@@ -51,9 +51,7 @@ def published_fold(content: dict[str, Any], labeled: str | None, file: Path) -> 
     elif labeled in patients:
         train = [case for case in training if any(case.startswith(f"{patient}_") for patient in patients[labeled])]
     elif patients:
-        raise LimitedError(
-            f"--labeled {labeled}: {file} lists the labelled patients of {', '.join(patients)}; take one"
-        )
+        raise LimitedError(f"--labeled {labeled}: {file} lists labelled patients of {', '.join(patients)}; take one")
     elif not labeled.isdecimal() or not 1 <= int(labeled) <= len(training):
         raise LimitedError(f"--labeled {labeled}: {file} has {len(training)} cases to train on; give 1 to that many")
     else:

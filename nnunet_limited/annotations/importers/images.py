@@ -44,9 +44,7 @@ def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
     smallest = FILL if file.name.endswith(".seg.nrrd") else 0
     if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < smallest:
         odd = values[(values != np.rint(values)) | (values < smallest)].flat[0]
-        raise LimitedError(
-            f"label {file} has the value {odd:g}, but labels are whole numbers from 0; save it as a label map"
-        )
+        raise LimitedError(f"label {file} has the value {odd:g}, but labels are whole numbers from 0; save a label map")
     whole = np.full(image.GetSize()[::-1], FILL, np.int16)
     start = _offset(drawn, image, file)
     whole[tuple(slice(a, a + n) for a, n in zip(start, values.shape, strict=True))] = values
@@ -94,9 +92,7 @@ def _segments(drawn: Any, file: Path, names: dict[str, int]) -> np.ndarray:
             )
         )
         if name and name.lower() not in known:
-            raise LimitedError(
-                f"label {file}: segment {name!r} is not a class; give it the name of one of {', '.join(names)}"
-            )
+            raise LimitedError(f"label {file}: segment {name!r} is not a class; name it like one of {', '.join(names)}")
         inside = layers[..., int(layer)] == int(value)
         if (inside & taken).any():
             raise LimitedError(f"label {file}: segment {name!r} overlaps another; erase it where they overlap")

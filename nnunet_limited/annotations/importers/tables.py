@@ -30,17 +30,13 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
         text = file.read_text(encoding="utf-8-sig")  # as spreadsheets begin their files
         rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise LimitedError(
-            f"{file} is not readable ({error}); write CSV with the columns {','.join(columns)}"
-        ) from error
+        raise LimitedError(f"{file} is not readable ({error}); write CSV with columns {','.join(columns)}") from error
     if not isinstance(rows, list) or not rows:
         raise LimitedError(f"{file} holds no row; write one for each object, with the columns {','.join(columns)}")
     for line, row in enumerate(rows, 1):
         missing = [key for key in columns if not isinstance(row, dict) or row.get(key) in (None, "")]
         if missing:
-            raise LimitedError(
-                f"{file}, row {line}: no {missing[0]!r}; the columns, separated by commas, are {','.join(columns)}"
-            )
+            raise LimitedError(f"{file}, row {line}: no {missing[0]!r}; columns, comma-separated: {','.join(columns)}")
         for key in columns[2:]:
             try:
                 row[key] = float(row[key])
