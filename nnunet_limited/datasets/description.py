@@ -44,10 +44,14 @@ class DatasetDescription:
         return bool(self.content.get("regions_class_order"))
 
     @property
+    def classes(self) -> dict[str, list[int]]:
+        """The values of each foreground class or region by name, in the order of the file."""
+        return {n: values_of(v) for n, v in self.content["labels"].items() if n not in ("background", "ignore")}
+
+    @property
     def foreground(self) -> dict[str, list[int]]:
         """The values of each foreground class or region by name, in the order of a prediction's channels."""
-        named = {n: values_of(v) for n, v in self.content["labels"].items() if n not in ("background", "ignore")}
-        return named if self.has_regions else dict(sorted(named.items(), key=lambda one: one[1]))
+        return self.classes if self.has_regions else dict(sorted(self.classes.items(), key=lambda one: one[1]))
 
     @property
     def label_values(self) -> list[int]:

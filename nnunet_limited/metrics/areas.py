@@ -6,8 +6,9 @@ Definitions as in nnActive (Lüth et al., TMLR 2025, arXiv 2511.19183).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from itertools import permutations
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,8 @@ def area_under_budget_curve(dice: Sequence[float]) -> float:
 
     The area of a single round is its Dice.
     """
-    return float(integrate.trapezoid(dice, dx=1 / (len(dice) - 1))) if len(dice) > 1 else float(dice[0])
+    values = np.asarray(dice, float)
+    return float(integrate.trapezoid(values, dx=1 / (len(values) - 1)) if len(values) > 1 else values[0])
 
 
 def foreground_efficiency(foreground: Sequence[float], dice: Sequence[float], start: float, full: float) -> float:
@@ -31,19 +33,21 @@ def foreground_efficiency(foreground: Sequence[float], dice: Sequence[float], st
     query, ``full`` the Dice with all labels. The rate is nan if ``full`` is not above ``start``, if no foreground was
     annotated, or if a value is nan.
     """
-    x, y = np.asarray(foreground, float), np.asarray(dice, float)
-    x = x - x[0]
+    x, y = np.asarray(foreground, float) - foreground[0], np.asarray(dice, float)
     if not full > start or not x.any() or not np.isfinite([*x, *y]).all():
         return float("nan")
+    (b,) = _fit(lambda at, b: full - (full - start) * np.exp(-b * at), x, y, [1 / max(x.max(), 1e-9)])
+    return float(b)
 
-    def curve(at: np.ndarray, b: float) -> np.ndarray:
-        return np.asarray(full - (full - start) * np.exp(-b * at))
 
+def _fit(curve: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray, start: list[float], **kept: Any) -> np.ndarray:
+    """Return the parameters of a curve by least squares, nan if none fits."""
     try:
-        found, _ = optimize.curve_fit(curve, x, y, p0=[1 / max(x.max(), 1e-9)], maxfev=10_000)
-    except RuntimeError:  # no curve fits
-        return float("nan")
-    return float(found[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optimize.OptimizeWarning)
+            return np.asarray(optimize.curve_fit(curve, x, y, p0=start, maxfev=10_000, **kept)[0])
+    except RuntimeError:
+        return np.full(len(start), np.nan)
 
 
 def penalties(settings: Sequence[Mapping[str, np.ndarray]], level: float = 0.05) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -60,7 +64,7 @@ def penalties(settings: Sequence[Mapping[str, np.ndarray]], level: float = 0.05)
         for a, b in permutations(names, 2):
             if scores[a].mean() < scores[b].mean() and _paired(scores[a], scores[b]) < level:
                 fractions.loc[a, b] += 1 / len(settings)
-    pairs = [(a, b) for n, a in enumerate(names) for b in names[n + 1 :]]
+    pairs = list(combinations(names, 2))
     means = {name: np.mean([scores[name] for scores in settings], axis=0) for name in names}
     corrected = holm([_paired(means[a], means[b]) for a, b in pairs]) if pairs else []
     p = pd.DataFrame(np.nan, index=names, columns=names)
@@ -87,17 +91,11 @@ def predicted_gain(dice: Sequence[float]) -> float:
     y = np.asarray(dice, float)
     if len(y) < 3 or not np.isfinite(y).all():
         return float("nan")
-    x = np.arange(len(y), dtype=float)
+    top, x = float(y.max()), np.arange(len(y) + 1, dtype=float)
 
     def curve(at: np.ndarray, c: float, a: float, b: float) -> np.ndarray:
         return np.asarray(c - a * np.exp(-b * at))
 
-    top = float(y.max())
     begin = [min(1.0, top + 0.01), max(1e-3, top - float(y[0])), 0.5]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optimize.OptimizeWarning)
-            found, _ = optimize.curve_fit(curve, x, y, p0=begin, bounds=([0, 0, 1e-3], [1, 1, 10]), maxfev=10_000)
-    except RuntimeError:  # no curve fits
-        return float("nan")
-    return float(curve(np.array([len(y)]), *found)[0] - curve(np.array([len(y) - 1]), *found)[0])
+    found = _fit(curve, x[:-1], y, begin, bounds=([0, 0, 1e-3], [1, 1, 10]))
+    return float(np.diff(curve(x[-2:], *found))[0])

@@ -71,12 +71,10 @@ def _surface(name: str, pair: MaskPair, **options: Any) -> float:
     from monai import metrics
 
     masks = [torch.from_numpy(mask)[None, None] for mask in (pair.prediction, pair.truth)]
+    options |= {"include_background": True, "spacing": list(pair.spacing)}
     with warnings.catch_warnings():  # MONAI calls functions that it has deprecated
         warnings.simplefilter("ignore", FutureWarning)
-        found = getattr(metrics, f"compute_{name}")(
-            *masks, include_background=True, spacing=list(pair.spacing), **options
-        )
-    return float(found.item())
+        return float(getattr(metrics, f"compute_{name}")(*masks, **options).item())
 
 
 METRICS = {
@@ -92,13 +90,7 @@ METRICS = {
         # 2021, arXiv 1809.04430).
         Metric("nsd", "NSD", "", True, lambda pair: _surface("surface_dice", pair, class_thresholds=[pair.tolerance])),
         # The absolute difference of the volumes.
-        Metric(
-            "volume_error",
-            "volume error",
-            "volume",
-            False,
-            lambda pair: abs(pair.sizes[0] - pair.sizes[1]) * float(np.prod(pair.spacing)),
-        ),
+        Metric("volume_error", "volume error", "volume", False, lambda p: np.ptp(p.sizes) * np.prod(p.spacing)),
         # The fraction of the truth that is predicted (recall), and that of the prediction that is true.
         Metric("sensitivity", "sensitivity", "", True, lambda pair: pair.overlap / pair.sizes[1]),
         Metric("precision", "precision", "", True, lambda pair: pair.overlap / pair.sizes[0]),

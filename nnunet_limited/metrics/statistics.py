@@ -7,6 +7,7 @@ the same first level of the index belong to one unit, e.g. the scans of a patien
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,11 +23,11 @@ RESAMPLES = 9999  # scipy's default of bootstrap and permutation tests
 class Difference:
     """A method's mean difference to the baseline over the cases that both have, with its 95 % interval."""
 
-    cases: int
-    mean: float
-    low: float
-    high: float
-    p: float
+    cases: int = 0
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
 
 
 def mean_and_sd(scores: pd.DataFrame) -> tuple[float, float]:
@@ -44,7 +45,7 @@ def paired_difference(scores: pd.DataFrame, baseline: pd.DataFrame, seed: int = 
     seeds = [column for column in scores.columns if column in baseline.columns]
     difference = _by_unit(scores[seeds] - baseline[seeds]).dropna().to_numpy()
     if not len(difference):
-        return Difference(0, *[float("nan")] * 4)
+        return Difference()
     low = high = mean = float(difference.mean())
     if len(difference) > 1 and np.ptp(difference) > 0:
         rng = np.random.default_rng(seed)
@@ -80,9 +81,7 @@ def labels_for(curve: Mapping[int, float], score: float, higher_is_better: bool 
     sign = 1 if higher_is_better else -1
     points = sorted((number, sign * value) for number, value in curve.items() if not np.isnan(value))
     target = sign * score
-    if not points or np.isnan(score):
-        return float("nan")
-    if points[0][1] > target:
+    if not points or np.isnan(score) or points[0][1] > target:
         return float("nan")
     if len(points) == 1:
         return float(points[0][0]) if points[0][1] == target else float("inf")
@@ -104,19 +103,11 @@ def ranking_stability(
     rows = set.intersection(*(set(scores.dropna(how="all").index) for scores in methods.values()))
     shared = {name: scores.loc[scores.index.isin(rows), sorted(seeds)] for name, scores in methods.items()}
     table = pd.DataFrame({name: _by_unit(scores) for name, scores in shared.items()}).dropna()
-    columns = ["rank", "low", "high", "first"]
     if table.empty:
-        return pd.DataFrame(np.nan, index=list(methods), columns=columns)
+        return pd.DataFrame(np.nan, index=list(methods), columns=["rank", "low", "high", "first"])
     values = table.to_numpy() * (-1 if higher_is_better else 1)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(values), (resamples, len(values)))
+    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     ranks = stats.rankdata(values[drawn].mean(axis=1), axis=1, method="min")
-    return pd.DataFrame(
-        {
-            "rank": stats.rankdata(values.mean(axis=0), method="min"),
-            "low": np.percentile(ranks, 2.5, axis=0),
-            "high": np.percentile(ranks, 97.5, axis=0),
-            "first": (ranks == 1).mean(axis=0),
-        },
-        index=list(methods),
-    )
+    rank, (low, high) = stats.rankdata(values.mean(axis=0), method="min"), np.percentile(ranks, (2.5, 97.5), axis=0)
+    found = {"rank": rank, "low": low, "high": high, "first": (ranks == 1).mean(axis=0)}
+    return pd.DataFrame(found, index=list(methods))

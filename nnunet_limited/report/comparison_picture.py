@@ -61,39 +61,31 @@ def _draw_row(
 ) -> None:
     image, spacing = _read(row.image)
     truth = _read_labels(row.truth, row.image, image.shape)
+    predicted = {method: _read_labels(file, row.image, image.shape) for method, file in row.predictions.items()}
     z = int(np.isin(truth, [value for values in classes.values() for value in values]).sum(axis=(1, 2)).argmax())
-    aspect = spacing[1] / spacing[0]
-    for axes in line:
+    titles = [f"{row.case}\nslice {z}", "truth\n"]
+    for method in methods:
+        score = scores.get(method, {}).get(row.case, math.nan)
+        shown = "not scored" if math.isnan(score) else f"Dice {score:.3f}"
+        titles.append(f"{method}\n{shown if method in predicted else 'no prediction'}")
+    for axes, title, labels in zip(
+        line, titles, [np.zeros_like(truth), truth, *map(predicted.get, methods)], strict=True
+    ):
         axes.set_axis_off()
-    show_image(line[0], image[z], aspect)
-    line[0].set_title(f"{row.case}\nslice {z}", fontsize=9)
-    show_image(line[1], image[z], aspect)
-    show_labels(line[1], truth[z], classes)
-    line[1].set_title("truth\n", fontsize=9)
-    for axes, method in zip(line[2:], methods, strict=True):
-        if method not in row.predictions:
-            axes.set_title(f"{method}\nno prediction", fontsize=9)
-            continue
-        predicted = _read_labels(row.predictions[method], row.image, image.shape)
-        show_image(axes, image[z], aspect)
-        show_labels(axes, predicted[z], classes)
-        axes.set_title(_method_title(method, scores.get(method, {}).get(row.case)), fontsize=9)
-
-
-def _method_title(method: str, score: float | None) -> str:
-    shown = "not scored" if score is None or math.isnan(score) else f"Dice {score:.3f}"
-    return f"{method}\n{shown}"
+        axes.set_title(title, fontsize=9)
+        if labels is not None:
+            show_image(axes, image[z], spacing[1] / spacing[0])
+            show_labels(axes, labels[z], classes)
 
 
 def _read(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Return the voxels as (z, y, x) and the spacing as (x, y, z)."""
-    if not Path(path).is_file():
+    if not path.is_file():
         raise LimitedError(f"{path} does not exist; the comparison picture needs it")
     image = sitk.ReadImage(str(path))
-    array = sitk.GetArrayFromImage(image)
-    if array.ndim != 3:
-        raise LimitedError(f"{path} has {array.ndim} dimensions; the comparison picture needs 3D images")
-    return array, image.GetSpacing()
+    if image.GetDimension() != 3:
+        raise LimitedError(f"{path} has {image.GetDimension()} dimensions; the comparison picture needs 3D images")
+    return sitk.GetArrayFromImage(image), image.GetSpacing()
 
 
 def _read_labels(path: Path, image: Path, shape: tuple[int, ...]) -> np.ndarray:

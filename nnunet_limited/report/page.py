@@ -15,13 +15,13 @@ from nnunet_limited.util.files import replacing
 
 @dataclass
 class Section:
-    """A section of a page; ``pictures`` are by the names of their files."""
+    """A section of a page; ``pictures`` are by the names of their files, ``blocks`` of text by their titles."""
 
     title: str
     notes: list[str] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, Picture] = field(default_factory=dict)
-    blocks: list[dict[str, str]] = field(default_factory=list)
+    blocks: dict[str, str] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -31,13 +31,11 @@ class Section:
 
 def write_pictures(sections: Iterable[Section], folder: Path) -> list[Path]:
     """Write the pictures of all sections as PNG files; return the files."""
-    written = []
-    for section in sections:
-        for name, picture in section.pictures.items():
-            written.append(folder / f"{name}.png")
-            with replacing(written[-1]) as temporary:
-                temporary.write_bytes(picture.png)
-    return written
+    files = {folder / f"{name}.png": one for section in sections for name, one in section.pictures.items()}
+    for file, picture in files.items():
+        with replacing(file) as temporary:
+            temporary.write_bytes(picture.png)
+    return list(files)
 
 
 def render(template: str, **content: Any) -> str:

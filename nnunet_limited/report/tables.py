@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,20 +31,12 @@ def number(value: float, digits: int = 4) -> str:
 
 def text_column(title: str, key: str | None = None) -> Column:
     """Return a column of text; by default its title is its key."""
-    return Column(title, key or title, partial(_text, key=key or title))
+    return Column(title, key or title, lambda row: str(row[key or title]))
 
 
 def number_column(title: str, key: str, digits: int = 4) -> Column:
     """Return a column of numbers."""
-    return Column(title, key, partial(_number, key=key, digits=digits))
-
-
-def _text(row: pd.Series, key: str) -> str:
-    return str(row[key])
-
-
-def _number(row: pd.Series, key: str, digits: int) -> str:
-    return number(row[key], digits)
+    return Column(title, key, lambda row: number(row[key], digits))
 
 
 def shown(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:

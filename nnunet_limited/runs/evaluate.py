@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunet_limited.datasets.description import DatasetDescription, check_description, values_of
+from nnunet_limited.datasets.description import DatasetDescription, check_description
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.util.extras import require_extra
-from nnunet_limited.util.files import read_object, replacing
+from nnunet_limited.util.files import read_object, write_text
 from nnunet_limited.util.parallel import run_all
 
 DESCRIPTION = "dataset.json"
@@ -55,16 +55,12 @@ def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd
 
 def find_description(request: EvaluateRequest) -> Path:
     """Return the dataset.json that was named, or the one beside the predictions or the labels."""
-    if request.dataset_json is not None:
-        return request.dataset_json
-    beside = [folder / DESCRIPTION for folder in (request.predictions, request.predictions.parent.parent)]
-    beside += [folder / DESCRIPTION for folder in (request.truth, request.truth.parent)]
-    for file in beside:
-        if file.is_file():
-            return file
-    raise LimitedError(
-        f"neither {request.predictions} nor {request.truth} has a {DESCRIPTION}; name it with --dataset-json"
-    )
+    predictions, truth = request.predictions, request.truth
+    beside = (folder / DESCRIPTION for folder in (predictions, predictions.parent.parent, truth, truth.parent))
+    found = request.dataset_json or next((file for file in beside if file.is_file()), None)
+    if found is None:
+        raise LimitedError(f"neither {predictions} nor {truth} has a {DESCRIPTION}; name it with --dataset-json")
+    return found
 
 
 def evaluate_case(
@@ -74,18 +70,16 @@ def evaluate_case(
     reader = reader_for(description, predicted)()
     (prediction, _), (truth, properties) = (reader.read_seg(str(file)) for file in (predicted, label))
     if prediction.shape != truth.shape:
-        raise LimitedError(
-            f"{predicted} has shape {prediction.shape[1:]}, {label} {truth.shape[1:]}; predict the image of that label"
-        )
+        shapes = f"{predicted} has shape {prediction.shape[1:]}, {label} {truth.shape[1:]}"
+        raise LimitedError(f"{shapes}; predict the image of that label")
     spacing = np.ones(truth.ndim - 1) if voxels else np.asarray(properties["spacing"], float)
     axes = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
     prediction, truth = (array.reshape([array.shape[1 + axis] for axis in axes]) for array in (prediction, truth))
     valid = truth != DatasetDescription(description).ignore
     rows = []
-    for name, value in description["labels"].items():
-        if name not in ("background", "ignore"):
-            one, other = (np.isin(array, values_of(value)) & valid for array in (prediction, truth))
-            rows.append({"class": name, **compare(MaskPair(one, other, spacing[axes].tolist(), tolerance))})
+    for name, values in DatasetDescription(description).classes.items():
+        one, other = (np.isin(array, values) & valid for array in (prediction, truth))
+        rows.append({"class": name, **compare(MaskPair(one, other, spacing[axes].tolist(), tolerance))})
     return rows
 
 
@@ -102,5 +96,4 @@ def _mean(values: pd.Series) -> float:
 
 def write_rows(file: Path, rows: pd.DataFrame) -> None:
     """Write the rows as CSV."""
-    with replacing(file) as temporary:
-        rows.to_csv(temporary, index=False, na_rep="nan", encoding="utf-8")
+    write_text(file, rows.to_csv(index=False, na_rep="nan"))

@@ -50,9 +50,8 @@ def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]
     log(f"1/5 writing the phantom dataset and a split with 3 labelled cases (seed {seed})")
     fold = make_data(seed)
     log("2/5 planning for the split and preprocessing")
-    request = PlanRequest(dataset=DATASET, split=SPLIT, configurations=(CONFIGURATION,), size="tiny")
-    plans = make_plans(request).plans
-    plans = configure(preprocessed_folder(DATASET), plans, {**SETTINGS, "seed": seed}, "demo")
+    planned = make_plans(PlanRequest(dataset=DATASET, split=SPLIT, configurations=(CONFIGURATION,), size="tiny"))
+    plans = configure(preprocessed_folder(DATASET), planned.plans, {**SETTINGS, "seed": seed}, "demo")
 
     predictions = {}
     for label, trainer in TRAINERS.items():
@@ -81,8 +80,7 @@ def make_data(seed: int) -> Fold:
     raw = raw_folder(DATASET)
     if not (raw / "dataset.json").is_file():
         write_phantom_dataset(raw.parent, DATASET, seed=seed, shape=SHAPE)
-    dataset = RawDataset.load(DATASET)
-    split, _ = create_split(dataset, SplitRequest(name=SPLIT, labeled="3", seed=seed))
+    split, _ = create_split(RawDataset.load(DATASET), SplitRequest(name=SPLIT, labeled="3", seed=seed))
     return split.folds[FOLD]
 
 
@@ -114,14 +112,9 @@ def evaluate(truth: Path, predicted: Path) -> pd.DataFrame:
 
 def draw(predictions: dict[str, Path], scores: dict[str, pd.DataFrame], picture: Path) -> None:
     """Draw the first cases with the predictions of each method."""
-    raw = raw_folder(DATASET)
-    rows = [
-        CaseFiles(
-            case,
-            raw / "imagesTs" / f"{case}_0000.nii.gz",
-            raw / "labelsTs" / f"{case}.nii.gz",
-            {label: folder / f"{case}.nii.gz" for label, folder in predictions.items()},
-        )
-        for case in scores["supervised"].index[:PICTURE_ROWS]
-    ]
+    raw, rows = raw_folder(DATASET), []
+    for case in scores["supervised"].index[:PICTURE_ROWS]:
+        predicted = {label: folder / f"{case}.nii.gz" for label, folder in predictions.items()}
+        files = raw / "imagesTs" / f"{case}_0000.nii.gz", raw / "labelsTs" / f"{case}.nii.gz"
+        rows.append(CaseFiles(case, *files, predicted))
     comparison_picture(rows, picture, CLASSES, {label: table["mean"].to_dict() for label, table in scores.items()})

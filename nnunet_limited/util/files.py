@@ -63,10 +63,15 @@ def unwritable(path: Path, error: OSError) -> LimitedError:
     )
 
 
+def write_text(path: Path, content: str) -> None:
+    """Write a text to ``path`` at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` to ``path`` at once."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:

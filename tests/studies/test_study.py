@@ -16,8 +16,7 @@ from helpers import DATASET, Variant, write_case, write_dataset
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.active.study import ActiveStudy
-from nnunet_limited.studies.comparison.cost import estimate
-from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
+from nnunet_limited.studies.comparison.folder import ComparisonFolder, estimate, open_folder
 from nnunet_limited.studies.comparison.job import STEPS
 from nnunet_limited.studies.comparison.study import load_study
 from nnunet_limited.studies.engine.execution import Execution

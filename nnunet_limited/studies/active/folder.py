@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.active.study import ActiveStudy, Step, data_problems, problems
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
-from nnunet_limited.studies.engine.study_file import StudyFile, left_out, read_study, refuse
-from nnunet_limited.util.files import read_object, replacing, write_json
+from nnunet_limited.studies.engine.study_file import read_study, refuse, write_left_out
+from nnunet_limited.util.files import read_object, write_json
 
 NUMBERS, ORACLE, LEFT_OUT = "datasets.json", "oracle", "left_out.txt"
 FIRST_NUMBER = 601  # of the datasets of the rounds
@@ -24,10 +24,10 @@ FREE = ("dataset", "strategies", "targets", "methods", "seeds")
 class ActiveFolder(StudyFolder):
     """The folder of a simulation."""
 
-    kind: ClassVar[type[StudyFile]] = ActiveStudy
-    file_name: ClassVar[str] = "active.yaml"
-    runs_name: ClassVar[str] = "rounds"
-    snakefile: ClassVar[Path] = Path(__file__).with_name("Snakefile")
+    kind = ActiveStudy
+    file_name = "active.yaml"
+    runs_name = "rounds"
+    snakefile = Path(__file__).with_name("Snakefile")
 
     def log(self, run: Step, step: str = "") -> Path:
         """Return the log of a training, its queries included."""
@@ -63,9 +63,8 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
     with folder.opened():
         name = link_dataset(str(study.dataset), out / "raw")
         if started and name != folder.study.dataset:
-            raise LimitedError(
-                f"{file}: dataset is {name}, but {out} was run with {folder.study.dataset}; give another --out"
-            )
+            was = f"but {out} was run with {folder.study.dataset}"
+            raise LimitedError(f"{file}: dataset is {name}, {was}; give another --out")
         study = study.model_copy(update={"dataset": name})
         with folder.active():
             refuse(file, data_problems(study))
@@ -98,8 +97,7 @@ def _number(study: ActiveStudy, file: Path) -> None:
             number = next(free, None)
             if number is None:
                 raise LimitedError(f"{file}: nnU-Net knows dataset numbers up to 999; use fewer rounds or chains")
-            name = re.sub(r"[^A-Za-z0-9]+", "_", step.identifier)
-            numbers[step.identifier] = f"Dataset{number}_{name}"
+            numbers[step.identifier] = f"Dataset{number}_" + re.sub(r"[^A-Za-z0-9]+", "_", step.identifier)
     write_json(file, numbers)
 
 
@@ -114,5 +112,4 @@ def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
         link = oracle / f"{case}{raw.description.file_ending}"
         if not link.exists():
             link.symlink_to(Path(str(raw.cases[case].label)).resolve())
-    with replacing(out / LEFT_OUT) as temporary:
-        temporary.write_text("\n".join(["# not used", *left_out(raw, study.cases)]), encoding="utf-8")
+    write_left_out(out / LEFT_OUT, raw, study.cases)

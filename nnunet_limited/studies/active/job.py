@@ -18,16 +18,16 @@ import numpy as np
 
 from nnunet_limited.datasets.derived import RECORD
 from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.queries.record import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active.folder import LEFT_OUT, ORACLE, ActiveFolder
 from nnunet_limited.studies.active.study import FULL, START, Step
 from nnunet_limited.studies.engine.folder import RECORD as TRAINED
-from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, settings_of, train
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, settings_of, train
 from nnunet_limited.studies.engine.study_file import Method
 from nnunet_limited.util.files import read_object, write_json
 
-FULL_METHOD = Method.model_validate({"name": FULL, "trainer": "LimitedSupervisedTrainer"})
 COSTS = ("items", "voxels", "foreground_voxels", "minutes")
 
 
@@ -50,59 +50,41 @@ def main(arguments: list[str]) -> int:
 
 
 def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
-    study = folder.study
-    dataset = folder.dataset_of(step)
+    study, dataset = folder.study, folder.dataset_of(step)
+    split = f"r{step.number}" if step.number else f"{step.target}{step.seed}"
     with device(devices):
-        if step.number:
-            costs = _ask(folder, step, call)
-            split = f"r{step.number}"
-        else:
-            costs = _start(folder, step, call)
-            split = f"{step.target}{step.seed}"
-        size = ["--size", study.size] if study.size else []
-        planned = json.loads(
-            call("nnunet-limited", "plan", dataset, "--split", split, "-c", study.configuration, *size, "--json")
-        )
-        method = FULL_METHOD if step.target == FULL else study.method(step.method)
+        costs = _ask(folder, step, call) if step.number else _start(folder, step, split, call)
+        words = options({"--split": split, "-c": study.configuration, "--size": study.size})
+        planned = json.loads(call("nnunet-limited", "plan", dataset, *words, "--json"))
+        method = Method(name=FULL) if step.target == FULL else study.method(step.method)
         settings = settings_of(study, step.seed)
         record = train(call, method, dataset, study.configuration, planned["plans"], 0, settings)
+    summary = folder.path / record["results"][-1] / "validation" / "summary.json"
     ending = RawDataset.load(dataset).description.file_ending
-    summary = read_object(
-        folder.path / record["results"][-1] / "validation" / "summary.json", "validation", "run again"
-    )
-    dice = dice_by_case(summary, ending)
+    dice = dice_by_case(read_object(summary, "validation", "run again"), ending)
     whole: StepRecord = {**record, "dataset": dataset, "split": split, "costs": costs, "dice": dice}
     write_json(folder.run_folder(step) / TRAINED, whole)
 
 
-def _start(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
+def _start(folder: ActiveFolder, step: Step, name: str, call: Call) -> dict[str, float]:
     """Make the split of a start, or the one with all labels; return what its labels cost."""
-    study = folder.study
-    raw = RawDataset.load(str(study.dataset))
-    name = f"{step.target}{step.seed}"
-    words = [
-        "split",
-        str(study.dataset),
-        "--name",
-        name,
-        "--seed",
-        str(step.seed),
-        "--folds",
-        str(study.number_of_folds),
-    ]
-    words += ["--labeled", str(study.labeled)] if step.target == START else []
-    words += ["--test-cases", str(folder.path / LEFT_OUT)] if study.cases is not None else []
-    call("nnunet-limited", *words, "--protocol", "benchmark", "--json")
-    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / raw.name, name)
-    counts = [_foreground(raw, case) for case in split.folds[0].train]
-    voxels, foreground = (float(sum(column)) for column in zip(*counts, strict=True))
-    return {"items": len(counts), "voxels": voxels, "foreground_voxels": foreground, "minutes": 0.0}
-
-
-def _foreground(raw: RawDataset, case: str) -> tuple[int, int]:
-    """Return the number of voxels and of foreground voxels of a dense label."""
-    label = raw.reader()().read_seg(str(raw.cases[case].label))[0]
-    return label.size, int((label > 0).sum())
+    study, raw = folder.study, RawDataset.load(str(folder.study.dataset))
+    words = options(
+        {
+            "--name": name,
+            "--seed": step.seed,
+            "--folds": study.number_of_folds,
+            "--labeled": study.labeled if step.target == START else None,
+            "--test-cases": folder.path / LEFT_OUT if study.cases is not None else None,
+            "--protocol": "benchmark",
+        }
+    )
+    call("nnunet-limited", "split", str(study.dataset), *words, "--json")
+    cases = load_split(preprocessed_folder(raw.name), name).folds[0].train
+    labels = (raw.reader()().read_seg(str(raw.cases[case].label))[0] for case in cases)
+    voxels, foreground = np.sum([(label.size, np.count_nonzero(label > 0)) for label in labels], axis=0)
+    costs = {"voxels": float(voxels), "foreground_voxels": float(foreground), "minutes": 0.0}
+    return {"items": len(cases), **costs}
 
 
 def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
@@ -113,17 +95,14 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     study = folder.study
     before: StepRecord = folder.record(step.before)
     dataset, out = folder.dataset_of(step), folder.run_folder(step) / "queries"
-    raw, preprocessed = (Path(os.environ[f"nnUNet_{name}"]) / dataset for name in ("raw", "preprocessed"))
-    oracle = folder.path.resolve() / ORACLE
+    raw, preprocessed, oracle = raw_folder(dataset), preprocessed_folder(dataset), folder.path.resolve() / ORACLE
     if not (out / QUERIES).is_file():
         target = study.target(step.target)
-        words = ["query", before["dataset"], study.configuration, "-tr", before["trainer"], "-p", before["plans"]]
-        words += ["-f", "0", "--out", str(out), "--strategy", step.strategy, "--seed", str(step.seed)]
-        words += ["--items", str(target.items), "--what", target.what, "--rounds", str(study.rounds)]
-        words += ["--size", target.size] if target.size else []
-        words += ["--axis", str(target.axis)] if target.axis is not None else []
-        words += ["--seconds", str(study.seconds), "--oracle", str(oracle)]
-        call("nnunet-limited", *words, "--json")
+        words = options({"-tr": before["trainer"], "-p": before["plans"], "-f": 0, "--out": out})
+        words += options({"--strategy": step.strategy, "--seed": step.seed, "--rounds": study.rounds})
+        words += options({f"--{key}": getattr(target, key) for key in ("items", "what", "size", "axis")})
+        words += options({"--seconds": study.seconds, "--oracle": oracle})
+        call("nnunet-limited", "query", before["dataset"], study.configuration, *words, "--json")
     if not (preprocessed / f"splits_r{step.number}.info.json").is_file():
         for made in (raw, preprocessed):
             shutil.rmtree(made, ignore_errors=True)
@@ -137,11 +116,11 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
 
 def dice_by_case(summary: dict[str, Any], ending: str) -> dict[str, float]:
     """Return the mean Dice over the classes of each validation case, as nnU-Net measured it."""
-    dice = {}
-    for entry in summary["metric_per_case"]:
-        values = [float(metrics["Dice"]) for metrics in entry["metrics"].values()]
-        dice[Path(entry["prediction_file"]).name.removesuffix(ending)] = float(np.nanmean(values))
-    return dice
+    values = {
+        Path(entry["prediction_file"]).name.removesuffix(ending): [one["Dice"] for one in entry["metrics"].values()]
+        for entry in summary["metric_per_case"]
+    }
+    return {case: float(np.nanmean(np.asarray(dice, float))) for case, dice in values.items()}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,9 @@ from nnunet_limited.studies.active.study import FULL, ActiveStudy
 from nnunet_limited.studies.engine.report import record_section, runs_section, write_report
 
 COSTS = {"items": "windows", "foreground_voxels": "foreground voxels annotated", "minutes": "minutes of outlining"}
+PLACE = [text_column("what", "target"), text_column("method"), text_column("strategy")]
 HEADLINE = [
-    text_column("what", "target"),
-    text_column("method"),
-    text_column("strategy"),
+    *PLACE,
     number_column("seeds", "seeds", 0),
     number_column("AUBC", "aubc"),
     number_column("± sd", "aubc_sd"),
@@ -36,9 +36,7 @@ HEADLINE = [
     number_column("minutes", "minutes", 0),
 ]
 GAINS = [
-    text_column("what", "target"),
-    text_column("method"),
-    text_column("strategy"),
+    *PLACE,
     number_column("after round", "number", 0),
     number_column("predicted gain", "predicted"),
     number_column("gain of the next round", "gain"),
@@ -48,6 +46,11 @@ NOT_DONE = "No loop is complete yet."
 STOP_NOTE = (
     "After three or more trainings, a curve whose gains shrink by the same factor each round is fitted to the Dice; "
     "stop when the predicted gain is not worth the minutes. The actual gain of the next round is shown beside it."
+)
+PENALTIES_NOTE = (
+    "Fraction of the settings (what × method × round) in which the strategy of the row was beaten by that of the "
+    "column (p < 0.05 in a paired t-test over seeds); the p-values are those of the means over settings, with Holm's "
+    "correction. A few seeds show large differences only."
 )
 
 
@@ -103,8 +106,7 @@ def _curves_section(curves: pd.DataFrame, study: ActiveStudy, full: float) -> Se
     section = Section("Learning curves")
     for (target, method), part in curves.groupby(["target", "method"], sort=False):
         title = f"{target}, {study.method(method).name}"
-        name = f"curves_{target}_{method}"
-        section.pictures[name] = _draw_curves(title, part, study.strategies, full)
+        section.pictures[f"curves_{target}_{method}"] = _draw_curves(title, part, study.strategies, full)
     return section
 
 
@@ -124,22 +126,14 @@ def _draw_curves(title: str, part: pd.DataFrame, names: Sequence[str], full: flo
         axes.set_xlabel(text, fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("Dice")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9
-    )
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     caption = f"{title}: Dice after each round against what was annotated, mean over seeds."
     return picture(figure, caption, f"Dice round by round. {'; '.join(texts)}.")
 
 
 def _penalties_section(curves: pd.DataFrame, study: ActiveStudy) -> Section:
-    section = Section(
-        "Pairwise comparison",
-        [
-            "Fraction of the settings (what × method × round) in which the strategy of the row was beaten by that of "
-            "the column (p < 0.05 in a paired t-test over seeds); the p-values are those of the means over settings, "
-            "with Holm's correction. A few seeds show large differences only."
-        ],
-    )
+    section = Section("Pairwise comparison", [PENALTIES_NOTE])
     wide = [
         part.pivot(index="seed", columns="strategy", values="dice").dropna()
         for _, part in curves[curves["number"] > 0].groupby(["target", "method", "number"], sort=False)
@@ -152,20 +146,12 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy) -> Section:
         return section
     fractions, p = penalties(settings)
     section.pictures["penalties"] = _draw_penalties(fractions.rename(index=shown, columns=shown))
-    rows = [
-        {
-            "a": shown(a),
-            "b": shown(b),
-            "fraction_a": fractions.loc[a, b],
-            "fraction_b": fractions.loc[b, a],
-            "p": p.loc[a, b],
-        }
-        for n, a in enumerate(study.strategies)
-        for b in study.strategies[n + 1 :]
-    ]
+    pairs = list(combinations(study.strategies, 2))
+    rows = [(shown(a), shown(b), fractions.loc[a, b], fractions.loc[b, a], p.loc[a, b]) for a, b in pairs]
+    table = pd.DataFrame(rows, columns=["a", "b", "fraction_a", "fraction_b", "p"])
     columns = [text_column("strategy", "a"), text_column("and", "b"), number_column("first is beaten", "fraction_a", 2)]
     columns += [number_column("second is beaten", "fraction_b", 2), number_column("p (Holm)", "p", 3)]
-    section.tables.append(table_of("Pairs of strategies", pd.DataFrame(rows), columns))
+    section.tables.append(table_of("Pairs of strategies", table, columns))
     return section
 
 
@@ -177,10 +163,8 @@ def _draw_penalties(fractions: pd.DataFrame) -> Picture:
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.5 else "black")
     axes.set_xticks(range(len(fractions)), fractions.columns, rotation=30, ha="right")
     axes.set_yticks(range(len(fractions)), fractions.index)
-    axes.set_xlabel("beats")
-    axes.set_ylabel("is beaten")
+    axes.set(xlabel="beats", ylabel="is beaten")
     pairs = [f"{b} beats {a} in {v:.0%}" for a, line in fractions.iterrows() for b, v in line.items() if v]
     text = "; ".join(pairs) or "no strategy beats another"
-    return picture(
-        figure, "Pairwise penalty matrix.", f"Fraction of settings in which one strategy beats another: {text}."
-    )
+    text = f"Fraction of settings in which one strategy beats another: {text}."
+    return picture(figure, "Pairwise penalty matrix.", text)

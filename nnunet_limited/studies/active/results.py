@@ -47,20 +47,13 @@ def headline(curves: pd.DataFrame, found: pd.DataFrame, study: ActiveStudy) -> p
     rows = []
     for (target, method), part in curves.groupby(["target", "method"], sort=False):
         start = float(part.loc[part["number"] == 0, "dice"].mean())
-        areas = {strategy: _areas(part[part["strategy"] == strategy]) for strategy in study.strategies}
-        for strategy in study.strategies:
-            if not areas[strategy].empty:
-                place = {"target": target, "method": study.method(method).name, "strategy": shown(strategy)}
-                baseline = areas[study.strategies[0]] if strategy != study.strategies[0] else pd.Series(dtype=float)
-                rounds = part[part["strategy"] == strategy]
-                rows.append({**place, **_chain(rounds, areas[strategy], baseline, start, full)})
+        baseline = pd.Series(dtype=float)
+        for strategy, rounds in part.groupby("strategy", observed=True):
+            areas = rounds.groupby("seed")["dice"].agg(area_under_budget_curve)
+            place = {"target": target, "method": study.method(method).name, "strategy": shown(strategy)}
+            rows.append({**place, **_chain(rounds, areas, baseline, start, full)})
+            baseline = areas if strategy == study.strategies[0] else baseline
     return pd.DataFrame(rows)
-
-
-def _areas(rounds: pd.DataFrame) -> pd.Series:
-    """Return the AUBC of each seed of a strategy."""
-    areas = {seed: area_under_budget_curve(one["dice"].tolist()) for seed, one in rounds.groupby("seed")}
-    return pd.Series(areas, dtype=float)
 
 
 def _chain(

@@ -33,9 +33,7 @@ class Target(Part):
     @property
     def slug(self) -> str:
         """Return a name for tables and folders."""
-        return "-".join(
-            [self.what, *([self.size] if self.size else []), *([str(self.axis)] if self.axis is not None else [])]
-        )
+        return "-".join(str(part) for part in (self.what, self.size, self.axis) if part is not None)
 
 
 class ActiveMethod(Method):
@@ -110,10 +108,8 @@ def problems(study: ActiveStudy) -> Iterator[str]:
     targets, methods = [one.slug for one in study.targets], [one.slug for one in study.methods]
     yield from repeated({"seeds": study.seeds, "strategies": study.strategies, "targets": targets, "methods": methods})
     yield from training_problems(study, [study.configuration])
-    known = strategies()
-    for strategy in study.strategies:
-        if strategy not in known:
-            yield f"strategy {strategy!r} is none of {', '.join(known)}"
+    known = ", ".join(strategies())
+    yield from (f"strategy {one!r} is none of {known}" for one in study.strategies if one not in strategies())
     for target in study.targets:
         if (target.what == "patch") != (target.size is not None):
             yield f"target {target.slug}: patches need a size, cases and slices have none"
@@ -139,7 +135,5 @@ def data_problems(study: ActiveStudy) -> Iterator[str]:
     for target in study.targets:
         asked = study.labeled + (study.rounds * target.items if target.what == "case" else 1)
         if asked > training:
-            yield (
-                f"target {target.slug}: {study.labeled} labelled cases and {study.rounds} rounds take {asked}, but "
-                f"only {training} of {used} cases are training cases"
-            )
+            needed = f"{study.labeled} labelled cases and {study.rounds} rounds take {asked}"
+            yield f"target {target.slug}: {needed}, but only {training} of {used} cases are training cases"

@@ -13,6 +13,13 @@ from matplotlib.figure import Figure
 from nnunet_limited.report.figures import Picture, picture, styles
 from nnunet_limited.report.overlays import COLOURS, colours_of, show_image, show_labels
 
+LOGGED = {
+    "training loss": "train_losses",
+    "unsupervised loss": "unsupervised_losses",
+    "its weight": "unsupervised_weights",
+    "Dice of pseudo-labels": "pseudo_label_dice",
+}
+
 
 def learning_curves(
     title: str, curves: Mapping[str, pd.DataFrame], methods: Sequence[str], upper: float | None, label: str
@@ -24,10 +31,8 @@ def learning_curves(
     for method, curve in curves.items():
         style = styles(methods)[method]
         axes.plot(curve["labeled_cases"], curve["mean"], label=method, **style)
-        axes.fill_between(
-            curve["labeled_cases"], curve["mean"] - curve["sd"], curve["mean"] + curve["sd"],
-            color=style["color"], alpha=0.15, linewidth=0,
-        )  # fmt: skip
+        low, high = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
+        axes.fill_between(curve["labeled_cases"], low, high, color=style["color"], alpha=0.15, linewidth=0)
         points = (f"{m:.3f} at {n:.0f}" for n, m in zip(curve["labeled_cases"], curve["mean"], strict=True))
         texts.append(f"{method}: {', '.join(points)}")
     if upper is not None:
@@ -37,8 +42,7 @@ def learning_curves(
     sizes = sorted({round(n) for curve in curves.values() for n in curve["labeled_cases"]})
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.minorticks_off()
-    axes.set_xlabel("labelled cases")
-    axes.set_ylabel(label)
+    axes.set(xlabel="labelled cases", ylabel=label)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
     caption = f"{title}: {label} against labelled cases, mean and ± sd over seeds."
@@ -59,10 +63,8 @@ def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.S
         axes.axline((low, low), slope=1, color="gray", linewidth=1)
         axes.scatter(theirs, mine, s=14, alpha=0.7, color=COLOURS[-1])
         axes.set_title(method, fontsize=10)
-        axes.set_xlim(low - margin, high + margin)
-        axes.set_ylim(low - margin, high + margin)
-        axes.set_aspect("equal")
-        axes.set_xlabel(baseline)
+        limits = (low - margin, high + margin)
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=baseline)
         texts.append(f"{method} is higher in {int((mine > theirs).sum())} of {len(mine)} cases")
     for axes in panels[len(tables) :]:
         axes.set_axis_off()
@@ -73,13 +75,7 @@ def paired(title: str, baseline: str, tables: Mapping[str, tuple[pd.Series, pd.S
 
 def training_curves(title: str, curves: Mapping[str, Mapping[str, Sequence[float]]], methods: Sequence[str]) -> Picture:
     """Draw what each method logged per epoch: loss, unsupervised loss with its weight, Dice of pseudo-labels."""
-    logged = {
-        "training loss": "train_losses",
-        "unsupervised loss": "unsupervised_losses",
-        "its weight": "unsupervised_weights",
-        "Dice of pseudo-labels": "pseudo_label_dice",
-    }
-    shown = {name: key for name, key in logged.items() if any(_finite(log.get(key)) for log in curves.values())}
+    shown = {name: key for name, key in LOGGED.items() if any(_finite(log.get(key)) for log in curves.values())}
     figure = Figure(figsize=(7, 1.7 * len(shown) + 0.6), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     colours = styles(methods)
@@ -121,12 +117,11 @@ def overlay(
     z = int(np.argmax(wrong)) if wrong.any() else int((labels > 0).reshape(len(labels), -1).sum(axis=1).argmax())
     figure = Figure(figsize=(2.6 * (2 + len(predicted)), 3.1), layout="constrained")
     panels = figure.subplots(1, 2 + len(predicted))
-    names = ["image", "truth", *predictions]
-    for axes, name, shown in zip(panels, names, [None, labels, *predicted], strict=True):
+    shown = [np.zeros_like(labels), labels, *predicted]
+    for axes, name, drawn in zip(panels, ["image", "truth", *predictions], shown, strict=True):
         show_image(axes, volume[z], spacing[-2] / spacing[-1])
         axes.set_title(name, fontsize=9)
-        if shown is not None:
-            show_labels(axes, shown[z], values, tint=0)
+        show_labels(axes, drawn[z], values, tint=0)
     for region, colour in colours_of(list(values)).items():
         panels[0].plot([], [], color=colour, label=region)
     figure.legend(loc="outside lower center", ncols=max(1, len(values)), frameon=False, fontsize=9)

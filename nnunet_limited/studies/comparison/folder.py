@@ -1,30 +1,37 @@
-"""The folder of a comparison study: how it is opened, and the state of each of its runs."""
+"""The folder of a comparison study: how it is opened, the state of each of its runs, what the missing ones cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
-from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.comparison.study import Method, Run, Study, check_data, load_study
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
-from nnunet_limited.studies.engine.study_file import StudyFile
+from nnunet_limited.studies.engine.study_file import gathered
 from nnunet_limited.util.files import read_object, write_json
 
 STEPS = ("split", "plan", "train", "predict", "evaluate")
 FREE = ("datasets", "labeled", "methods", "seeds", "folds", "baseline", "metrics", "minutes_per_run")
 
 
+class Cost(NamedTuple):
+    """The unfinished runs of a method, and their cost as a number of supervised runs."""
+
+    method: str
+    runs: int
+    supervised_runs: float
+
+
 @dataclass(frozen=True)
 class ComparisonFolder(StudyFolder):
     """The folder of a comparison study."""
 
-    kind: ClassVar[type[StudyFile]] = Study
-    file_name: ClassVar[str] = "study.yaml"
-    runs_name: ClassVar[str] = "runs"
-    snakefile: ClassVar[Path] = Path(__file__).with_name("Snakefile")
+    kind = Study
+    file_name = "study.yaml"
+    runs_name = "runs"
+    snakefile = Path(__file__).with_name("Snakefile")
 
     def split_folder(self, run: Run) -> Path:
         """Return the folder with what is recorded of a run's split."""
@@ -74,6 +81,24 @@ def open_folder(file: Path, out: Path) -> ComparisonFolder:
     return ComparisonFolder(out)
 
 
+def estimate(folder: ComparisonFolder) -> list[Cost]:
+    """Return the cost of each method."""
+    from nnunet_limited.runs.request import find_trainer
+    from nnunet_limited.trainers.catalogue import step_cost
+
+    waiting = [one.run.method for one in folder.states() if one.state != "done"]
+    costs = []
+    for method in folder.study.methods:
+        trainer = find_trainer(method.trainer)
+        cost = step_cost(trainer)["relative_time"] or 1.0
+        if trainer.learns_pseudo_labels != "none":
+            teacher = find_trainer(method.teacher or trainer.teacher)
+            cost = (step_cost(teacher)["relative_time"] or 1.0) + method.rounds * cost
+        runs = waiting.count(method.slug)
+        costs.append(Cost(method.name, runs, runs * cost))
+    return costs
+
+
 def _specification(method: Method) -> dict[str, Any]:
     """Return what may not change of a method."""
     content = method.model_dump(mode="json", include={"trainer", "settings", "teacher", "rounds"})
@@ -82,11 +107,10 @@ def _specification(method: Method) -> dict[str, Any]:
 
 def _link_datasets(study: Study, out: Path) -> tuple[Study, list[str]]:
     """Link the datasets into the study's raw folder; return the study with their full names, and the problems."""
-    names, problems = [], []
+    names: list[str] = []
+    problems: list[str] = []
     for dataset in map(str, study.datasets):
-        try:
+        with gathered(problems):
             names.append(link_dataset(dataset, out / "raw"))
-        except LimitedError as error:
-            problems.append(str(error))
     problems += [f"dataset {name} is listed twice" for name in sorted(set(names)) if names.count(name) > 1]
     return study.model_copy(update={"datasets": tuple(names)}), problems

@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.study import ALL, Run, test_cases
 from nnunet_limited.studies.engine.folder import RECORD
-from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, settings_of, train
-from nnunet_limited.studies.engine.study_file import left_out
-from nnunet_limited.util.files import read_object, replacing, write_json
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, settings_of, train
+from nnunet_limited.studies.engine.study_file import write_left_out
+from nnunet_limited.util.files import read_object, write_json
 
 
 class RunRecord(TrainingRecord):
@@ -45,33 +46,30 @@ def main(arguments: list[str]) -> int:
 
 
 def _split(folder: ComparisonFolder, run: Run, call: Call) -> None:
-    study = folder.study
-    words = ["split", run.dataset, "--name", run.split, "--seed", str(run.seed)]
-    words += ["--labeled", run.labeled] if run.labeled != ALL else []
-    if study.published is not None:
-        words += ["--published", str(RawDataset.load(run.dataset).folder / study.published)]
-    else:
-        words += ["--folds", str(study.number_of_folds)]
+    study, raw = folder.study, RawDataset.load(run.dataset)
+    others = folder.split_folder(run) / "left_out.txt"
     if study.cases is not None:
-        others = folder.split_folder(run) / "left_out.txt"
-        with replacing(others) as temporary:
-            temporary.write_text(
-                "\n".join(["# not used", *left_out(RawDataset.load(run.dataset), study.cases)]), encoding="utf-8"
-            )
-        words += ["--test-cases", str(others)]
-    words += ["--protocol", study.protocol] if study.protocol else []
-    words += ["--group-by", study.group_by] if study.group_by else []
-    made = json.loads(call("nnunet-limited", *words, "--json"))
+        write_left_out(others, raw, study.cases)
+    words = options(
+        {
+            "--name": run.split,
+            "--seed": run.seed,
+            "--labeled": run.labeled if run.labeled != ALL else None,
+            "--published": study.published and raw.folder / study.published,
+            "--folds": study.number_of_folds if study.published is None else None,
+            "--test-cases": others if study.cases is not None else None,
+            "--protocol": study.protocol,
+            "--group-by": study.group_by,
+        }
+    )
+    made = json.loads(call("nnunet-limited", "split", run.dataset, *words, "--json"))
     write_json(folder.split_folder(run) / "split.json", made["info"])
 
 
 def _plan(folder: ComparisonFolder, run: Run, call: Call) -> None:
     study = folder.study
-    words = ["plan", run.dataset, "--split", run.split]
-    words += [word for configuration in study.configurations for word in ("-c", configuration)]
-    words += ["--size", study.size] if study.size else []
-    words += ["--patch", study.patch] if study.patch else []
-    planned = json.loads(call("nnunet-limited", *words, "--json"))
+    words = options({"--split": run.split, "-c": study.configurations, "--size": study.size, "--patch": study.patch})
+    planned = json.loads(call("nnunet-limited", "plan", run.dataset, *words, "--json"))
     write_json(folder.split_folder(run) / "plans.json", planned)
 
 
@@ -81,19 +79,17 @@ def _train(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None
     method = study.method(run.method)
     with device(devices):
         record = train(call, method, run.dataset, run.configuration, plans, run.fold, settings_of(study, run.seed))
-    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
+    split = load_split(preprocessed_folder(run.dataset), run.split)
     whole: RunRecord = {**record, "split_hash": split.hash, "labeled_cases": len(split.folds[run.fold].train)}
     write_json(folder.run_folder(run) / RECORD, whole)
 
 
 def _predict(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None:
-    study = folder.study
     record: RunRecord = folder.record(run)
-    assert study.test is not None
-    images = RawDataset.load(run.dataset).folder / study.test.images
+    images = RawDataset.load(run.dataset).folder / folder.study.test.images
     out = folder.run_folder(run) / "predictions"
-    words = ["-i", str(images), "-o", str(out), "-d", run.dataset, "-p", record["plans"], "-c", run.configuration]
-    words += ["-tr", record["trainer"], "-f", str(run.fold)]
+    words = options({"-i": images, "-o": out, "-d": run.dataset, "-p": record["plans"], "-c": run.configuration})
+    words += options({"-tr": record["trainer"], "-f": run.fold})
     with device(devices) as chosen:
         call("nnUNetv2_predict", *words, "-device", chosen)
     write_json(folder.run_folder(run) / "predicted.json", {"predictions": str(out)})
@@ -101,36 +97,32 @@ def _predict(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> No
 
 def _evaluate(folder: ComparisonFolder, run: Run, call: Call) -> None:
     study = folder.study
-    description = Path(os.environ["nnUNet_preprocessed"]) / run.dataset / "dataset.json"
     predictions, labels = compared(folder, run)
-    raw = RawDataset.load(run.dataset)
-    split = load_split(Path(os.environ["nnUNet_preprocessed"]) / run.dataset, run.split)
-    for case in test_cases(study, raw) or split.folds[run.fold].val:
+    raw, preprocessed = RawDataset.load(run.dataset), preprocessed_folder(run.dataset)
+    for case in test_cases(study, raw) or load_split(preprocessed, run.split).folds[run.fold].val:
         if not (predictions / f"{case}{raw.description.file_ending}").is_file():
             raise LimitedError(f"{predictions} has no prediction of {case}; delete {run.identifier} and run again")
-    words = ["evaluate", str(predictions), str(labels), "--dataset-json", str(description)]
-    words += ["--tolerance", str(study.tolerance), *(["--voxels"] if study.voxels else [])]
-    call("nnunet-limited", *words, "--out", str(folder.run_folder(run) / "metrics.csv"))
+    words = options(
+        {
+            "--dataset-json": preprocessed / "dataset.json",
+            "--tolerance": study.tolerance,
+            "--voxels": study.voxels,
+            "--out": folder.run_folder(run) / "metrics.csv",
+        }
+    )
+    call("nnunet-limited", "evaluate", str(predictions), str(labels), *words)
 
 
 def compared(folder: ComparisonFolder, run: Run) -> tuple[Path, Path]:
     """Return the folder of a run's predictions, of the test set or else of the validation cases, and that of labels."""
-    study = folder.study
-    root = folder.path.resolve()
-    if study.test is not None:
-        labels = root / "raw" / run.dataset / study.test.labels
-        return folder.run_folder(run) / "predictions", labels
+    root, test = folder.path.resolve(), folder.study.test
+    if test is not None:
+        return folder.run_folder(run) / "predictions", root / "raw" / run.dataset / test.labels
     last = folder.path / folder.record(run)["results"][-1]
     return last / "validation", root / "preprocessed" / run.dataset / "gt_segmentations"
 
 
-STEPS: dict[str, Callable[..., None]] = {
-    "split": _split,
-    "plan": _plan,
-    "train": _train,
-    "predict": _predict,
-    "evaluate": _evaluate,
-}
+STEPS: dict[str, Any] = {"split": _split, "plan": _plan, "train": _train, "predict": _predict, "evaluate": _evaluate}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -10,17 +10,26 @@ import pandas as pd
 
 from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.host.images import reader_for
-from nnunet_limited.metrics.registry import METRICS
 from nnunet_limited.report.figures import Picture
 from nnunet_limited.report.page import Section
 from nnunet_limited.report.tables import Column, table_of
-from nnunet_limited.studies.comparison.columns import COSTS, RUNS, class_columns, headline_columns, ranking_columns
 from nnunet_limited.studies.comparison.figures import learning_curves, overlay, paired, training_curves
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.job import compared
 from nnunet_limited.studies.comparison.results import SETTING, Results, Setting, load_results
 from nnunet_limited.studies.comparison.study import ALL, Method, Run, Study
-from nnunet_limited.studies.comparison.tables import classes, costs, headline, learning_curve, ranking
+from nnunet_limited.studies.comparison.tables import (
+    COSTS,
+    RUNS,
+    class_columns,
+    classes,
+    costs,
+    headline,
+    headline_columns,
+    learning_curve,
+    ranking,
+    ranking_columns,
+)
 from nnunet_limited.studies.engine.report import record_section, runs_section, write_report
 
 NOT_DONE = "No run is done yet."
@@ -60,7 +69,7 @@ def summary(results: Results, study: Study, main: pd.DataFrame) -> str:
     )
     if main.empty:
         return f"{text} {NOT_DONE}"
-    metric = METRICS[study.metrics[0]]
+    metric = study.main
     best = dict(list(main.sort_values(metric.name, ascending=not metric.higher_is_better).groupby(SETTING)))
     text += f" Best mean {metric.title}; the tables show how certain it is:"
     for setting in results.settings():
@@ -70,9 +79,6 @@ def summary(results: Results, study: Study, main: pd.DataFrame) -> str:
     return text
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def _table_section(title: str, table: pd.DataFrame, columns: Sequence[Column], *notes: str) -> Section:
     return Section(title, list(notes), [table_of(title, table, columns)] if not table.empty else [])
 
@@ -80,7 +86,7 @@ def _table_section(title: str, table: pd.DataFrame, columns: Sequence[Column], *
 def _headline_section(study: Study, main: pd.DataFrame) -> Section:
     if main.empty:
         return Section("Results", [NOT_DONE])
-    metric = METRICS[study.metrics[0]]
+    metric = study.main
     notes = [
         "Mean over cases and classes ± sd over seeds. The difference is paired by case; its interval is a bootstrap "
         "over cases; p is that of Wilcoxon's signed-rank test with Holm's correction over the rows. Labels saved: the "
@@ -94,9 +100,6 @@ def _headline_section(study: Study, main: pd.DataFrame) -> Section:
     return Section("Results", notes, [table_of("Methods by labelled size", shown, headline_columns(study))])
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
-
-
 def _places(results: Results) -> list[tuple[str, str]]:
     return list(dict.fromkeys(setting[:2] for setting in results.settings()))
 
@@ -106,28 +109,24 @@ def _title(setting: Sequence[str]) -> str:
     return f"{setting[0]}, {setting[1]}{size}"
 
 
-def _heading(study: Study) -> str:
-    return METRICS[study.metrics[0]].heading(study.voxels)
-
-
 def _curves_section(results: Results, study: Study) -> Section:
     section = Section("Learning curves")
     names = [method.name for method in study.methods]
     for place in _places(results):
-        curves = {name: learning_curve(results, place, name, study.metrics[0]) for name in names}
+        curves = {name: learning_curve(results, place, name, study.main.name) for name in names}
         reference = curves[study.reference]
         upper = reference.loc[reference["labeled"] == ALL, "mean"]
         curves[study.reference] = reference[reference["labeled"] != ALL]
         curves = {name: curve for name, curve in curves.items() if not curve.empty}
         if curves:
             level = None if upper.empty else float(upper.iloc[0])
-            made = learning_curves(_title(place), curves, names, level, _heading(study))
+            made = learning_curves(_title(place), curves, names, level, study.main.heading(study.voxels))
             section.pictures["learning_curves_" + "_".join(place)] = made
     return section
 
 
 def _paired_section(results: Results, study: Study) -> Section:
-    metric = study.metrics[0]
+    metric = study.main.name
     section = Section("Case by case")
     for setting in results.settings():
         baseline = results.table(setting, study.reference, metric).mean(axis=1)
@@ -138,7 +137,7 @@ def _paired_section(results: Results, study: Study) -> Section:
             if method.name != study.reference and len(both):
                 tables[method.name] = (mine[both], baseline[both])
         if tables:
-            made = paired(_title(setting), study.reference, tables, _heading(study))
+            made = paired(_title(setting), study.reference, tables, study.main.heading(study.voxels))
             section.pictures["paired_" + "_".join(setting)] = made
     return section
 
@@ -148,9 +147,9 @@ def _training_section(results: Results, study: Study) -> Section:
     for setting in results.settings():
         curves: dict[str, Any] = {}
         for method in study.methods:
-            for run, record in results.records.items():
-                if run.setting == setting and run.method == method.slug and method.name not in curves:
-                    curves[method.name] = record["curves"][-1]
+            done = [run for run in results.records if run.setting == setting and run.method == method.slug]
+            if done:
+                curves[method.name] = results.records[done[0]]["curves"][-1]
         if curves:
             made = training_curves(_title(setting), curves, [method.name for method in study.methods])
             section.pictures["training_" + "_".join(setting)] = made
@@ -170,8 +169,7 @@ def _cases_section(results: Results, folder: ComparisonFolder) -> Section:
 
 def _case_pictures(results: Results, folder: ComparisonFolder, setting: Setting, method: Method) -> dict[str, Picture]:
     """Return the pictures of the first run of a method for which there is one of the baseline."""
-    study, metric = folder.study, METRICS[folder.study.metrics[0]]
-    reference = study.method(study.reference)
+    metric, reference = folder.study.main, folder.study.method(folder.study.reference)
     runs = {(run.method, run.seed, run.fold): run for run in results.records if run.setting == setting}
     mine = (run for run in runs.values() if run.method == method.slug)
     run = next((run for run in mine if (reference.slug, run.seed, run.fold) in runs), None)
@@ -194,15 +192,9 @@ def _files(
     folder: ComparisonFolder, run: Run, case: str, shown: Mapping[str, Run]
 ) -> tuple[Any, Path, Path, dict[str, Path], dict[str, list[int]]]:
     """Return a case's reader, image (first channel), label and predictions, and the values of its classes."""
-    study = folder.study
-    raw = RawDataset.load(run.dataset)
+    study, raw = folder.study, RawDataset.load(run.dataset)
     ending = raw.description.file_ending
     image = images_by_case(raw.folder / study.test.images, ending)[case][0] if study.test else raw.cases[case].images[0]
     labels = compared(folder, run)[1] / f"{case}{ending}"
     predictions = {name: compared(folder, one)[0] / f"{case}{ending}" for name, one in shown.items()}
-    values = {
-        name: [int(v) for v in (value if isinstance(value, list) else [value])]
-        for name, value in raw.description.labels.items()
-        if name not in ("background", "ignore")
-    }
-    return reader_for(raw.dataset_json, image)(), image, labels, predictions, values
+    return reader_for(raw.dataset_json, image)(), image, labels, predictions, raw.description.classes

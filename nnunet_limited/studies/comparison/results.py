@@ -15,6 +15,7 @@ from nnunet_limited.studies.comparison.job import RunRecord
 from nnunet_limited.studies.comparison.study import Run
 
 KEYS = ("dataset", "configuration", "labeled", "method", "seed", "fold")
+COSTS = ("labeled_cases", "minutes", "memory_mb")
 SETTING = ["dataset", "configuration", "labeled"]
 MEAN = "mean"
 Setting = tuple[str, str, str]  # dataset, configuration, labelled size
@@ -35,9 +36,8 @@ class Results:
 
     def table(self, setting: Setting, method: str, metric: str, name: str = MEAN) -> pd.DataFrame:
         """Return a method's scores, rows by patient (or case), case and fold, columns by seed."""
-        wanted = (*setting, method, name)
         chosen = self.scores
-        for key, value in zip((*SETTING, "method", "class"), wanted, strict=True):
+        for key, value in zip((*SETTING, "method", "class"), (*setting, method, name), strict=True):
             chosen = chosen[chosen[key] == value]
         patient = re.compile(self.group_by or "$")
         table = chosen.assign(unit=[group_of(case, patient) or case for case in chosen["case"]])
@@ -45,15 +45,8 @@ class Results:
 
     def cases(self, run: Run, method: str, metric: str) -> pd.Series:
         """Return the score of each case of a run of the method of that name, without cases that have none."""
-        scores = self.scores
-        chosen = scores[
-            (scores[SETTING] == list(run.setting)).all(axis=1)
-            & (scores["method"] == method)
-            & (scores["seed"] == run.seed)
-            & (scores["fold"] == run.fold)
-            & (scores["class"] == MEAN)
-        ]
-        return chosen.set_index("case")[metric].dropna()
+        scores = self.table(run.setting, method, metric)[run.seed].xs(run.fold, level="fold")
+        return scores.droplevel("unit").sort_index().dropna()
 
     def labeled_cases(self, setting: Setting) -> float:
         """Return the mean number of labelled cases of a size, nan if nothing was trained on it."""
@@ -66,14 +59,11 @@ def load_results(folder: ComparisonFolder) -> Results:
     names = {method.slug: method.name for method in folder.study.methods}
     rows, scores, records = [], [], {}
     for run, state, log in folder.states():
-        keys = dict(
-            zip(KEYS, (*(getattr(run, key) for key in KEYS[:3]), names[run.method], run.seed, run.fold), strict=True)
-        )
-        row = {**keys, "run": run.identifier, "state": state, "log": log, "labeled_cases": np.nan, "minutes": np.nan}
-        row["memory_mb"] = np.nan
+        keys = {key: getattr(run, key) for key in KEYS} | {"method": names[run.method]}
+        row = {**keys, "run": run.identifier, "state": state, "log": log, **dict.fromkeys(COSTS, np.nan)}
         if state == "done":
             record = records[run] = folder.record(run)
-            row.update({key: record[key] for key in ("labeled_cases", "minutes", "memory_mb")})
+            row.update({key: record[key] for key in COSTS})
             found = pd.read_csv(folder.run_folder(run) / "metrics.csv", dtype={"case": str, "class": str})
             found = found.reindex(columns=["case", "class", *METRICS])  # a metric may be newer than the run
             means = found.groupby("case", as_index=False)[list(METRICS)].mean()

@@ -13,7 +13,7 @@ from pydantic import Field
 from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.metrics.registry import METRICS
+from nnunet_limited.metrics.registry import METRICS, Metric
 from nnunet_limited.splits import Split, SplitRequest
 from nnunet_limited.splits.make import adopt_partition, class_reader, grouped, make_split
 from nnunet_limited.splits.published import make_published_split
@@ -22,6 +22,7 @@ from nnunet_limited.studies.engine.study_file import (
     Method,
     Part,
     StudyFile,
+    gathered,
     left_out,
     method_problems,
     read_study,
@@ -69,6 +70,11 @@ class Study(StudyFile):
     def reference(self) -> str:
         """Return the name of the method that others are compared with."""
         return self.baseline or self.methods[0].name
+
+    @property
+    def main(self) -> Metric:
+        """Return the metric that methods are compared by."""
+        return METRICS[self.metrics[0]]
 
     def sizes(self, method: Method) -> tuple[Labeled, ...]:
         """Return the labelled sizes that a method is trained on."""
@@ -129,10 +135,8 @@ def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
     """Check a study against its datasets, which must be in ``nnUNet_raw``; raise one LimitedError with all problems."""
     problems = list(known)
     for dataset in study.datasets:
-        try:
+        with gathered(problems):
             problems += [f"dataset {dataset}: {problem}" for problem in _data_problems(study, str(dataset))]
-        except LimitedError as error:
-            problems.append(str(error))
     refuse(file, problems)
 
 
@@ -140,19 +144,17 @@ def _problems(study: Study) -> Iterator[str]:
     lists = {name: getattr(study, name) for name in ("seeds", "folds", "labeled", "datasets", "configurations")}
     yield from repeated({**lists, "method": [method.slug for method in study.methods], "metrics": study.metrics})
     yield from training_problems(study, study.configurations)
-    if study.reference not in [method.name for method in study.methods]:
-        names = ", ".join(method.name for method in study.methods)
-        yield f"baseline {study.baseline!r} is no method; there are {names}"
+    names = [method.name for method in study.methods]
+    if study.reference not in names:
+        yield f"baseline {study.baseline!r} is no method; there are {', '.join(names)}"
     if study.published is not None and study.cases is not None:
         yield "cases: a published split lists its cases; remove cases"
     if study.published is not None and (study.folds != (0,) or study.group_by or study.protocol):
         yield "published: the file defines one fold, the patients and the protocol; remove folds, group_by and protocol"
-    for metric in study.metrics:
-        if metric not in METRICS:
-            yield f"metrics: {metric!r} is none of {', '.join(METRICS)}"
-    for fold in study.folds:
-        if not 0 <= fold < study.number_of_folds:
-            yield f"fold {fold} is none of the {study.number_of_folds} folds, which count from 0"
+    known, folds = ", ".join(METRICS), study.number_of_folds
+    yield from (f"metrics: {metric!r} is none of {known}" for metric in study.metrics if metric not in METRICS)
+    outside = (fold for fold in study.folds if not 0 <= fold < folds)
+    yield from (f"fold {fold} is none of the {folds} folds, which count from 0" for fold in outside)
     for configuration in study.configurations:
         if study.patch and study.patch.count("x") + 1 != (2 if configuration == "2d" else 3):
             yield f"patch {study.patch} does not fit configuration {configuration}"
@@ -175,15 +177,9 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
         yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
     adopt_partition(raw, preprocessed_folder(raw.name))
     out = tuple(left_out(raw, study.cases))
-    for size in all_sizes(study):
-        for seed in study.seeds:
-            try:
-                problems = list(_split_problems(study, size, _try_split(study, raw, size, seed, out)))
-            except LimitedError as error:
-                problems = [str(error)]
-            yield from problems
-            if problems:
-                break
+    for size in dict.fromkeys(size for method in study.methods for size in study.sizes(method)):
+        found = (_split_problems(study, raw, size, seed, out) for seed in study.seeds)
+        yield from next(filter(None, found), [])
 
 
 def _try_split(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tuple[str, ...]) -> Split:
@@ -191,36 +187,29 @@ def _try_split(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tup
     labeled = None if str(size) == ALL else str(size)
     if study.published is not None:
         return make_published_split(raw, "check", raw.folder / study.published, labeled)
-    request = SplitRequest(
-        name="check",
-        labeled=labeled,
-        folds=study.number_of_folds,
-        seed=seed,
-        protocol=study.protocol,
-        group_by=study.group_by,
-        test_cases=out,
-    )
+    shared = {"protocol": study.protocol, "group_by": study.group_by, "folds": study.number_of_folds}
+    request = SplitRequest(name="check", labeled=labeled, seed=seed, test_cases=out, **shared)
     return make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
 
 
-def _split_problems(study: Study, size: Labeled, split: Split) -> Iterator[str]:
+def _split_problems(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tuple[str, ...]) -> list[str]:
     from nnunet_limited.runs.request import find_trainer
 
-    for number in study.folds:
-        if number >= len(split.folds):
-            yield f"labeled {size}: there is no fold {number}, only {len(split.folds)} folds"
-            continue
-        fold = split.folds[number]
-        if both := set(fold.train) & set(fold.val):
-            yield f"labeled {size}, fold {number}: {min(both)} is trained and validated on; ask for more"
-        for method in study.methods:
-            if size in study.sizes(method) and not fold.unlabeled and find_trainer(method.trainer).uses_unlabeled:
-                yield f"method {method.name!r} at labeled {size}: no case is left without a label to learn from"
-
-
-def all_sizes(study: Study) -> list[Labeled]:
-    """Return every labelled size of a study."""
-    return list(dict.fromkeys(size for method in study.methods for size in study.sizes(method)))
+    problems: list[str] = []
+    with gathered(problems):
+        folds = dict(enumerate(_try_split(study, raw, size, seed, out).folds))
+        for number in study.folds:
+            if number not in folds:
+                problems.append(f"labeled {size}: there is no fold {number}, only {len(folds)} folds")
+                continue
+            fold = folds[number]
+            if both := set(fold.train) & set(fold.val):
+                problems.append(f"labeled {size}, fold {number}: {min(both)} is trained and validated on; ask for more")
+            for method in study.methods:
+                if size in study.sizes(method) and not fold.unlabeled and find_trainer(method.trainer).uses_unlabeled:
+                    problem = f"at labeled {size}: no case is left without a label to learn from"
+                    problems.append(f"method {method.name!r} {problem}")
+    return problems
 
 
 def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:

@@ -17,9 +17,7 @@ class Execution(Request):
         None, ge=1, description="CPU cores to use; with --executor: per job (default 1). Default: all."
     )
     gpus: int | None = Field(
-        None,
-        ge=0,
-        description="GPUs to use, one training on each; with --executor: 0 or 1 per training. Default: all.",
+        None, ge=0, description="GPUs to use, one training on each; with --executor: 0 or 1 per training. Default: all."
     )
     share_gpus: int = Field(1, ge=1, description="Number of trainings at the same time on one GPU.")
     executor: str | None = Field(None, description="Snakemake executor, e.g. slurm; default: this machine.")
@@ -39,9 +37,8 @@ class Execution(Request):
 
         if self.executor is not None:
             if self.gpus not in (0, 1):
-                raise LimitedError(
-                    f"--executor {self.executor}: choose with --gpus 0 or --gpus 1 whether a training gets a GPU"
-                )
+                problem = "choose with --gpus 0 or --gpus 1 whether a training gets a GPU"
+                raise LimitedError(f"--executor {self.executor}: {problem}")
             return ("",) * self.gpus
         count = torch.cuda.device_count()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))

@@ -34,22 +34,17 @@ def missing(found: Sequence[RunState]) -> str:
     """Return which runs failed and how many are not done yet; empty if all are done."""
     failed = [one.run.identifier for one in found if one.state == "failed"]
     others = sum(one.state not in ("done", "failed") for one in found)
-    parts = []
-    if failed:
-        more = f" and {len(failed) - LISTED} more" if len(failed) > LISTED else ""
-        parts.append(f"{len(failed)} run{'s' * (len(failed) > 1)} failed: {', '.join(failed[:LISTED])}{more}")
-    if others:
-        parts.append(f"not done yet: {others} of {len(found)} runs")
-    return "; ".join(parts)
+    more = f" and {len(failed) - LISTED} more" if len(failed) > LISTED else ""
+    parts = [f"{len(failed)} run{'s' * (len(failed) > 1)} failed: {', '.join(failed[:LISTED])}{more}"] if failed else []
+    return "; ".join(parts + ([f"not done yet: {others} of {len(found)} runs"] if others else []))
 
 
-def log_ends(found: Sequence[RunState], lines: int = 15) -> list[dict[str, str]]:
-    """Return, as blocks of a page, the last lines of the log of each failed run."""
-    return [
-        {
-            "title": f"End of the log of {run.identifier}, which failed",
-            "content": "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]),
-        }
+def log_ends(found: Sequence[RunState], lines: int = 15) -> dict[str, str]:
+    """Return the last lines of the log of each failed run, by a title for a page."""
+    return {
+        f"End of the log of {run.identifier}, which failed": "\n".join(
+            log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        )
         for run, state, log in found
         if state == "failed" and log is not None
-    ]
+    }

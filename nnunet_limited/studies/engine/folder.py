@@ -18,7 +18,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, raw_folder
 from nnunet_limited.studies.engine.failures import RunState
 from nnunet_limited.studies.engine.study_file import StudyFile, read_study
-from nnunet_limited.util.files import read_object, replacing
+from nnunet_limited.util.files import read_object, write_text
 
 METHODS = "methods.json"  # all methods that the study was run with
 RECORD = "trained.json"  # what the training of a run left
@@ -62,10 +62,10 @@ class StudyFolder(ABC):
 
     def run(self, identifier: str) -> Any:
         """Return the run of a name."""
-        for run in self.study.runs():
-            if run.identifier == identifier:
-                return run
-        raise LimitedError(f"{identifier!r} is not a run of {self.path}; 'nnunet-limited study status' lists them")
+        runs = {run.identifier: run for run in self.study.runs()}
+        if identifier not in runs:
+            raise LimitedError(f"{identifier!r} is not a run of {self.path}; 'nnunet-limited study status' lists them")
+        return runs[identifier]
 
     def states(self) -> list[RunState]:
         """Return the state of every run."""
@@ -112,27 +112,22 @@ class StudyFolder(ABC):
 
     def write_study(self, study: StudyFile) -> None:
         """Write the study file of this folder."""
-        content = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
-        with replacing(self.path / self.file_name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_text(self.path / self.file_name, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
 
     def refuse_changes(self, study: StudyFile, file: Path, free: Collection[str]) -> None:
         """Raise LimitedError if ``study`` differs from that of this folder in a field that is not ``free``."""
         old = self.study.model_dump()
         for key, value in study.model_dump().items():
             if key not in free and value != old[key]:
-                raise LimitedError(
-                    f"{file}: {key} is {value!r}, but {self.path} was run with {old[key]!r}; give another --out"
-                )
+                was = f"but {self.path} was run with {old[key]!r}"
+                raise LimitedError(f"{file}: {key} is {value!r}, {was}; give another --out")
 
     def refuse_changed(self, kind: str, now: Mapping[str, Any], known: Mapping[str, Any], file: Path) -> None:
         """Raise LimitedError if one of a ``kind`` (``method``, ``target``) differs from what the study ran with."""
         for name, specification in now.items():
             if known.get(name, specification) != specification:
-                raise LimitedError(
-                    f"{file}: {kind} {name!r} is not as {self.path} was run with it; give it another name, or give "
-                    "another --out"
-                )
+                was = f"{kind} {name!r} is not as {self.path} was run with it"
+                raise LimitedError(f"{file}: {was}; give it another name, or give another --out")
 
 
 def link_dataset(dataset: str, raw: Path) -> str:

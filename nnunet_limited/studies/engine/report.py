@@ -14,12 +14,12 @@ from nnunet_limited.report.tables import Column, latex, markdown, table_of
 from nnunet_limited.studies.engine.failures import RunState, log_ends, missing
 from nnunet_limited.studies.engine.folder import StudyFolder
 from nnunet_limited.studies.engine.steps import TrainingRecord
-from nnunet_limited.util.files import replacing
+from nnunet_limited.util.files import write_text
 
 
 def runs_section(found: Sequence[RunState], table: pd.DataFrame, columns: Sequence[Column]) -> Section:
     """Return the list of runs, with the end of the log of each that failed."""
-    return Section("Runs", [], [table_of("Every run of the study", table, columns)], blocks=log_ends(found))
+    return Section("Runs", tables=[table_of("Every run of the study", table, columns)], blocks=log_ends(found))
 
 
 def record_section(study: Any, records: Mapping[Any, TrainingRecord], hashes: Iterable[str] = ()) -> Section:
@@ -32,11 +32,9 @@ def record_section(study: Any, records: Mapping[Any, TrainingRecord], hashes: It
         "Study file": [yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)],
         "Commands": [f"# {run.identifier}\n{record['command']}" for run, record in records.items()],
     }
-    return Section(
-        "How it was made",
-        ["Versions, splits, configuration and commands, to repeat the study."],
-        blocks=[{"title": title, "content": "\n".join(lines)} for title, lines in blocks.items() if lines],
-    )
+    texts = {title: "\n".join(lines) for title, lines in blocks.items() if lines}
+    note = "Versions, splits, configuration and commands, to repeat the study."
+    return Section("How it was made", [note], blocks=texts)
 
 
 def write_report(
@@ -61,7 +59,5 @@ def write_report(
     }
     written = write_pictures(sections, out / "pictures")
     for name, content in contents.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-        written.append(out / name)
-    return written
+        write_text(out / name, content)
+    return [*written, *(out / name for name in contents)]

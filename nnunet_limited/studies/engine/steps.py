@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -66,17 +66,28 @@ def do(log: Path, name: str, work: Callable[[Call], None]) -> int:
 
 def _call(words: tuple[str, ...], log: TextIO) -> str:
     """Run a command and return what it prints; its output and errors are in the log."""
-    command = list(words)
-    if command[0] == "nnunet-limited":
+    program, *others = words
+    command = [shutil.which(program, path=str(Path(sys.executable).parent)) or program, *others]
+    if program == "nnunet-limited":
         command[:1] = [sys.executable, "-m", "nnunet_limited"]
-    else:
-        command[0] = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
     print(f"$ {shlex.join(words)}", file=log, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
     print(done.stdout, file=log, flush=True)
     if done.returncode:
         raise LimitedError(f"{shlex.join(words)} ended with status {done.returncode}")
     return done.stdout
+
+
+def options(values: Mapping[str, Any]) -> list[str]:
+    """Return the words of a command's options: True is a flag; None, False and "" are left out; a list is repeated."""
+    words = []
+    for name, value in values.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if one is True:
+                words.append(name)
+            elif one is not None and one is not False and one != "":
+                words += [name, str(one)]
+    return words
 
 
 def settings_of(study: Any, seed: int) -> dict[str, Any]:
@@ -95,18 +106,15 @@ def train(
     from nnunet_limited.runs.request import find_trainer
 
     rounds = find_trainer(method.trainer).learns_pseudo_labels != "none"
-    words = ["self-train" if rounds else "crossval", dataset, configuration, "-tr", method.trainer]
-    words += ["-p", plans, "--folds", str(fold)]
-    for key, value in (settings | dict(method.settings)).items():
-        words += ["--set", f"{key}={value}"]
-    if rounds:
-        words += self_training_words(method)
+    assignments = [f"{key}={value}" for key, value in {**settings, **method.settings}.items()]
+    words = ["self-train" if rounds else "crossval", dataset, configuration]
+    words += options({"-tr": method.trainer, "-p": plans, "--folds": fold, "--set": assignments})
+    words += self_training_words(method) if rounds else []
     printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
     root = Path(os.environ["nnUNet_results"])
-    folds = [
-        root / r["dataset"] / f"{r['trainer']}__{r['plans']}__{r['configuration']}" / f"fold_{fold}" for r in results
-    ]
+    models = [root / one["dataset"] / f"{one['trainer']}__{one['plans']}__{one['configuration']}" for one in results]
+    folds = [model / f"fold_{fold}" for model in models]
     logged = [_logged(one) for one in folds]
     return {
         "trainer": results[-1]["trainer"],
@@ -124,10 +132,9 @@ def train(
 
 def self_training_words(method: Method) -> list[str]:
     """Return the options of ``self-train`` that a method asks for."""
-    words = ["--rounds", str(method.rounds), *(["--teacher", method.teacher] if method.teacher else [])]
-    words += ["--sources", os.path.expandvars(method.sources)] if method.sources else []
-    words += [word for how in method.ask for word in ("--ask", how)]
-    return words + (["--accept-licence", method.accept_licence] if method.accept_licence else [])
+    sources = os.path.expandvars(method.sources or "")
+    words = options({"--rounds": method.rounds, "--teacher": method.teacher, "--sources": sources, "--ask": method.ask})
+    return words + options({"--accept-licence": method.accept_licence})
 
 
 def _peak_memory() -> float:
@@ -145,8 +152,7 @@ def _logged(fold: Path) -> dict[str, list[Any]]:
     import torch
 
     checkpoint = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
-    logged: dict[str, list[Any]] = checkpoint["logging"]
-    return logged
+    return dict(checkpoint["logging"])
 
 
 def _minutes(logged: dict[str, list[Any]]) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import write_text
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
@@ -97,65 +100,64 @@ def refuse(file: Path, problems: Iterable[str]) -> None:
 def repeated(lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:
     """Yield a problem for each value that is listed twice."""
     for name, values in lists.items():
-        texts = [str(value) for value in values]
-        for text in sorted({one for one in texts if texts.count(one) > 1}):
-            yield f"{name} {text} is listed twice"
+        counts = Counter(map(str, values))
+        yield from (f"{name} {text} is listed twice" for text in sorted(counts) if counts[text] > 1)
 
 
 def training_problems(study: Any, configurations: Iterable[str]) -> Iterator[str]:
     """Yield the problems of a study's iterations, seeds and configurations."""
     if study.iterations % study.iterations_per_epoch:
         yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
-    for seed in study.seeds:
-        if not 0 <= seed < 2**32:
-            yield f"seed {seed} is not within 0 and 2^32"
-    for configuration in configurations:
-        if configuration not in CONFIGURATIONS:
-            yield f"configuration {configuration!r} is none of {', '.join(CONFIGURATIONS)}"
+    yield from (f"seed {seed} is not within 0 and 2^32" for seed in study.seeds if not 0 <= seed < 2**32)
+    known = ", ".join(CONFIGURATIONS)
+    yield from (f"configuration {one!r} is none of {known}" for one in configurations if one not in CONFIGURATIONS)
 
 
-def method_problems(method: Method) -> Iterator[str]:
-    """Yield the problems of a method."""
-    yield from (f"method {method.name!r}: {problem}" for problem in _method_problems(method))
+@contextmanager
+def gathered(problems: list[str]) -> Iterator[None]:
+    """Add the LimitedError that ends the block to ``problems``."""
+    try:
+        yield
+    except LimitedError as error:
+        problems.append(str(error))
 
 
-def _method_problems(method: Method) -> Iterator[str]:
+def method_problems(method: Method) -> list[str]:
+    """Return the problems of a method."""
     # Imported here: the steps and the workflow read study files too, without these seconds of imports.
     from nnunet_limited.engine.settings import resolve
     from nnunet_limited.pseudo_labels.spec import parse_sources
     from nnunet_limited.runs.request import find_trainer, is_ours
 
-    def error_of(check: Callable[[], object]) -> list[str]:
-        try:
-            check()
-        except LimitedError as error:
-            return [str(error)]
-        return []
+    problems: list[str] = []
+    with gathered(problems):
+        trainer = find_trainer(method.trainer)
+        if not is_ours(trainer):
+            raise LimitedError(f"{method.trainer} is no trainer of nnunet-limited, nor made from one")
+        learns = trainer.learns_pseudo_labels
+        problems += [f"{key} is set by the study; remove it" for key in SHARED if key in method.settings]
+        with gathered(problems):
+            resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), "settings")
+        if method.sources is not None:
+            if learns == "none":
+                problems.append(f"{method.trainer} does not learn from sources; remove them")
+            with gathered(problems):
+                parse_sources(os.path.expandvars(method.sources))
+        elif method.ask or method.accept_licence:
+            problems.append("ask and accept_licence need sources; add sources, or remove them")
+        elif learns == "sources":
+            problems.append(f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas")
+        if method.teacher is not None:
+            if learns == "none":
+                problems.append(f"{method.trainer} takes no teacher; remove it")
+            if not is_ours(find_trainer(method.teacher, "teacher")):
+                problems.append(f"teacher {method.teacher} is no trainer of nnunet-limited")
+    return [f"method {method.name!r}: {problem}" for problem in problems]
 
-    if unknown := error_of(lambda: find_trainer(method.trainer)):
-        yield from unknown
-        return
-    trainer = find_trainer(method.trainer)
-    if not is_ours(trainer):
-        yield f"{method.trainer} is no trainer of nnunet-limited, nor made from one"
-        return
-    yield from (f"{key} is set by the study; remove it" for key in SHARED if key in method.settings)
-    yield from error_of(lambda: resolve(trainer.Config, method.settings, set(trainer.Config.model_fields), "settings"))
-    if method.sources is not None:
-        if trainer.learns_pseudo_labels == "none":
-            yield f"{method.trainer} does not learn from sources; remove them"
-        yield from error_of(lambda: parse_sources(os.path.expandvars(str(method.sources))))
-    elif method.ask or method.accept_licence:
-        yield "ask and accept_licence need sources; add sources, or remove them"
-    elif trainer.learns_pseudo_labels == "sources":
-        yield f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas"
-    if method.teacher is not None:
-        if trainer.learns_pseudo_labels == "none":
-            yield f"{method.trainer} takes no teacher; remove it"
-        if unknown := error_of(lambda: find_trainer(str(method.teacher), "teacher")):
-            yield from unknown
-        elif not is_ours(find_trainer(method.teacher)):
-            yield f"teacher {method.teacher} is no trainer of nnunet-limited"
+
+def write_left_out(file: Path, raw: RawDataset, cases: int | None) -> None:
+    """Write the list of cases that are not used."""
+    write_text(file, "\n".join(["# not used", *left_out(raw, cases)]))
 
 
 def left_out(raw: RawDataset, cases: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -54,23 +55,15 @@ def _command(folder: StudyFolder, execution: Execution) -> tuple[list[str], dict
             environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     else:
         command += ["--executor", execution.executor, "--jobs", str(execution.jobs)]
-    return [
-        *command,
-        "--config",
-        *(f"{key}={value}" for key, value in settings.items()),
-        *execution.options,
-    ], environment
+    command += ["--config", *(f"{key}={value}" for key, value in settings.items()), *execution.options]
+    return command, environment
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
     """Wait for Snakemake to end; when interrupted, until it has cancelled its jobs."""
-    interrupted = False
-    while True:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:  # Snakemake receives it too
-            interrupted = True
-            continue
-        if interrupted:
-            raise KeyboardInterrupt
-        return status
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # Snakemake receives it too
+        with contextlib.suppress(KeyboardInterrupt):
+            _wait(process)
+        raise
