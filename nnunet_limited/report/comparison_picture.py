@@ -17,6 +17,8 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.report.overlays import TINT, colours_of, show_image, show_labels
 from nnunet_limited.util.files import replacing
 
+Scores = Mapping[str, Mapping[str, float]]  # by method and case
+
 
 @dataclass(frozen=True)
 class CaseFiles:
@@ -28,9 +30,7 @@ class CaseFiles:
     predictions: Mapping[str, Path]
 
 
-def comparison_picture(
-    rows: Sequence[CaseFiles], out: Path, label_names: Mapping[int, str], scores: Mapping[str, Mapping[str, float]]
-) -> None:
+def comparison_picture(rows: Sequence[CaseFiles], out: Path, label_names: Mapping[int, str], scores: Scores) -> None:
     """Draw one row per case (image, truth, one panel per method) and write it to the PNG ``out``.
 
     A row shows the axial slice with the most foreground in the truth. ``label_names`` maps label values to names; value
@@ -53,11 +53,7 @@ def comparison_picture(
 
 
 def _draw_row(
-    line: np.ndarray,
-    row: CaseFiles,
-    methods: Sequence[str],
-    classes: Mapping[str, Sequence[int]],
-    scores: Mapping[str, Mapping[str, float]],
+    line: np.ndarray, row: CaseFiles, methods: list[str], classes: dict[str, list[int]], scores: Scores
 ) -> None:
     image, spacing = _read(row.image)
     truth = _read_labels(row.truth, row.image, image.shape)

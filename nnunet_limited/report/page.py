@@ -23,11 +23,6 @@ class Section:
     pictures: dict[str, Picture] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def anchor(self) -> str:
-        """Return the name of the section in links."""
-        return self.title.lower().replace(" ", "-")
-
 
 def write_pictures(sections: Iterable[Section], folder: Path) -> list[Path]:
     """Write the pictures of all sections as PNG files; return the files."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from nnunet_limited.util.parallel import run_all
 DESCRIPTION = "dataset.json"
 
 
-def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return a row for each of ``cases`` (default: all that were predicted) and class.
+def evaluate(request: EvaluateRequest) -> pd.DataFrame:
+    """Return a row for each case that was predicted and each class.
 
-    Its columns are ``case``, ``class`` and one for each metric. Raises LimitedError for a case without prediction or
-    label, and where the two have different shapes.
+    Its columns are ``case``, ``class`` and one for each metric. Raises LimitedError for a case without label, and where
+    prediction and label have different shapes.
     """
     require_extra("study", "evaluate", "monai")
     for folder, what in ((request.predictions, "predictions"), (request.truth, "labels")):
@@ -35,21 +34,16 @@ def evaluate(request: EvaluateRequest, cases: Sequence[str] | None = None) -> pd
     content = read_object(description, "dataset description", "name another with --dataset-json")
     check_description(content, description)
     ending = content["file_ending"]
-    predicted = {file.name.removesuffix(ending): file for file in sorted(request.predictions.glob(f"*{ending}"))}
-    chosen = list(cases) if cases is not None else list(predicted)
-    if not chosen:
+    labels = {file: request.truth / file.name for file in sorted(request.predictions.glob(f"*{ending}"))}
+    if not labels:
         raise LimitedError(f"{request.predictions} holds no file *{ending}; predict into it, or correct the path")
-    files = []
-    for case in chosen:
-        label = request.truth / f"{case}{ending}"
-        if case not in predicted:
-            raise LimitedError(f"{request.predictions / (case + ending)} does not exist; predict that case too")
+    for file, label in labels.items():
         if not label.is_file():
-            raise LimitedError(f"{label} does not exist; add the label of {predicted[case]}, or remove that prediction")
-        files.append((predicted[case], label))
-    tasks = [(*pair, content, request.tolerance, request.voxels) for pair in files]
+            raise LimitedError(f"{label} does not exist; add the label of {file}, or remove that prediction")
+    tasks = [(*pair, content, request.tolerance, request.voxels) for pair in labels.items()]
     found = run_all(evaluate_case, tasks, request.processes, "evaluating")
-    rows = [{"case": case, **row} for case, rows in zip(chosen, found, strict=True) for row in rows]
+    cases = (file.name.removesuffix(ending) for file in labels)
+    rows = [{"case": case, **row} for case, rows in zip(cases, found, strict=True) for row in rows]
     return pd.DataFrame(rows, columns=["case", "class", *METRICS])
 
 

@@ -32,8 +32,6 @@ DATASET, SPLIT, CONFIGURATION, FOLD = "Dataset990_Phantom", "l3", "2d", 0
 TRAINERS = {"supervised": "LimitedSupervisedTrainer", "recipe": "LimitedRecipeTrainer"}
 SETTINGS = {"num_epochs": 4, "num_iterations_per_epoch": 120, "num_val_iterations_per_epoch": 2, "save_every": 1}
 CLASSES = {value: name for name, value in LABELS.items() if value}
-PICTURE_ROWS = 3
-SHAPE = (20, 48, 48)
 
 
 def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def make_data(seed: int) -> Fold:
     """Write the phantom dataset and its split; return the fold to train."""
     raw = raw_folder(DATASET)
     if not (raw / "dataset.json").is_file():
-        write_phantom_dataset(raw.parent, DATASET, seed=seed, shape=SHAPE)
+        write_phantom_dataset(raw.parent, DATASET, seed=seed, shape=(20, 48, 48))
     split, _ = create_split(RawDataset.load(DATASET), SplitRequest(name=SPLIT, labeled="3", seed=seed))
     return split.folds[FOLD]
 
@@ -113,7 +111,7 @@ def evaluate(truth: Path, predicted: Path) -> pd.DataFrame:
 def draw(predictions: dict[str, Path], scores: dict[str, pd.DataFrame], picture: Path) -> None:
     """Draw the first cases with the predictions of each method."""
     raw, rows = raw_folder(DATASET), []
-    for case in scores["supervised"].index[:PICTURE_ROWS]:
+    for case in scores["supervised"].index[:3]:
         predicted = {label: folder / f"{case}.nii.gz" for label, folder in predictions.items()}
         files = raw / "imagesTs" / f"{case}_0000.nii.gz", raw / "labelsTs" / f"{case}.nii.gz"
         rows.append(CaseFiles(case, *files, predicted))

@@ -123,8 +123,3 @@ def test_what_does_not_fit_is_refused(folders: tuple[Path, Path], wrong, told: s
     wrong(*folders)
     with pytest.raises(LimitedError, match=told):
         evaluate(asked(folders))
-
-
-def test_a_case_that_should_be_there_is_missed(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(LimitedError, match=r"predicted/z\.nii\.gz does not exist; predict"):
-        evaluate(asked(folders), ["a", "z"])

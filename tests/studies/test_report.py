@@ -20,9 +20,8 @@ from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.runs.evaluate import evaluate, write_rows
 from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
 from nnunet_limited.studies.comparison.report import summary
-from nnunet_limited.studies.comparison.results import load_results
+from nnunet_limited.studies.comparison.results import headline, load_results
 from nnunet_limited.studies.comparison.study import Run
-from nnunet_limited.studies.comparison.tables import headline
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.kinds import make_report
 from nnunet_limited.util.files import write_json

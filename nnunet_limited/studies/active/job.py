@@ -24,7 +24,7 @@ from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active.folder import LEFT_OUT, ORACLE, ActiveFolder
 from nnunet_limited.studies.active.study import FULL, START, Step
 from nnunet_limited.studies.engine.folder import RECORD as TRAINED
-from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, settings_of, train
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, train
 from nnunet_limited.studies.engine.study_file import Method
 from nnunet_limited.util.files import read_object, write_json
 
@@ -57,8 +57,7 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
         words = options({"--split": split, "-c": study.configuration, "--size": study.size})
         planned = json.loads(call("nnunet-limited", "plan", dataset, *words, "--json"))
         method = Method(name=FULL) if step.target == FULL else study.method(step.method)
-        settings = settings_of(study, step.seed)
-        record = train(call, method, dataset, study.configuration, planned["plans"], 0, settings)
+        record = train(call, study, method, step.seed, dataset, study.configuration, planned["plans"], 0)
     summary = folder.path / record["results"][-1] / "validation" / "summary.json"
     ending = RawDataset.load(dataset).description.file_ending
     dice = dice_by_case(read_object(summary, "validation", "run again"), ending)

@@ -18,7 +18,7 @@ from nnunet_limited.report.tables import number_column, table_of, text_column
 from nnunet_limited.studies.active.folder import ActiveFolder
 from nnunet_limited.studies.active.results import complete_chains, headline, load_results, predicted_gains, shown
 from nnunet_limited.studies.active.study import FULL, ActiveStudy
-from nnunet_limited.studies.engine.report import record_section, runs_section, write_report
+from nnunet_limited.studies.engine.report import write_report
 
 COSTS = {"items": "windows", "foreground_voxels": "foreground voxels annotated", "minutes": "minutes of outlining"}
 PLACE = [text_column("what", "target"), text_column("method"), text_column("strategy")]
@@ -56,8 +56,7 @@ PENALTIES_NOTE = (
 
 def make_active_report(folder: ActiveFolder, out: Path) -> list[Path]:
     """Write the report of what is done so far into ``out``; return its files."""
-    study, states = folder.study, folder.states()
-    found = load_results(folder)
+    study, found = folder.study, load_results(folder)
     curves = complete_chains(found, study)
     table, gains = headline(curves, found, study), predicted_gains(curves)
     sections = [_headline_section(table, study)]
@@ -67,12 +66,9 @@ def make_active_report(folder: ActiveFolder, out: Path) -> list[Path]:
             _penalties_section(curves, study),
             Section("When to stop", [STOP_NOTE], [table_of("Gain of the next round", gains, GAINS)]),
         ]
-    runs = pd.DataFrame([{"run": one.run.identifier, "state": one.state} for one in states])
-    records = {one.run: folder.record(one.run) for one in states if one.state == "done"}
-    sections += [runs_section(states, runs, RUNS), record_section(study, records)]
-    tables = {"rounds.csv": curves.drop(columns="cases", errors="ignore"), "gains.csv": gains}
-    about = f"Active learning, {study.name}", _summary(table, study)
-    return write_report(folder, out, *about, sections, (table, HEADLINE), tables)
+    runs = pd.DataFrame([{"run": one.run.identifier, "state": one.state} for one in folder.states()])
+    about = f"Active learning, {study.name}", _summary(table, study), sections, (table, HEADLINE), (runs, RUNS)
+    return write_report(folder, out, *about, rounds=curves.drop(columns="cases", errors="ignore"), gains=gains)
 
 
 def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:

@@ -10,14 +10,8 @@ from pydantic import Field
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.queries.strategies.registry import strategies
-from nnunet_limited.studies.engine.study_file import (
-    Method,
-    Part,
-    StudyFile,
-    method_problems,
-    repeated,
-    training_problems,
-)
+from nnunet_limited.studies.engine import study_file
+from nnunet_limited.studies.engine.study_file import Method, Part, StudyFile
 
 START, FULL = "start", "full"  # names of the trainings before the first query, and with all labels
 
@@ -106,8 +100,9 @@ class Step:
 def problems(study: ActiveStudy) -> Iterator[str]:
     """Yield the problems of a study that show without its data."""
     targets, methods = [one.slug for one in study.targets], [one.slug for one in study.methods]
-    yield from repeated({"seeds": study.seeds, "strategies": study.strategies, "targets": targets, "methods": methods})
-    yield from training_problems(study, [study.configuration])
+    lists = {"seeds": study.seeds, "strategies": study.strategies, "targets": targets, "methods": methods}
+    yield from study_file.repeated(lists)
+    yield from study_file.training_problems(study, [study.configuration])
     known = ", ".join(strategies())
     yield from (f"strategy {one!r} is none of {known}" for one in study.strategies if one not in strategies())
     for target in study.targets:
@@ -116,7 +111,7 @@ def problems(study: ActiveStudy) -> Iterator[str]:
         if target.axis is not None and target.what != "slice":
             yield f"target {target.slug}: only slices have an axis"
     for method in study.methods:
-        yield from method_problems(method)
+        yield from study_file.method_problems(method)
         for unknown in sorted(set(method.targets or ()) - set(targets)):
             yield f"method {method.name!r}: {unknown!r} is none of {', '.join(targets)}"
         if method.labeled is not None:

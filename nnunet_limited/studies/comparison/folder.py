@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nnunet_limited.studies.comparison.study import Method, Run, Study, check_data, load_study
 from nnunet_limited.studies.engine.failures import failed_marker
@@ -14,14 +14,6 @@ from nnunet_limited.util.files import read_object, write_json
 
 STEPS = ("split", "plan", "train", "predict", "evaluate")
 FREE = ("datasets", "labeled", "methods", "seeds", "folds", "baseline", "metrics", "minutes_per_run")
-
-
-class Cost(NamedTuple):
-    """The unfinished runs of a method, and their cost as a number of supervised runs."""
-
-    method: str
-    runs: int
-    supervised_runs: float
 
 
 @dataclass(frozen=True)
@@ -81,8 +73,8 @@ def open_folder(file: Path, out: Path) -> ComparisonFolder:
     return ComparisonFolder(out)
 
 
-def estimate(folder: ComparisonFolder) -> list[Cost]:
-    """Return the cost of each method."""
+def estimate(folder: ComparisonFolder) -> list[tuple[str, int, float]]:
+    """Return each method with its number of unfinished runs, and their cost as a number of supervised runs."""
     from nnunet_limited.runs.request import find_trainer
     from nnunet_limited.trainers.catalogue import step_cost
 
@@ -95,7 +87,7 @@ def estimate(folder: ComparisonFolder) -> list[Cost]:
             teacher = find_trainer(method.teacher or trainer.teacher)
             cost = (step_cost(teacher)["relative_time"] or 1.0) + method.rounds * cost
         runs = waiting.count(method.slug)
-        costs.append(Cost(method.name, runs, runs * cost))
+        costs.append((method.name, runs, runs * cost))
     return costs
 
 

@@ -20,7 +20,7 @@ from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.study import ALL, Run, test_cases
 from nnunet_limited.studies.engine.folder import RECORD
-from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, settings_of, train
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, train
 from nnunet_limited.studies.engine.study_file import write_left_out
 from nnunet_limited.util.files import read_object, write_json
 
@@ -78,7 +78,7 @@ def _train(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None
     plans = read_object(folder.split_folder(run) / "plans.json", "record of plans", "delete its folder")["plans"]
     method = study.method(run.method)
     with device(devices):
-        record = train(call, method, run.dataset, run.configuration, plans, run.fold, settings_of(study, run.seed))
+        record = train(call, study, method, run.seed, run.dataset, run.configuration, plans, run.fold)
     split = load_split(preprocessed_folder(run.dataset), run.split)
     whole: RunRecord = {**record, "split_hash": split.hash, "labeled_cases": len(split.folds[run.fold].train)}
     write_json(folder.run_folder(run) / RECORD, whole)

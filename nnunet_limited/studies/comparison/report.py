@@ -13,24 +13,13 @@ from nnunet_limited.host.images import reader_for
 from nnunet_limited.report.figures import Picture
 from nnunet_limited.report.page import Section
 from nnunet_limited.report.tables import Column, table_of
+from nnunet_limited.studies.comparison import results as tables
 from nnunet_limited.studies.comparison.figures import learning_curves, overlay, paired, training_curves
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.job import compared
-from nnunet_limited.studies.comparison.results import SETTING, Results, Setting, load_results
+from nnunet_limited.studies.comparison.results import SETTING, Results, Setting
 from nnunet_limited.studies.comparison.study import ALL, Method, Run, Study
-from nnunet_limited.studies.comparison.tables import (
-    COSTS,
-    RUNS,
-    class_columns,
-    classes,
-    costs,
-    headline,
-    headline_columns,
-    learning_curve,
-    ranking,
-    ranking_columns,
-)
-from nnunet_limited.studies.engine.report import record_section, runs_section, write_report
+from nnunet_limited.studies.engine.report import write_report
 
 NOT_DONE = "No run is done yet."
 RANKING_NOTE = "Ranks in 1,000 bootstrap samples of the cases; a method that is rarely first is not a clear winner."
@@ -40,24 +29,23 @@ COST_NOTE = "Time of the epochs; for self-training with the teacher. Memory is t
 def make_comparison_report(folder: ComparisonFolder, out: Path) -> list[Path]:
     """Write the report of what is done so far into ``out``; return its files."""
     with folder.active():
-        results, study = load_results(folder), folder.study
-        main, ranks = headline(results, study), ranking(results, study)
+        results, study = tables.load_results(folder), folder.study
+        main, ranks, costs = tables.headline(results, study), tables.ranking(results, study), tables.costs(results)
+        setting = tables.setting_columns(study)
         sections = [_headline_section(study, main)]
         if not main.empty:
             sections += [
                 _curves_section(results, study),
                 _paired_section(results, study),
-                _table_section("Stability of the ranking", ranks, ranking_columns(study), RANKING_NOTE),
-                _table_section("Classes", classes(results, study), class_columns(study)),
+                _table_section("Stability of the ranking", ranks, [*setting, *tables.RANK_COLUMNS], RANKING_NOTE),
+                _table_section("Classes", tables.classes(results, study), [*setting, *tables.class_columns(study)]),
                 _training_section(results, study),
                 _cases_section(results, folder),
-                _table_section("Time and memory", costs(results), COSTS, COST_NOTE),
+                _table_section("Time and memory", costs, tables.COST_COLUMNS, COST_NOTE),
             ]
-        hashes = (f"{run.dataset} {run.split}: {record['split_hash']}" for run, record in results.records.items())
-        sections += [runs_section(folder.states(), results.runs, RUNS), record_section(study, results.records, hashes)]
-    tables = {"scores.csv": results.scores, "runs.csv": results.runs.drop(columns="log")}
-    about = f"Study {study.name}", summary(results, study, main)
-    return write_report(folder, out, *about, sections, (main, headline_columns(study)), tables)
+    about = f"Study {study.name}", summary(results, study, main), sections
+    shown, runs = (main, tables.headline_columns(study)), (results.runs, tables.RUN_COLUMNS)
+    return write_report(folder, out, *about, shown, runs, scores=results.scores, runs=results.runs.drop(columns="log"))
 
 
 def summary(results: Results, study: Study, main: pd.DataFrame) -> str:
@@ -97,7 +85,7 @@ def _headline_section(study: Study, main: pd.DataFrame) -> Section:
     groups = main.dropna(subset=[metric.name]).groupby(SETTING)[metric.name]
     best = groups.idxmax() if metric.higher_is_better else groups.idxmin()
     shown = main.assign(best=main.index.isin(best))
-    return Section("Results", notes, [table_of("Methods by labelled size", shown, headline_columns(study))])
+    return Section("Results", notes, [table_of("Methods by labelled size", shown, tables.headline_columns(study))])
 
 
 def _places(results: Results) -> list[tuple[str, str]]:
@@ -113,7 +101,7 @@ def _curves_section(results: Results, study: Study) -> Section:
     section = Section("Learning curves")
     names = [method.name for method in study.methods]
     for place in _places(results):
-        curves = {name: learning_curve(results, place, name, study.main.name) for name in names}
+        curves = {name: tables.learning_curve(results, place, name, study.main.name) for name in names}
         reference = curves[study.reference]
         upper = reference.loc[reference["labeled"] == ALL, "mean"]
         curves[study.reference] = reference[reference["labeled"] != ALL]
@@ -130,14 +118,14 @@ def _paired_section(results: Results, study: Study) -> Section:
     section = Section("Case by case")
     for setting in results.settings():
         baseline = results.table(setting, study.reference, metric).mean(axis=1)
-        tables = {}
+        pairs = {}
         for method in study.methods:
             mine = results.table(setting, method.name, metric).mean(axis=1)
             both = mine.index.intersection(baseline.index)
             if method.name != study.reference and len(both):
-                tables[method.name] = (mine[both], baseline[both])
-        if tables:
-            made = paired(_title(setting), study.reference, tables, study.main.heading(study.voxels))
+                pairs[method.name] = (mine[both], baseline[both])
+        if pairs:
+            made = paired(_title(setting), study.reference, pairs, study.main.heading(study.voxels))
             section.pictures["paired_" + "_".join(setting)] = made
     return section
 

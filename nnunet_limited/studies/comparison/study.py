@@ -14,22 +14,11 @@ from nnunet_limited.datasets.raw import RawDataset, images_by_case
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS, Metric
-from nnunet_limited.splits import Split, SplitRequest
+from nnunet_limited.splits import SplitRequest
 from nnunet_limited.splits.make import adopt_partition, class_reader, grouped, make_split
 from nnunet_limited.splits.published import make_published_split
-from nnunet_limited.studies.engine.study_file import (
-    Labeled,
-    Method,
-    Part,
-    StudyFile,
-    gathered,
-    left_out,
-    method_problems,
-    read_study,
-    refuse,
-    repeated,
-    training_problems,
-)
+from nnunet_limited.studies.engine import study_file
+from nnunet_limited.studies.engine.study_file import Labeled, Method, Part, StudyFile
 
 ALL = "all"
 
@@ -126,8 +115,8 @@ class Run:
 
 def load_study(file: Path) -> Study:
     """Read a study file and check it without its data; raise one LimitedError with all problems."""
-    study = read_study(file, Study)
-    refuse(file, _problems(study))
+    study = study_file.read_study(file, Study)
+    study_file.refuse(file, _problems(study))
     return study
 
 
@@ -135,15 +124,16 @@ def check_data(study: Study, file: Path, known: Sequence[str] = ()) -> None:
     """Check a study against its datasets, which must be in ``nnUNet_raw``; raise one LimitedError with all problems."""
     problems = list(known)
     for dataset in study.datasets:
-        with gathered(problems):
+        with study_file.gathered(problems):
             problems += [f"dataset {dataset}: {problem}" for problem in _data_problems(study, str(dataset))]
-    refuse(file, problems)
+    study_file.refuse(file, problems)
 
 
 def _problems(study: Study) -> Iterator[str]:
     lists = {name: getattr(study, name) for name in ("seeds", "folds", "labeled", "datasets", "configurations")}
-    yield from repeated({**lists, "method": [method.slug for method in study.methods], "metrics": study.metrics})
-    yield from training_problems(study, study.configurations)
+    slugs = [method.slug for method in study.methods]
+    yield from study_file.repeated({**lists, "method": slugs, "metrics": study.metrics})
+    yield from study_file.training_problems(study, study.configurations)
     names = [method.name for method in study.methods]
     if study.reference not in names:
         yield f"baseline {study.baseline!r} is no method; there are {', '.join(names)}"
@@ -162,7 +152,7 @@ def _problems(study: Study) -> Iterator[str]:
         for size in study.sizes(method):
             if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|all", str(size)):
                 yield f"labeled {size!r} is neither a number, nor a percentage, nor 'all'"
-        yield from method_problems(method)
+        yield from study_file.method_problems(method)
 
 
 def _data_problems(study: Study, dataset: str) -> Iterator[str]:
@@ -176,28 +166,26 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     if overlap:
         yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
     adopt_partition(raw, preprocessed_folder(raw.name))
-    out = tuple(left_out(raw, study.cases))
+    out = tuple(study_file.left_out(raw, study.cases))
     for size in dict.fromkeys(size for method in study.methods for size in study.sizes(method)):
         found = (_split_problems(study, raw, size, seed, out) for seed in study.seeds)
         yield from next(filter(None, found), [])
 
 
-def _try_split(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tuple[str, ...]) -> Split:
-    """Return a split of the study without writing it; the cases ``out`` are not used."""
-    labeled = None if str(size) == ALL else str(size)
-    if study.published is not None:
-        return make_published_split(raw, "check", raw.folder / study.published, labeled)
-    shared = {"protocol": study.protocol, "group_by": study.group_by, "folds": study.number_of_folds}
-    request = SplitRequest(name="check", labeled=labeled, seed=seed, test_cases=out, **shared)
-    return make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
-
-
 def _split_problems(study: Study, raw: RawDataset, size: Labeled, seed: int, out: tuple[str, ...]) -> list[str]:
+    """Try a split without writing it; the cases ``out`` are not used."""
     from nnunet_limited.runs.request import find_trainer
 
     problems: list[str] = []
-    with gathered(problems):
-        folds = dict(enumerate(_try_split(study, raw, size, seed, out).folds))
+    labeled = None if str(size) == ALL else str(size)
+    with study_file.gathered(problems):
+        if study.published is not None:
+            split = make_published_split(raw, "check", raw.folder / study.published, labeled)
+        else:
+            shared = {"protocol": study.protocol, "group_by": study.group_by, "folds": study.number_of_folds}
+            request = SplitRequest(name="check", labeled=labeled, seed=seed, test_cases=out, **shared)
+            split = make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
+        folds = dict(enumerate(split.folds))
         for number in study.folds:
             if number not in folds:
                 problems.append(f"labeled {size}: there is no fold {number}, only {len(folds)} folds")

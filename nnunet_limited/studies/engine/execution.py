@@ -24,10 +24,6 @@ class Execution(Request):
     jobs: int = Field(100, ge=1, description="Number of jobs at the same time with --executor.")
     options: tuple[str, ...] = Field((), description="Further options for Snakemake.")
 
-    def core_count(self) -> int:
-        """Return the number of cores of this machine, or of one job."""
-        return self.cores or (1 if self.executor else os.cpu_count() or 1)
-
     def devices(self) -> tuple[str, ...]:
         """Return the names of the GPUs to use, as CUDA_VISIBLE_DEVICES has them; with an executor they are empty.
 

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.failures import failed_marker
-from nnunet_limited.studies.engine.study_file import Method
+from nnunet_limited.studies.engine.study_file import Method, StudyFile
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
 Call = Callable[..., str]
@@ -90,22 +90,17 @@ def options(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def settings_of(study: Any, seed: int) -> dict[str, Any]:
-    """Return the settings that a study gives to every run of a seed."""
-    return {
-        "seed": seed,
-        "num_epochs": study.iterations // study.iterations_per_epoch,
-        "num_iterations_per_epoch": study.iterations_per_epoch,
-    }
-
-
 def train(
-    call: Call, method: Method, dataset: str, configuration: str, plans: str, fold: int, settings: dict[str, Any]
+    call: Call, study: StudyFile, method: Method, seed: int, dataset: str, configuration: str, plans: str, fold: int
 ) -> TrainingRecord:
     """Train a method's fold, with all rounds of self-training, and return its record."""
+    import torch
+
     from nnunet_limited.runs.request import find_trainer
 
     rounds = find_trainer(method.trainer).learns_pseudo_labels != "none"
+    steps = study.iterations_per_epoch
+    settings = {"seed": seed, "num_epochs": study.iterations // steps, "num_iterations_per_epoch": steps}
     assignments = [f"{key}={value}" for key, value in {**settings, **method.settings}.items()]
     words = ["self-train" if rounds else "crossval", dataset, configuration]
     words += options({"-tr": method.trainer, "-p": plans, "--folds": fold, "--set": assignments})
@@ -115,7 +110,8 @@ def train(
     root = Path(os.environ["nnUNet_results"])
     models = [root / one["dataset"] / f"{one['trainer']}__{one['plans']}__{one['configuration']}" for one in results]
     folds = [model / f"fold_{fold}" for model in models]
-    logged = [_logged(one) for one in folds]
+    files = [one / "checkpoint_final.pth" for one in folds]
+    logged = [torch.load(file, map_location="cpu", weights_only=False)["logging"] for file in files]
     return {
         "trainer": results[-1]["trainer"],
         "plans": results[-1]["plans"],
@@ -145,14 +141,6 @@ def _peak_memory() -> float:
         return math.nan
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)
-
-
-def _logged(fold: Path) -> dict[str, list[Any]]:
-    """Return what a run logged for each epoch."""
-    import torch
-
-    checkpoint = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
-    return dict(checkpoint["logging"])
 
 
 def _minutes(logged: dict[str, list[Any]]) -> float:

@@ -39,7 +39,7 @@ def _command(folder: StudyFolder, execution: Execution) -> tuple[list[str], dict
     environment = {**os.environ, **folder.environment()}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder.snakefile), "--directory", str(folder.path)]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
-    cores, gpus = execution.core_count(), execution.devices()
+    cores, gpus = execution.cores or (1 if execution.executor else os.cpu_count() or 1), execution.devices()
     settings: dict[str, Any] = {"gpu": min(1, len(gpus)), "threads": cores}
     if execution.executor is None:
         slots = gpus * execution.share_gpus
