@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.host.images import reader_for
 from nnunet_limited.report.figures import Picture, picture, styles
 from nnunet_limited.report.overlays import COLOURS, colours_of, show_image, show_labels
 
@@ -98,18 +99,13 @@ def _finite(values: Sequence[float] | None) -> bool:
 
 
 def overlay(
-    title: str,
-    reader: Any,
-    image: Path,
-    truth: Path,
-    predictions: Mapping[str, Path],
-    values: Mapping[str, Sequence[int]],
-    text: str,
+    title: str, raw: RawDataset, image: Path, truth: Path, predictions: Mapping[str, Path], text: str
 ) -> Picture:
     """Draw a case's image, truth, and predictions on the slice where the predictions differ most from the truth.
 
-    ``reader`` is nnU-Net's for these files; of several channels in one file, the first is shown.
+    Of several channels in the file of the image, the first is shown.
     """
+    reader, values = reader_for(raw.dataset_json, image)(), raw.description.classes
     volumes, properties = reader.read_images([str(image)])
     volume, spacing = volumes[0], properties["spacing"]
     labels, *predicted = (reader.read_seg(str(file))[0][0] for file in (truth, *predictions.values()))

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from nnunet_limited.datasets.raw import RawDataset, images_by_case
-from nnunet_limited.host.images import reader_for
 from nnunet_limited.report.figures import Picture
 from nnunet_limited.report.page import Section
 from nnunet_limited.report.tables import Column, table_of
@@ -18,7 +17,7 @@ from nnunet_limited.studies.comparison.figures import learning_curves, overlay, 
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.job import compared
 from nnunet_limited.studies.comparison.results import SETTING, Results, Setting
-from nnunet_limited.studies.comparison.study import ALL, Method, Run, Study
+from nnunet_limited.studies.comparison.study import ALL, Method, Study
 from nnunet_limited.studies.engine.report import write_report
 
 NOT_DONE = "No run is done yet."
@@ -165,24 +164,17 @@ def _case_pictures(results: Results, folder: ComparisonFolder, setting: Setting,
         return {}
     shown = {reference.name: runs[reference.slug, run.seed, run.fold], method.name: run}
     ordered = results.cases(run, method.name, metric.name).sort_values(ascending=metric.higher_is_better)
-    pictures = {}
+    raw, test, pictures = RawDataset.load(run.dataset), folder.study.test, {}
+    images: Mapping[str, Sequence[Path]] = {case: files.images for case, files in raw.cases.items()}
+    if test is not None:
+        images = images_by_case(raw.folder / test.images, raw.description.file_ending)
     for what, position in (("worst", 0), ("median", len(ordered) // 2)):
         if position < len(ordered):
             case, value = ordered.index[position], ordered.iloc[position]
             text = f"{metric.title} of {method.name}: {value:.3f}."
             title = f"{_title(setting)}, seed {run.seed}: {what} case of {method.name}, {case}. {text}"
-            files = _files(folder, run, case, shown)
-            pictures[f"{what}_{method.slug}_" + "_".join(setting)] = overlay(title, *files, text)
+            name = f"{case}{raw.description.file_ending}"
+            predictions = {key: compared(folder, one)[0] / name for key, one in shown.items()}
+            files = images[case][0], compared(folder, run)[1] / name, predictions
+            pictures[f"{what}_{method.slug}_" + "_".join(setting)] = overlay(title, raw, *files, text)
     return pictures
-
-
-def _files(
-    folder: ComparisonFolder, run: Run, case: str, shown: Mapping[str, Run]
-) -> tuple[Any, Path, Path, dict[str, Path], dict[str, list[int]]]:
-    """Return a case's reader, image (first channel), label and predictions, and the values of its classes."""
-    study, raw = folder.study, RawDataset.load(run.dataset)
-    ending = raw.description.file_ending
-    image = images_by_case(raw.folder / study.test.images, ending)[case][0] if study.test else raw.cases[case].images[0]
-    labels = compared(folder, run)[1] / f"{case}{ending}"
-    predictions = {name: compared(folder, one)[0] / f"{case}{ending}" for name, one in shown.items()}
-    return reader_for(raw.dataset_json, image)(), image, labels, predictions, raw.description.classes
