@@ -81,8 +81,7 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
     nnunet-limited study plan studies/smoke.yaml --out smoke
     """
     require_extra("study", "study plan", "yaml")
-    from nnunet_limited.studies.comparison.folder import estimate
-    from nnunet_limited.studies.comparison.folder import open_folder
+    from nnunet_limited.studies.comparison.folder import estimate, open_folder
     from nnunet_limited.studies.engine.failures import counted
 
     folder = open_folder(file, out)
