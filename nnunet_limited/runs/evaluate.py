@@ -14,7 +14,7 @@ from nnunet_limited.host.images import reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.util.extras import require_extra
-from nnunet_limited.util.files import read_object, write_text
+from nnunet_limited.util.files import read_object, replace_text
 from nnunet_limited.util.parallel import run_all
 
 DESCRIPTION = "dataset.json"
@@ -90,4 +90,4 @@ def _mean(values: pd.Series) -> float:
 
 def write_rows(file: Path, rows: pd.DataFrame) -> None:
     """Write the rows as CSV."""
-    write_text(file, rows.to_csv(index=False, na_rep="nan"))
+    replace_text(file, rows.to_csv(index=False, na_rep="nan"))

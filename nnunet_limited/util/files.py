@@ -63,7 +63,7 @@ def unwritable(path: Path, error: OSError) -> LimitedError:
     )
 
 
-def write_text(path: Path, content: str) -> None:
+def replace_text(path: Path, content: str) -> None:
     """Write a text to ``path`` at once."""
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
@@ -71,7 +71,7 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` to ``path`` at once."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:

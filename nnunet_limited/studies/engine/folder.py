@@ -18,7 +18,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, raw_folder
 from nnunet_limited.studies.engine.failures import RunState
 from nnunet_limited.studies.engine.study_file import StudyFile, read_study
-from nnunet_limited.util.files import read_object, write_text
+from nnunet_limited.util.files import read_object, replace_text
 
 METHODS = "methods.json"  # all methods that the study was run with
 RECORD = "trained.json"  # what the training of a run left
@@ -112,7 +112,7 @@ class StudyFolder(ABC):
 
     def write_study(self, study: StudyFile) -> None:
         """Write the study file of this folder."""
-        write_text(self.path / self.file_name, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        replace_text(self.path / self.file_name, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
 
     def refuse_changes(self, study: StudyFile, file: Path, free: Collection[str]) -> None:
         """Raise LimitedError if ``study`` differs from that of this folder in a field that is not ``free``."""

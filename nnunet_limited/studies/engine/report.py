@@ -13,7 +13,7 @@ from nnunet_limited.report.page import Section, render, write_pictures
 from nnunet_limited.report.tables import Column, latex, markdown, table_of
 from nnunet_limited.studies.engine.failures import log_ends, missing
 from nnunet_limited.studies.engine.folder import StudyFolder
-from nnunet_limited.util.files import write_text
+from nnunet_limited.util.files import replace_text
 
 Shown = tuple[pd.DataFrame, Sequence[Column]]
 
@@ -55,5 +55,5 @@ def write_report(
     }
     written = write_pictures(sections, out / "pictures")
     for name, content in contents.items():
-        write_text(out / name, content)
+        replace_text(out / name, content)
     return [*written, *(out / name for name in contents)]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.files import write_text
+from nnunet_limited.util.files import replace_text
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
@@ -157,7 +157,7 @@ def method_problems(method: Method) -> list[str]:
 
 def write_left_out(file: Path, raw: RawDataset, cases: int | None) -> None:
     """Write the list of cases that are not used."""
-    write_text(file, "\n".join(["# not used", *left_out(raw, cases)]))
+    replace_text(file, "\n".join(["# not used", *left_out(raw, cases)]))
 
 
 def left_out(raw: RawDataset, cases: int | None) -> list[str]:
