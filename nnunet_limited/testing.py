@@ -61,7 +61,7 @@ def check_strategy(strategy: type[Strategy]) -> None:
     assert len(indices) == budget, f"{name} chooses {len(indices)} of {budget} windows"
     chosen = [pool.windows[index] for index in indices]
     for a, b in [*combinations(chosen, 2), *((a, b) for a in chosen for b in blocked)]:
-        assert not len(WindowOverlap.of([a]).find(b)), f"{name} chooses {a}, which overlaps {b}"
+        assert not len(WindowOverlap([a]).find(b)), f"{name} chooses {a}, which overlaps {b}"
     assert isinstance(utilities, np.ndarray)
     for turn, index in enumerate(indices):
         assert np.isfinite(utilities[turn, index]), f"{name} chooses a window without a finite utility"
@@ -73,9 +73,7 @@ def check_strategy(strategy: type[Strategy]) -> None:
 def _content(pool: Pool) -> list[bytes]:
     """Return every array of a pool as bytes."""
     arrays = [*pool.scores.values(), *pool.features.values(), *pool.annotated_features.values()]
-    return [
-        array.tobytes() for array in (*arrays, pool.class_scores, pool.foreground, pool.border) if array is not None
-    ]
+    return [np.asarray(array).tobytes() for array in (*arrays, pool.class_scores, pool.foreground, pool.border)]
 
 
 def check_prompter(prompter: Prompter) -> None:
@@ -148,9 +146,9 @@ def _labeled_scans(labels: LabelSpace) -> list[LabeledScan]:
     made = []
     for number in range(3):
         image, mask = _example_image((6, 32, 40), number)
-        label = mask.astype(int) + _example_image((6, 32, 40), number, 0.5)[1]
+        core = _example_image((6, 32, 40), number, size=0.5)[1]
         scan = Scan(f"case_{number}", image[None], (1.0, 1.0, 1.0), image.shape)
-        made.append(LabeledScan(scan, labels.encode_case(label)))
+        made.append(LabeledScan(scan, labels.encode_case(mask.astype(int) + core)))
     return made
 
 

@@ -111,7 +111,7 @@ def query(request: QueryRequest, device: DeviceOption = None, as_json: JsonOptio
     made = run(request, choose_device(device), partial(progress, title="Cases"))
     record, out = made.record, request.out
     if as_json:
-        return show_json({**record.as_dict(), "queries": [one.as_dict() for one in made.queries]})
+        return show_json({**record.model_dump(mode="json"), "queries": [one.as_dict() for one in made.queries]})
     rows = []
     for number, one in enumerate(made.queries, 1):
         place = ["x".join(map(str, part)) for part in (one.window.start, one.window.size)]

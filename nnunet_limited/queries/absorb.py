@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.annotations.annotation import classes, outlines
+from nnunet_limited.annotations.annotation import Annotation, classes, only, outlines
 from nnunet_limited.annotations.importers.images import ENDINGS, FILL, read_image, read_labels
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.description import values_of
@@ -289,15 +289,8 @@ def write_answer(
         new[window.inside] = True
     new &= (label != ignore) & ~annotated.before
     marks, slices = outlines(label, new, ignore, granularity.plane_axis(properties["spacing"]))
-    return {
-        "voxels": int(new.sum()),
-        "foreground_voxels": int((new & (label != 0)).sum()),
-        "annotated_share": float((label != ignore).mean()),
-        "classes": classes(label, ignore),
-        "marks": marks,
-        "slices": slices,
-        "minutes": marks * seconds / 60,
-    }
+    cost = Annotation(only(label, new, ignore), marks, slices).cost(ignore, seconds)
+    return {**cost, "annotated_share": float((label != ignore).mean()), "classes": classes(label, ignore)}
 
 
 def _on_scan(answer: Answer) -> np.ndarray:

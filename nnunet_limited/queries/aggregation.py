@@ -76,6 +76,7 @@ def summarize(
     return CaseScores(
         grid,
         minutes=outline_counts(masks, extent, grid, plane_axis) * seconds / 60,
+        annotated=np.zeros(len(grid)),
         scores=scores,
         class_scores=np.stack([total(p * ensemble.entropy) / volume for p in classes], axis=1),
         features={SIGNATURE: signatures(ensemble, total)} if signature else {},
@@ -124,9 +125,3 @@ def signatures(ensemble: Ensemble, total: Callable[[Any], np.ndarray]) -> np.nda
         size = total(mask)
         rows += [total(mask * p) / np.maximum(size, 1e-9) * (size > 0.5) for p in mean]
     return np.stack(rows, axis=1)
-
-
-def map_extent(properties: dict[str, Any], backward: list[int]) -> MapExtent:
-    """Return the part of its scan that a preprocessed case covers; ``backward`` are the scan's axes among its own."""
-    box = properties["bbox_used_for_cropping"]
-    return MapExtent(tuple(float(box[axis][0]) for axis in backward), tuple(float(box[axis][1]) for axis in backward))

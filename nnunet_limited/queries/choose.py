@@ -67,7 +67,7 @@ def load_pool(query_round: QueryRound) -> tuple[Pool, np.ndarray]:
     parts: list[dict[str, np.ndarray]] = []
     annotated_features: dict[str, list[np.ndarray]] = {}
     for case, scores in stored.items():
-        fraction = scores.annotated_fraction
+        fraction = scores.annotated
         if case in descriptions:
             rows = np.repeat(descriptions[case][None], len(fraction), axis=0)
             scores = replace(scores, features={**scores.features, ENCODER: rows})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def hand_over(query_round: QueryRound, queries: list[Query], device: str, track:
     In a simulation there are neither images nor pictures, and label files show no prediction. ``track`` yields the
     cases one by one and shows the progress.
     """
-    simulated, raw = query_round.simulated, query_round.raw
+    simulated, raw = query_round.record.oracle, query_round.raw
     scorer = None if query_round.request.model is None or simulated else ModelScorer(query_round, device)
     handed = Round(query_round.request.out, query_round.record, tuple(queries))
     reader = raw.reader()()
@@ -52,7 +51,7 @@ def hand_over(query_round: QueryRound, queries: list[Query], device: str, track:
             spacing = properties["spacing"]
             axis = query_round.request.granularity.plane_axis(spacing)
             for window in handed.windows_of(case):
-                views[window] = View.of(window, image[0], predicted, entropy, spacing, axis)
+                views[window] = View(window, image[0], predicted, entropy, spacing, axis)
     if not simulated:
         title = f"Round {query_round.record.round} of {raw.name}: what to annotate next"
         classes = {name: [value] for value, name in query_round.class_names.items()}
@@ -91,39 +90,32 @@ def initial_label(
     return label if annotated is None else np.where(annotated == ignore, label, annotated).astype(label.dtype)
 
 
-@dataclass(frozen=True)
 class View:
-    """The slice through the middle of a query (rows, columns): first channel, prediction and entropy.
+    """The slice through the middle of a window (rows, columns): first channel, prediction and entropy.
 
     Without a model the last two are None. ``aspect`` is the spacing of rows over that of columns; ``frame`` are first
     column and row of the window, its columns and its rows.
     """
 
-    image: np.ndarray
-    label: np.ndarray | None
-    entropy: np.ndarray | None
-    aspect: float
-    frame: tuple[tuple[float, float], int, int]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         window: Window,
         image: np.ndarray,
         label: np.ndarray | None,
         entropy: np.ndarray | None,
         spacing: Sequence[float],
         axis: int,
-    ) -> View:
+    ) -> None:
         """Cut the slice across ``axis`` out of arrays of the scan (*spatial)."""
-        middle = window.start[axis] + window.size[axis] // 2
-        shown, predicted, uncertainty = (
-            None if a is None else np.take(a, middle, axis).copy() for a in (image, label, entropy)
-        )
+
+        def cut(array: np.ndarray) -> np.ndarray:
+            return np.take(array, window.start[axis] + window.size[axis] // 2, axis).copy()
+
+        self.image = cut(image)
+        self.label, self.entropy = (None if array is None else cut(array) for array in (label, entropy))
         rows, columns = (one for one in range(3) if one != axis)
-        frame = (window.start[columns] - 0.5, window.start[rows] - 0.5), window.size[columns], window.size[rows]
-        assert shown is not None
-        return cls(shown, predicted, uncertainty, spacing[rows] / spacing[columns], frame)
+        self.aspect = spacing[rows] / spacing[columns]
+        self.frame = (window.start[columns] - 0.5, window.start[rows] - 0.5), window.size[columns], window.size[rows]
 
 
 def write_pictures(folder: Path, title: str, views: list[tuple[Query, View]], classes: dict[str, list[int]]) -> None:

@@ -17,19 +17,20 @@ from nnunet_limited.util.files import replacing
 # The kinds of features of strategies: the first two are computed in features.py, the last one in aggregation.py.
 ENCODER, GRADIENT, SIGNATURE = "encoder", "gradient", "signature"
 SCORE, FEATURES = "score_", "features_"  # prefixes of names in the file of a case
+BY_CLASS = ("class_scores", "foreground", "border")
 
 
 @dataclass(frozen=True)
 class CaseScores:
     """The n windows of a case, the minutes to annotate each of them (n,), and what strategies compare them by.
 
-    ``annotated`` is the fraction of each window that is annotated (n,), by default 0. ``description`` are the features
-    of the whole scan (f,) for a cold start. The others are those of :class:`Pool`.
+    ``annotated`` is the fraction of each window that is annotated (n,). ``description`` are the features of the whole
+    scan (f,) for a cold start. The others are those of :class:`Pool`.
     """
 
     grid: WindowGrid
     minutes: np.ndarray
-    annotated: np.ndarray | None = None
+    annotated: np.ndarray
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     class_scores: np.ndarray | None = None
     foreground: np.ndarray | None = None
@@ -38,14 +39,9 @@ class CaseScores:
     description: np.ndarray | None = None
 
     @property
-    def annotated_fraction(self) -> np.ndarray:
-        """Return the fraction of each window that is annotated (n,)."""
-        return np.zeros(len(self.grid)) if self.annotated is None else self.annotated
-
-    @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Return every array with a row for each window, by its name in the file."""
-        arrays = {name: getattr(self, name) for name in ("minutes", "class_scores", "foreground", "border")}
+        arrays = {name: getattr(self, name) for name in ("annotated", "minutes", *BY_CLASS)}
         arrays |= {f"{SCORE}{name}": values for name, values in self.scores.items()}
         arrays |= {f"{FEATURES}{kind}": values for kind, values in self.features.items()}
         return {name: values for name, values in arrays.items() if values is not None}
@@ -53,7 +49,7 @@ class CaseScores:
     def save(self, file: Path) -> None:
         """Write the scores to a ``.npz`` file."""
         content: dict[str, Any] = {f"start_{axis}": start for axis, start in enumerate(self.grid.starts)}
-        content |= {"size": np.array(self.grid.size), "annotated": self.annotated_fraction, **self.arrays}
+        content |= {"size": np.array(self.grid.size), **self.arrays}
         if self.description is not None:
             content["about"] = self.description
         with replacing(file) as temporary, temporary.open("wb") as stream:
@@ -76,7 +72,7 @@ def comparable(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
         "scores": {name.removeprefix(SCORE): a for name, a in arrays.items() if name.startswith(SCORE)},
         "features": {name.removeprefix(FEATURES): a for name, a in arrays.items() if name.startswith(FEATURES)},
-        **{name: arrays.get(name) for name in ("class_scores", "foreground", "border")},
+        **{name: arrays.get(name) for name in BY_CLASS},
     }
 
 
@@ -108,11 +104,8 @@ class Pool:
 
     def __post_init__(self) -> None:
         """Check the arrays of the candidates."""
-        arrays = {**self.scores, **self.features, "class_scores": self.class_scores}
-        arrays |= {"foreground": self.foreground, "border": self.border}
-        for name, values in arrays.items():
-            if values is None:
-                continue
+        by_class = {name: getattr(self, name) for name in BY_CLASS if getattr(self, name) is not None}
+        for name, values in {**self.scores, **self.features, **by_class}.items():
             if len(values) != len(self.windows):
                 raise LimitedError(f"{name} has {len(values)} rows for {len(self.windows)} windows; give one each")
             if not np.isfinite(values).all():
@@ -128,7 +121,7 @@ class Pool:
     @cached_property
     def overlap(self) -> WindowOverlap:
         """Return the index that finds overlapping windows."""
-        return WindowOverlap.of(self.windows)
+        return WindowOverlap(self.windows)
 
     @cached_property
     def cases(self) -> np.ndarray:

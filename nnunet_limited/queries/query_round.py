@@ -86,13 +86,8 @@ class QueryRound:
     record: RoundRecord
 
     @property
-    def simulated(self) -> bool:
-        """Whether an oracle answers in place of people."""
-        return self.request.oracle is not None
-
-    @property
     def class_names(self) -> dict[int, str]:
-        """Return the name of each foreground label by its value, in ascending order."""
+        """Return the name of each foreground value, in ascending order."""
         description = self.raw.description
         names = {int(value): name for name, value in description.labels.items() if not isinstance(value, list)}
         return {value: names.get(value, str(value)) for value in sorted(description.foreground_values)}

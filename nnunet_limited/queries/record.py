@@ -67,10 +67,6 @@ class RoundRecord(BaseModel):
     model: ModelRecord | None
     dice: tuple[float, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the record for JSON."""
-        return self.model_dump(mode="json")
-
 
 class InitialLabel(BaseModel):
     """The hashes of the label ``file`` that annotators start from, and of its content in each window of the case."""
@@ -129,7 +125,7 @@ class Round:
         with replacing(self.folder / TABLE) as temporary:
             table.to_csv(temporary)
         labels = {case: label.model_dump(by_alias=True) for case, label in self.initial_labels.items()}
-        write_json(self.folder / RECORD, {**self.record.as_dict(), "prefilled": labels, "queries": rows})
+        write_json(self.folder / RECORD, {**self.record.model_dump(mode="json"), "prefilled": labels, "queries": rows})
 
 
 def load_round(folder: Path) -> Round:
@@ -153,13 +149,14 @@ def begin_round(folder: Path, record: RoundRecord) -> None:
     """Create the folder of a round, or continue the one of the same ``record``; refuse any other."""
     if (folder / RECORD).is_file():
         raise LimitedError(f"--out {folder} holds queries already; give another folder, or delete it to query again")
+    content = record.model_dump(mode="json")
     if not (folder / REQUEST).is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LimitedError(f"--out {folder} exists and holds no queries; give another folder")
-        write_json(folder / REQUEST, record.as_dict())
+        write_json(folder / REQUEST, content)
         return
     before = read_object(folder / REQUEST, "request", "delete its folder")
-    for key, value in record.as_dict().items():
+    for key, value in content.items():
         if before.get(key) != value:
             raise LimitedError(
                 f"--out {folder} was started with {key}={before.get(key)}, not {value}; give another folder or delete "

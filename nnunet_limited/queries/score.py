@@ -16,7 +16,7 @@ from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
 from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.planners.preprocessing import require_preprocessed
-from nnunet_limited.queries.aggregation import Prediction, class_counts, map_extent, predict_mean, summarize
+from nnunet_limited.queries.aggregation import Prediction, class_counts, predict_mean, summarize
 from nnunet_limited.queries.features import FEATURES, describe_scan, feature_map, window_features
 from nnunet_limited.queries.pool import SIGNATURE, CaseScores
 from nnunet_limited.queries.query_round import QueryRound, read_label
@@ -38,8 +38,8 @@ def score_cases(query_round: QueryRound, device: str, track: Track) -> None:
     missing = [case for case in cases if not query_round.scores_file(case).is_file()]
     if not missing:
         return
-    # The first part of the work on a case is done here, on the device; a thread does the rest, which is returned.
-    by_description = query_round.simulated and not strategy.needs_model and strategy.features is None
+    # Work on a case begins here, on the device; what is left of it is returned and done by a thread.
+    by_description = query_round.record.oracle and not strategy.needs_model and strategy.features is None
     start: Callable[[str], Callable[[], CaseScores]] = (
         (lambda case: partial(_describe, query_round, case))
         if query_round.request.model is None or by_description
@@ -61,7 +61,7 @@ def _describe(query_round: QueryRound, case: str) -> CaseScores:
     shape, spacing, description = describe_scan(query_round.raw.cases[case], query_round.raw.reader())
     grid = request.granularity.window_grid(shape, spacing, case)
     minutes = grid.size[request.granularity.plane_axis(spacing)] * request.seconds / 60
-    return CaseScores(grid, np.full(len(grid), minutes), description=description)
+    return CaseScores(grid, np.full(len(grid), minutes), np.zeros(len(grid)), description=description)
 
 
 def _finish(query_round: QueryRound, case: str, work: Callable[[], CaseScores]) -> None:
@@ -110,7 +110,9 @@ class ModelScorer:
 
     def predict(self, image: np.ndarray, properties: dict[str, Any], keep_labels: bool = False) -> Prediction:
         """Return the prediction of the models for a preprocessed image."""
-        members, extent = self.predictor.probabilities(image), map_extent(properties, self.backward)
+        lower, upper = np.array(properties["bbox_used_for_cropping"], float)[self.backward].T.tolist()
+        extent = MapExtent(tuple(lower), tuple(upper))  # the part of the scan that was preprocessed
+        members = self.predictor.probabilities(image)
         return predict_mean(members, self.host.label_manager, extent, self.backward, keep_labels)
 
     def on_scan(self, case: str) -> tuple[np.ndarray, np.ndarray]:

@@ -43,21 +43,21 @@ class Granularity(NamedTuple):
 
         Raises LimitedError for an axis or size that does not fit the image.
         """
-        if self.kind == "case":
-            return WindowGrid(tuple(np.zeros(1, int) for _ in shape), tuple(shape))
+        size = tuple(shape)
         if self.kind == "slice":
             axis = self.plane_axis(spacing)
             if axis >= len(shape):
                 raise LimitedError(f"--axis {axis}: case {case} has the axes 0 to {len(shape) - 1}; choose one of them")
             size = tuple(1 if a == axis else n for a, n in enumerate(shape))
-            return WindowGrid(tuple(np.arange(n - s + 1) for n, s in zip(shape, size, strict=True)), size)
-        size = (1, *self.size) if shape[0] == 1 and len(self.size) == len(shape) - 1 else self.size  # a 2D image
-        if len(size) != len(shape):
-            raise LimitedError(
-                f"--size {'x'.join(map(str, self.size))} has {len(self.size)} numbers, case {case} {len(shape)} axes; "
-                "give one number per axis"
-            )
-        size = tuple(min(s, n) for s, n in zip(size, shape, strict=True))
+        elif self.kind == "patch":
+            flat = shape[0] == 1 and len(self.size) == len(shape) - 1  # a patch of a 2D image
+            size = (1, *self.size) if flat else self.size
+            if len(size) != len(shape):
+                raise LimitedError(
+                    f"--size {'x'.join(map(str, self.size))} has {len(self.size)} numbers, case {case} {len(shape)} "
+                    "axes; give one number per axis"
+                )
+            size = tuple(min(s, n) for s, n in zip(size, shape, strict=True))
         places = [np.unique([*range(0, n - s + 1, max(1, s // 2)), n - s]) for n, s in zip(shape, size, strict=True)]
         return WindowGrid(tuple(places), size)
 
@@ -129,30 +129,23 @@ class MapExtent:
         return np.where(inside, values[np.ix_(*places)], 0)
 
 
-@dataclass(frozen=True)
 class WindowOverlap:
     """Windows as arrays, to find quickly which of them overlap another one."""
 
-    members: dict[str, np.ndarray]
-    starts: np.ndarray
-    stops: np.ndarray
-
-    @classmethod
-    def of(cls, windows: Sequence[Window]) -> WindowOverlap:
+    def __init__(self, windows: Sequence[Window]) -> None:
         """Store windows; the number of axes may differ between cases."""
-        axes = max((len(window.start) for window in windows), default=1)
-        starts, stops = np.zeros((2, len(windows), axes), int)
         members: dict[str, list[int]] = {}
         for n, window in enumerate(windows):
-            starts[n, : len(window.start)] = window.start
-            stops[n, : len(window.start)] = np.add(window.start, window.size)
             members.setdefault(window.case, []).append(n)
-        return cls({case: np.array(found) for case, found in members.items()}, starts, stops)
+        self.by_case = {}
+        for case, found in members.items():
+            _, starts, sizes = zip(*(windows[n] for n in found), strict=True)
+            self.by_case[case] = np.array(found), np.array(starts), np.array(sizes)
 
     def find(self, other: Window) -> np.ndarray:
         """Return the indices of the windows that share a voxel with ``other``."""
-        mine = self.members.get(other.case, np.zeros(0, int))
-        start, stop = np.array(other.start), np.add(other.start, other.size)
-        axes = len(start)
-        shared = (self.starts[mine, :axes] < stop) & (self.stops[mine, :axes] > start)
-        return mine[shared.all(1)]
+        if other.case not in self.by_case:
+            return np.zeros(0, int)
+        members, starts, sizes = self.by_case[other.case]
+        shared = (starts < np.add(other.start, other.size)) & (starts + sizes > other.start)
+        return members[shared.all(1)]

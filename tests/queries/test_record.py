@@ -90,7 +90,7 @@ def test_scores_of_a_case_are_read_as_they_were_written(tmp_path: Path) -> None:
     loaded = CaseScores.load(tmp_path / "case.npz")
     assert loaded.grid.windows("case") == grid.windows("case")
     assert loaded.minutes.tolist() == [1, 2]
-    assert loaded.annotated_fraction.tolist() == [0, 0.5]
+    assert loaded.annotated.tolist() == [0, 0.5]
     assert loaded.scores["entropy"].tolist() == [0.1, 0.2]
     assert loaded.class_scores is None
     assert not loaded.features

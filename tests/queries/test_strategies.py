@@ -16,7 +16,7 @@ from nnunet_limited.queries.pool import Pool
 from nnunet_limited.queries.strategies import base, registry
 from nnunet_limited.queries.strategies.base import Strategy
 from nnunet_limited.queries.strategies.diversity import signature_distance
-from nnunet_limited.queries.strategies.ranking import Entropy, TopScore
+from nnunet_limited.queries.strategies.ranking import TopScore
 from nnunet_limited.queries.strategies.registry import find_strategy, strategies
 from nnunet_limited.queries.uncertainty import VOXEL_SCORES, average, entropy
 from nnunet_limited.queries.windows import Granularity, MapExtent, Window, WindowGrid
@@ -71,8 +71,10 @@ class Unsteady(Strategy):
             choice.take_best(utilities)
 
 
-class Tampering(Entropy):
+class Tampering(TopScore):
     """The most uncertain windows; it writes into the pool."""
+
+    score = "entropy"
 
     def choose(self, choice, budget, rng):
         choice.pool.foreground[0] = 9

@@ -20,12 +20,11 @@ class Random(Strategy):
     def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
         """Take one window after the other."""
         while len(choice.indices) < budget and choice.free.any():
-            self.take_any(choice, rng)
+            self.take_one(choice, rng)
 
-    def take_any(self, choice: Choice, rng: np.random.Generator) -> None:
+    def take_one(self, choice: Choice, rng: np.random.Generator) -> None:
         """Take a random window of a random case."""
-        cases = choice.pool.cases
-        take_window_of(choice, rng.choice(np.unique(cases[choice.free])), rng)
+        take_window_of(choice, rng.choice(np.unique(choice.pool.cases[choice.free])), rng)
 
 
 def take_window_of(choice: Choice, case: int, rng: np.random.Generator) -> None:
@@ -39,15 +38,12 @@ class StratifiedRandom(Random):
 
     name = "random_stratified"
 
-    def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
+    def take_one(self, choice: Choice, rng: np.random.Generator) -> None:
         """Take a window of one of the cases with the fewest windows so far."""
         cases = choice.pool.cases
-        counts = np.zeros(cases.max() + 1)
-        while len(choice.indices) < budget and choice.free.any():
-            left = np.unique(cases[choice.free])
-            case = rng.choice(left[counts[left] == counts[left].min()])
-            take_window_of(choice, case, rng)
-            counts[case] += 1
+        left = np.unique(cases[choice.free])
+        counts = np.bincount(cases[choice.indices], minlength=len(choice.pool))[left]
+        take_window_of(choice, rng.choice(left[counts == counts.min()]), rng)
 
 
 class ForegroundRandom66(Random):
@@ -61,29 +57,21 @@ class ForegroundRandom66(Random):
     needs_foreground = True
     random_fraction: ClassVar[float] = 1 / 3
 
-    def choose(self, choice: Choice, budget: int, rng: np.random.Generator) -> None:
-        """Take one window after the other."""
-        if choice.pool.foreground is None or choice.pool.border is None:
+    def take_one(self, choice: Choice, rng: np.random.Generator) -> None:
+        """Take a window in proportion to its voxels of a class; by chance, or if no window has any, a random one."""
+        pool = choice.pool
+        if pool.foreground is None or pool.border is None:
             raise LimitedError("this strategy needs a prediction that shows the foreground; give a trained model")
-        while len(choice.indices) < budget and choice.free.any():
-            on = None if rng.random() < self.random_fraction else rng.choice(2)
-            if on is None or not self.take_foreground(choice, (choice.pool.foreground, choice.pool.border)[on], rng):
-                self.take_any(choice, rng)
-
-    def take_foreground(self, choice: Choice, voxels: np.ndarray, rng: np.random.Generator) -> bool:
-        """Take a window in proportion to its ``voxels`` (n, c) of a random class of a random case.
-
-        Returns False if no free window has any.
-        """
-        cases = choice.pool.cases
-        shown = choice.free & voxels.any(1)
-        if not shown.any():
-            return False
-        shown &= cases == rng.choice(np.unique(cases[shown]))
-        value = rng.choice(np.flatnonzero(voxels[shown].any(0)))
-        weights = np.where(shown, voxels[:, value], 0.0)
-        choice.take(rng.choice(len(weights), p=weights / weights.sum()), weights)
-        return True
+        if rng.random() >= self.random_fraction:
+            voxels = (pool.foreground, pool.border)[rng.choice(2)]
+            shown = choice.free & voxels.any(1)
+            if shown.any():
+                shown &= pool.cases == rng.choice(np.unique(pool.cases[shown]))
+                value = rng.choice(np.flatnonzero(voxels[shown].any(0)))
+                weights = np.where(shown, voxels[:, value], 0.0)
+                choice.take(rng.choice(len(weights), p=weights / weights.sum()), weights)
+                return
+        super().take_one(choice, rng)
 
 
 class ForegroundRandom33(ForegroundRandom66):

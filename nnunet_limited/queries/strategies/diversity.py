@@ -62,22 +62,22 @@ class Diverse(Strategy):
 
 
 class FromLibrary(Diverse):
-    """A strategy of scikit-activeml on features."""
+    """A strategy of scikit-activeml on features: the class ``library`` with its ``options``."""
 
-    @staticmethod
-    @abstractmethod
-    def library_strategy(seed: int) -> Any:
-        """Return the strategy of scikit-activeml."""
+    library: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
 
     def spread(self, choice: Choice, candidates: np.ndarray, count: int, rng: np.random.Generator) -> Spread:
         """Query the library's strategy; annotated and chosen windows are passed as labelled."""
         require_extra("al", f"strategy {self.name}", "skactiveml")
+        from skactiveml import pool as library
+
         unlabeled, labeled = self.principal_components(choice, candidates)
         points = np.concatenate([unlabeled, labeled])
         points = points + rng.normal(0, 1e-6, points.shape)  # it cannot distinguish equal points
         labels = np.full(len(points), np.nan)
         labels[len(unlabeled) :] = 0
-        strategy = self.library_strategy(int(rng.integers(2**31)))
+        strategy = getattr(library, self.library)(random_state=int(rng.integers(2**31)), **self.options)
         chosen, utilities = strategy.query(points, labels, batch_size=count, return_utilities=True)
         return [(int(candidates[i]), u[: len(unlabeled)]) for i, u in zip(chosen, utilities, strict=True)]
 
@@ -85,14 +85,7 @@ class FromLibrary(Diverse):
 class CoreSet(FromLibrary):
     """The window farthest from all that is annotated, one after the other (Sener & Savarese, arXiv 1708.00489)."""
 
-    name = "core_set"
-
-    @staticmethod
-    def library_strategy(seed: int) -> Any:
-        """Return the k-center greedy of scikit-activeml."""
-        from skactiveml.pool import CoreSet as Library
-
-        return Library(random_state=seed)
+    name, library = "core_set", "CoreSet"
 
 
 class TypiClust(FromLibrary):
@@ -101,14 +94,8 @@ class TypiClust(FromLibrary):
     For a cold start, where there is no model yet.
     """
 
-    name = "typiclust"
-
-    @staticmethod
-    def library_strategy(seed: int) -> Any:
-        """Return TypiClust with the 20 neighbours of the paper."""
-        from skactiveml.pool import TypiClust as Library
-
-        return Library(random_state=seed, k=20)
+    name, library = "typiclust", "TypiClust"
+    options: ClassVar[dict[str, Any]] = {"k": 20}  # neighbours, as in the paper
 
 
 class KMeansBALD(Diverse):

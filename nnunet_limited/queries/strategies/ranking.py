@@ -30,34 +30,15 @@ class TopScore(Strategy):
             choice.take_best(utilities)
 
 
-class Entropy(TopScore):
-    """Predictive entropy: that of the mean prediction."""
-
-    name, score = "entropy", "entropy"
-
-
-class ExpectedEntropy(TopScore):
-    """Mean entropy of the members."""
-
-    name, score = "expected_entropy", "expected_entropy"
-
-
-class BALD(TopScore):
-    """Mutual information of prediction and member (Houlsby et al., 2011, arXiv 1112.5745)."""
-
-    name, score = "bald", "bald"
-
-
-class Margin(TopScore):
-    """Small difference between the two most probable classes (Scheffer et al., 2001)."""
-
-    name, score = "margin", "margin"
-
-
-class LeastConfidence(TopScore):
-    """Low probability of the most probable class (Lewis & Gale, SIGIR 1994)."""
-
-    name, score = "least_confidence", "least_confidence"
+# The strategies that take the windows of the highest score of the same name, and what they show to annotators.
+for _name, _reason in {
+    "entropy": "Predictive entropy: that of the mean prediction.",
+    "expected_entropy": "Mean entropy of the members.",
+    "bald": "Mutual information of prediction and member (Houlsby et al., 2011, arXiv 1112.5745).",
+    "margin": "Small difference between the two most probable classes (Scheffer et al., 2001).",
+    "least_confidence": "Low probability of the most probable class (Lewis & Gale, SIGIR 1994).",
+}.items():
+    type(_name, (TopScore,), {"name": _name, "score": _name, "__doc__": _reason})
 
 
 class Disagreement(TopScore):
