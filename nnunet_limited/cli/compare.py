@@ -150,9 +150,7 @@ def status(out: FolderArgument, run: LogOption = None, as_json: JsonOption = Fal
         return print(log.read_text(encoding="utf-8"))
     found = folder.states()
     if as_json:
-        return show_json(
-            [{"run": r.identifier, "state": state, "log": str(log) if log else None} for r, state, log in found]
-        )
+        return show_json([{"run": r.identifier, "state": state, "log": log and str(log)} for r, state, log in found])
     rows = [(r.identifier, state) for r, state, _ in found]
     show_table(f"Study {folder.study.name}: {counted(found)}", ("run", "state"), rows)
     failed = next((name for name, state in rows if state == "failed"), None)

@@ -93,9 +93,7 @@ def write_view(
     return record
 
 
-def _description(
-    dataset: RawDataset, folder: Path, about: dict[str, dict[str, Any]], kept: Sequence[str]
-) -> dict[str, Any]:
+def _description(dataset: RawDataset, folder: Path, about: dict[str, Any], kept: Sequence[str]) -> dict[str, Any]:
     """Return the view's dataset.json, whose paths stay right if all raw datasets move together.
 
     It has an ignore label if any label is sparse or may be.

@@ -117,12 +117,9 @@ def _numbers(request: ImportRequest, dataset: RawDataset) -> dict[int, int]:
         )
     ignore = ignore_of(dataset)
     numbers = {value: value for value in dataset.description.label_values if value}
-    if request.background in numbers and request.background != ignore:
-        raise LimitedError(f"--background {request.background} is a class of {dataset.folder}; use another value")
-    if request.unlabeled in numbers and request.unlabeled != ignore:
-        raise LimitedError(
-            f"--unlabeled {request.unlabeled} is a class of {dataset.folder}; give the value of unannotated voxels"
-        )
+    for option, value in (("background", request.background), ("unlabeled", request.unlabeled)):
+        if value in numbers and value != ignore:
+            raise LimitedError(f"--{option} {value} is a class of {dataset.folder}; give a value that no class has")
     return {**numbers, request.background: 0, request.unlabeled: ignore}
 
 

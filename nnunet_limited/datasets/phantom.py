@@ -18,13 +18,14 @@ from scipy import ndimage
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import write_json
 
+Shape = tuple[int, int, int]  # (z, y, x)
 LABELS: dict[str, int] = {"background": 0, "organ": 1, "artery": 2, "lesion": 3}
 SPACING_XYZ: tuple[float, float, float] = (1.5, 1.5, 3.0)  # mm
 _MIN_SHAPE = (12, 48, 48)
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
 
-def _smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], knots: int) -> np.ndarray:
+def _smooth_field(rng: np.random.Generator, shape: Shape, knots: int) -> np.ndarray:
     """A smooth random field of about unit variance: ``knots`` control values an axis, Gaussian basis."""
     field = rng.standard_normal((knots, knots, knots), dtype=np.float32)
     for size in shape:  # each pass consumes the first axis and appends its interpolated version
@@ -64,7 +65,7 @@ def _tube(rng: np.random.Generator, points: np.ndarray, y: float, x: float, radi
     return np.sqrt(dy**2 + dx**2) - radius * (1 + 0.12 * np.sin(3.5 * z + phase[2]))
 
 
-def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple[np.ndarray, np.ndarray]:
+def phantom_case(seed: int, shape: Shape = (24, 64, 64)) -> tuple[np.ndarray, np.ndarray]:
     """One case: an image (float32, whole numbers in the int16 range) and its uint8 label, both (z, y, x)."""
     if any(size < smallest for size, smallest in zip(shape, _MIN_SHAPE, strict=True)):
         raise LimitedError(f"phantom shape {shape} is too small; use at least {_MIN_SHAPE} (z, y, x)")
@@ -78,7 +79,7 @@ def phantom_case(seed: int, shape: tuple[int, int, int] = (24, 64, 64)) -> tuple
     return np.clip(np.rint(image), 0, 32767).astype(np.float32), label
 
 
-def _anatomy(rng: np.random.Generator, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def _anatomy(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
     """The signed distance (z, y, x) to each structure, negative inside.
 
     In-plane coordinates run from -1 to 1, +y is posterior, and the whole space is warped.
@@ -136,9 +137,7 @@ def _anatomy(rng: np.random.Generator, shape: tuple[int, int, int]) -> dict[str,
     }
 
 
-def _contrast(
-    rng: np.random.Generator, anatomy: dict[str, np.ndarray], shape: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _contrast(rng: np.random.Generator, anatomy: dict[str, np.ndarray], shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """The ideal image (z, y, x) of the structures, and white noise (2, z, y, x) for its acquisition.
 
     Every case has its own contrast; look-alikes share the intensity of what they resemble.
@@ -196,7 +195,7 @@ def write_phantom_dataset(
     training: int = 24,
     test: int = 8,
     seed: int = 0,
-    shape: tuple[int, int, int] = (24, 64, 64),
+    shape: Shape = (24, 64, 64),
 ) -> Path:
     """Write a raw nnU-Net dataset under ``raw`` and return its folder.
 

@@ -7,24 +7,22 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_limited.util.files import one_at_a_time
 
-def folds_name(folds: Sequence[int]) -> str:
-    """Return the name that the host gives to several folds, e.g. ``0_1_2``."""
+
+def merge_folds(results: Path, folds: Sequence[int]) -> Path | None:
+    """Merge the folds' validation predictions; return their folder, or None where folds share validation cases."""
+    from nnunetv2.evaluation.accumulate_cv_results import accumulate_cv_results
     from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 
-    return str(folds_tuple_to_string(tuple(folds)))
-
-
-def merge_folds(results: Path, merged: Path, folds: Sequence[int]) -> bool:
-    """Merge the folds' validation predictions into ``merged``; return False where folds share validation cases."""
-    from nnunetv2.evaluation.accumulate_cv_results import accumulate_cv_results
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            accumulate_cv_results(str(results), str(merged), list(folds))
-    except RuntimeError:  # the host's word for a case that two folds predicted
-        return False
-    return True
+    merged = results / f"crossval_results_folds_{folds_tuple_to_string(tuple(folds))}"
+    with one_at_a_time(merged):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                accumulate_cv_results(str(results), str(merged), list(folds))
+        except RuntimeError:  # the host's word for a case that two folds predicted
+            return None
+    return merged
 
 
 def dice_of_files(truth: Path, predicted: Path, values: Sequence[int]) -> list[float]:

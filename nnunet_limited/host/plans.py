@@ -33,8 +33,7 @@ def label_space(manager: Any) -> LabelSpace:
     """Return what the channels of predictions are, from nnU-Net's ``LabelManager`` of a dataset."""
     from nnunet_limited.losses.label_space import ClassLabels, RegionLabels
 
-    kind, values = (
-        (RegionLabels, manager.foreground_regions) if manager.has_regions else (ClassLabels, manager.all_labels)
-    )
+    kind: type[LabelSpace] = RegionLabels if manager.has_regions else ClassLabels
+    values = manager.foreground_regions if manager.has_regions else manager.all_labels
     groups = (value if isinstance(value, (list, tuple)) else (value,) for value in values)
     return kind(tuple(tuple(int(v) for v in group) for group in groups), manager.ignore_label)

@@ -55,9 +55,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
     preprocessed = preprocessed_folder(dataset.name)
     split = load_split(preprocessed, request.split)
     planner = host_planner(request.planner)
-    for name in request.configurations:
-        if name not in CONFIGURATIONS:
-            raise unknown_configuration(name, CONFIGURATIONS)
+    check_configurations(request.configurations, CONFIGURATIONS)
     if request.patch and {2 if name == "2d" else 3 for name in request.configurations} != {len(request.patch)}:
         raise LimitedError(
             f"--patch {'x'.join(map(str, request.patch))} does not fit -c {' -c '.join(request.configurations)}; give "
@@ -72,7 +70,9 @@ def make_plans(request: PlanRequest) -> PlanResult:
     warnings = [f"{why}: folds that validate on {case} cannot be trained" for case, why in unusable.items()]
     if not split.never_hidden:
         warnings.append("every labelled case is hidden in some fold, so intensities come from labels hidden there")
-    configurations = chosen_configurations(plans, request.configurations)
+    available = tuple(name for name, c in plans["configurations"].items() if "previous_stage" not in c)
+    check_configurations(request.configurations, available)
+    configurations = request.configurations or available
     bind(plans, dataset, split, request)
     name = plans["plans_name"]
 
@@ -91,21 +91,14 @@ def make_plans(request: PlanRequest) -> PlanResult:
     return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)
 
 
-def chosen_configurations(plans: dict[str, Any], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the configurations to preprocess: those wanted, else all that are not cascaded."""
-    available = [name for name, c in plans["configurations"].items() if "previous_stage" not in c]
+def check_configurations(wanted: Sequence[str], available: Sequence[str]) -> None:
+    """Raise LimitedError for a configuration that is not ``available``."""
     for name in wanted:
         if name not in available:
-            raise unknown_configuration(name, available)
-    return wanted or tuple(available)
-
-
-def unknown_configuration(name: str, available: Sequence[str]) -> LimitedError:
-    """Return the error to raise for a configuration that is not ``available``."""
-    return LimitedError(
-        f"-c {name}: there are {', '.join(available)}; use one of them (cascades need predictions of every unlabelled "
-        "case and are not supported)"
-    )
+            raise LimitedError(
+                f"-c {name}: there are {', '.join(available)}; use one of them (cascades need predictions of every "
+                "unlabelled case and are not supported)"
+            )
 
 
 def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: PlanRequest) -> None:

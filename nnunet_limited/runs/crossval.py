@@ -14,7 +14,7 @@ import numpy as np
 from nnunet_limited.datasets.description import DatasetDescription, values_of
 from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.evaluation import folds_name, merge_folds
+from nnunet_limited.host.evaluation import merge_folds
 from nnunet_limited.runs.launch import prepare
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import one_at_a_time, read_object, write_json
@@ -29,13 +29,16 @@ class Scores:
 
     trainer: str
     plans: str
-    folds: list[int]
     dice: dict[str, list[float]]
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return mean and standard deviation over folds of each class (0 for a single fold)."""
         spread = {name: float(np.nanstd(v, ddof=1)) if len(v) > 1 else 0.0 for name, v in self.dice.items()}
         return {name: {"mean": float(np.nanmean(v)), "sd": spread[name]} for name, v in self.dice.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the scores as ``crossval.json`` has them."""
+        return {"trainer": self.trainer, "plans": self.plans, "dice": self.summary(), "dice_per_fold": self.dice}
 
 
 def default_folds(request: TrainRequest) -> list[int]:
@@ -114,14 +117,10 @@ def read_scores(base: Path, trainer: str, plans: str, folds: Sequence[int]) -> S
     dice: dict[str, list[float]] = {}
     for file in files:
         content = read_object(file, "validation result", "validate the fold again with --val")
-        for key, values in content["mean"].items():
-            dice.setdefault(names.get(key, key), []).append(_number(values["Dice"]))
-        dice.setdefault(MEAN, []).append(_number(content["foreground_mean"]["Dice"]))
-    return Scores(trainer, plans, list(folds), dice)
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+        classes = {names.get(key, key): values for key, values in content["mean"].items()}
+        for name, values in {**classes, MEAN: content["foreground_mean"]}.items():
+            dice.setdefault(name, []).append(float("nan") if values["Dice"] is None else float(values["Dice"]))
+    return Scores(trainer, plans, dice)
 
 
 def find_baseline(request: TrainRequest, folds: Sequence[int]) -> Scores | None:
@@ -151,29 +150,16 @@ def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[st
     scores = read_scores(base, request.trainer, request.plans, folds)
     assert scores is not None
     baseline = find_baseline(request, folds)
-    merged = base / f"crossval_results_folds_{folds_name(folds)}"
-    with one_at_a_time(merged):
-        complete = merge_folds(base, merged, folds)
+    merged = merge_folds(base, folds)
     result: dict[str, Any] = {
         "dataset": request.folder.name,
-        "trainer": request.trainer,
-        "plans": request.plans,
+        **scores.as_dict(),
         "configuration": request.configuration,
         "folds": list(folds),
-        "dice": scores.summary(),
-        "dice_per_fold": scores.dice,
-        "baseline": None,
-        "merged": str(merged) if complete else None,
+        "baseline": baseline and baseline.as_dict(),
+        "merged": str(merged) if merged else None,
     }
     if baseline is not None:
-        result["baseline"] = {
-            "trainer": baseline.trainer,
-            "plans": baseline.plans,
-            "dice": baseline.summary(),
-            "dice_per_fold": baseline.dice,
-        }
-        result["difference"] = {
-            name: float(np.nanmean(np.subtract(scores.dice[name], baseline.dice[name]))) for name in scores.dice
-        }
+        result["difference"] = {n: float(np.nanmean(np.subtract(v, baseline.dice[n]))) for n, v in scores.dice.items()}
     write_json(base / "crossval.json", result)
     return result

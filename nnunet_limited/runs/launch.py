@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from nnunet_limited.engine import checkpoint
-from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import results_folder
 from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
@@ -29,7 +28,10 @@ def prepare(request: TrainRequest) -> TrainRequest:
     checkpoint_file = _checkpoint_file(request)
     weights = request.value_of("-pretrained_weights")
     if is_ours(trainer):
-        _check_run(request, trainer, checkpoint_file)
+        run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
+        trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
+        if checkpoint_file is not None:
+            checkpoint.check(checkpoint_file, trainer.__name__, run.record)
         if weights is not None:
             checkpoint.check_weights(Path(weights), trainer, planned, request.configuration)
     elif not planned.cases(request.configuration).labeled.is_dir():
@@ -38,14 +40,6 @@ def prepare(request: TrainRequest) -> TrainRequest:
             f"{request.configuration!r} is not preprocessed; run 'nnunet-limited plan' with -c {request.configuration}"
         )
     return _complete(request)
-
-
-def _check_run(request: TrainRequest, trainer: type[SplitTrainer], checkpoint_file: Path | None) -> None:
-    """Check what only trainers of ours can be asked: split, settings, data of the fold, checkpoint."""
-    run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
-    trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
-    if checkpoint_file is not None:
-        checkpoint.check(checkpoint_file, trainer.__name__, run.record)
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:
@@ -61,15 +55,16 @@ def _checkpoint_file(request: TrainRequest) -> Path | None:
 
 
 def _check_flags(request: TrainRequest) -> None:
-    if "--c" in request.flags and "--val" in request.flags:
-        raise LimitedError("--c and --val exclude each other; --val alone validates a finished run")
-    if "--val_best" in request.flags and "--disable_checkpointing" in request.flags:
-        raise LimitedError("--val_best and --disable_checkpointing exclude each other; remove one of them")
     weights = request.value_of("-pretrained_weights")
     if weights is not None and not Path(weights).is_file():
         raise LimitedError(f"-pretrained_weights {weights} does not exist; give a checkpoint file")
-    if weights is not None and "--c" in request.flags:
-        raise LimitedError("--c and -pretrained_weights exclude each other; weights are for the start of a training")
+    for one, other, remedy in (
+        ("--c", "--val", "--val alone validates a finished run"),
+        ("--val_best", "--disable_checkpointing", "remove one of them"),
+        ("--c", "-pretrained_weights", "weights are for the start of a training"),
+    ):
+        if {one, other} <= {*request.flags}:
+            raise LimitedError(f"{one} and {other} exclude each other; {remedy}")
     known = {"--c", "--val", "--npz", "--val_best", "--disable_checkpointing"}
     takes_value = {"-device", "-pretrained_weights", "-num_gpus"}
     flags = iter(request.flags)

@@ -43,9 +43,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
         for key, now in (("split_hash", split.hash), ("plans_hash", plans)):
             if record.get(key) != now:
                 what = key.removesuffix("_hash")
-                raise LimitedError(
-                    f"{base} was trained on another {what} ({record.get(key)}, now {now}); train it again"
-                )
+                raise LimitedError(f"{base} was trained on another {what} ({record.get(key)}, now {now}); train again")
         checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
     return checkpoints
 
@@ -66,10 +64,7 @@ class Predictor:
 
         ``image`` (c, *spatial) is a preprocessed case.
         """
-        logits = []
-        for parameters in self.members:
-            self.host.list_of_parameters = [parameters]
-            logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu())
+        logits = list(self._logits(image))
         label, probability = self._to_scan(torch.stack(logits).mean(0), properties)
         confidence = self.labels.case_confidence(probability)
         members = [self._to_scan(each, properties)[0] for each in logits] if len(logits) > 1 else []
@@ -107,13 +102,15 @@ class Predictor:
 
     def mean(self, image: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return probabilities (c, *spatial) on the image's own grid, and those of the members if there are several."""
-        logits = []
-        for parameters in self.members:
-            self.host.list_of_parameters = [parameters]
-            logits.append(self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu().float())
+        logits = [each.float() for each in self._logits(image)]
         nonlinear = self.host.label_manager.apply_inference_nonlin
         members = [nonlinear(each).numpy() for each in logits] if len(logits) > 1 else []
         return nonlinear(torch.stack(logits).mean(0)).numpy(), members
+
+    def _logits(self, image: np.ndarray) -> Iterator[torch.Tensor]:
+        for parameters in self.members:
+            self.host.list_of_parameters = [parameters]
+            yield self.host.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu()
 
     def _to_scan(self, logits: torch.Tensor, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         host = self.host

@@ -72,9 +72,7 @@ def self_train(
     device = choose_device(request.value_of("-device"))
     teacher = teacher or trainer.teacher
     if not is_ours(find_trainer(teacher, "--teacher")):
-        raise LimitedError(
-            f"--teacher {teacher} keeps no record of its labels; use one of ours, e.g. LimitedSupervisedTrainer"
-        )
+        raise LimitedError(f"--teacher {teacher} keeps no record of its labels; use e.g. LimitedSupervisedTrainer")
     model = request.changed(trainer=teacher).with_settings(settings)
     _check_student(model.changed(trainer=request.trainer), trainer, folds)
     source = sources(model, "round", None)

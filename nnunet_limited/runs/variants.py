@@ -56,7 +56,7 @@ class Variant:
         write_json(self.folder / f"{self.name}.json", self.content)
         base, mine = (self.folder / "fingerprints" / name for name in (self.base, self.name))
         if base.is_dir() and not mine.exists():
-            shutil.copytree(base, mine)
+            shutil.copytree(base, mine, dirs_exist_ok=True)
         return self.name
 
 
