@@ -124,17 +124,8 @@ def _anatomy(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
     lesion = np.maximum(lesion, organ - 0.05)  # it may bulge out of the organ a little
     cysts = bodies((organ > 0.12) & (cavity < -0.12) & (tubes > 0.12), int(rng.integers(2, 5)))
     cysts = np.maximum(cysts, np.maximum(cavity, 0.04 - organ))
-    return {
-        "body": body,
-        "cavity": cavity,
-        "spine": spine,
-        "spleen": spleen,
-        "organ": organ,
-        "cysts": cysts,
-        "lesion": lesion,
-        "vein": vein,
-        "artery": artery,
-    }
+    structures = {"body": body, "cavity": cavity, "spine": spine, "spleen": spleen, "organ": organ}
+    return {**structures, "cysts": cysts, "lesion": lesion, "vein": vein, "artery": artery}
 
 
 def _contrast(rng: np.random.Generator, anatomy: dict[str, np.ndarray], shape: Shape) -> tuple[np.ndarray, np.ndarray]:

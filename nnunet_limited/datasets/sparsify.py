@@ -23,19 +23,12 @@ def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
         raise LimitedError(f"{dataset.folder} has no labelled case, so there is nothing to sparsify; add labels")
     seconds = KINDS[request.kind].seconds if request.seconds is None else request.seconds
     origin = {"kind": request.kind, "seed": request.seed, "options": request.options, "seconds_per_mark": seconds}
-    arguments = (request.kind, request.seed, request.options, seconds)
-    return write_view(dataset, request.out, dict.fromkeys(dataset.labeled, arguments), annotate, origin, processes)
+    arguments = dict.fromkeys(dataset.labeled, (request, seconds))
+    return write_view(dataset, request.out, arguments, annotate, origin, processes)
 
 
 def annotate(
-    case: Case,
-    target: Path,
-    reader_class: Any,
-    ignore: int,
-    kind: str,
-    seed: int,
-    options: dict[str, Any],
-    seconds: float,
+    case: Case, target: Path, reader_class: Any, ignore: int, request: SparsifyRequest, seconds: float
 ) -> dict[str, Any]:
     """Write the sparse label of one case to ``target``; return its cost, and its boxes where there are any."""
     reader = reader_class()
@@ -44,10 +37,11 @@ def annotate(
     except Exception as error:
         raise LimitedError(f"label {case.label} cannot be read ({error}); repair or remove it") from error
     dense = label[0].astype(np.int16)
-    made = simulate(kind, dense, ignore, case.identifier, seed, properties["spacing"], options)
+    spacing = properties["spacing"]
+    made = simulate(request.kind, dense, ignore, case.identifier, request.seed, spacing, request.options)
     reader.write_seg(made.label, str(target), properties)
     about: dict[str, Any] = made.cost(ignore, seconds)
-    if kind == "boxes":
+    if request.kind == "boxes":
         reader.write_seg(box_codes(dense.shape, made.boxes), str(box_file(target)), properties)
         about["boxes"] = [list(box) for box in made.boxes]
     return about

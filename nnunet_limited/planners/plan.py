@@ -109,14 +109,9 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
     parts += ["geolabeled"] if request.geometry == "labeled" else []
     parts += ["p" + "x".join(map(str, request.patch))] if request.patch else []
     plans["plans_name"] = "_".join(parts)
-    plans["limited"] = {
-        "version": nnunet_limited.__version__,
-        "split": split.name,
-        "split_hash": split.hash,
-        "size": request.size,
-        "geometry": request.geometry,
-        "settings": dict(SETTINGS) if tiny else {},
-    }
+    plans["limited"] = {"version": nnunet_limited.__version__, "split": split.name, "split_hash": split.hash}
+    settings = SETTINGS.copy() if tiny else {}
+    plans["limited"] |= {"size": request.size, "geometry": request.geometry, "settings": settings}
     # Without the cascade: the host would predict for its next stage after every validation of 3d_lowres.
     kept = {name: c for name, c in plans["configurations"].items() if "previous_stage" not in c}
     plans["configurations"] = kept

@@ -50,12 +50,10 @@ def is_bound(plans: dict[str, Any]) -> bool:
 
 def preprocessing_hash(plans: dict[str, Any], configuration: dict[str, Any], labels: dict[str, Any]) -> str:
     """Hash all that preprocessing depends on, so that plans with the same preprocessing share its folder."""
-    keys = [key for key in configuration if key.startswith("resampling_fn")]
-    keys += ["preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm"]
-    matters: dict[str, Any] = {key: configuration[key] for key in keys}
-    matters["labels"] = labels
-    for key in ("transpose_forward", "image_reader_writer"):
-        matters[key] = plans[key]
+    keys = ["preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm"]
+    keys += [key for key in configuration if key.startswith("resampling_fn")]
+    matters = {"labels": labels, **{key: configuration[key] for key in keys}}
+    matters |= {key: plans[key] for key in ("transpose_forward", "image_reader_writer")}
     if "CTNormalization" in configuration["normalization_schemes"]:
         matters["intensities"] = plans["foreground_intensity_properties_per_channel"]
     return content_hash(matters)[:8]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,16 +73,9 @@ def make_split(
         )
     split = Split(request.name, dataset.name, tuple(folds), {})
     parse_folds([vars(fold) for fold in folds], split_file(folder, request.name))
-    info = {
-        "dataset": dataset.name,
-        "protocol": protocol,
-        "labeled": request.labeled,
-        "labeled_cases": list(request.labeled_cases),
-        "test_cases": sorted(request.test_cases),
-        "group_by": request.group_by,
-        "seed": request.seed,
-        "hash": split.hash,
-    }
+    info: dict[str, Any] = {"dataset": dataset.name, "protocol": protocol, "labeled": request.labeled}
+    info |= {"labeled_cases": list(request.labeled_cases), "test_cases": sorted(request.test_cases)}
+    info |= {"group_by": request.group_by, "seed": request.seed, "hash": split.hash}
     return Split(split.name, split.dataset, split.folds, info), partition
 
 
