@@ -80,7 +80,9 @@ class RawDataset:
         cases = labeled_cases(folder, dataset_json)
         for identifier, images in unlabeled_images(folder, dataset_json).items():
             if identifier in cases:
-                raise LimitedError(f"case {identifier} is in imagesTr and {folder / UNLABELED_FOLDER}; remove one")
+                raise LimitedError(
+                    f"case {identifier} is in {folder / 'imagesTr'} and in {folder / UNLABELED_FOLDER}; remove one"
+                )
             cases[identifier] = Case(identifier, tuple(images), None)
         made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
         for case in made.cases.values():

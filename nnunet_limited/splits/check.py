@@ -77,7 +77,9 @@ class Split:
 def split_name(name: str) -> str:
     """Return ``name`` if it may name a split, plans or a configuration variant (nnU-Net cuts names at ``__``)."""
     if not _NAME.fullmatch(name) or name == "final" or name.endswith(".info"):
-        raise LimitedError(f"name {name!r}: use letters, digits, '-', '.' and single '_' (not 'final' or '….info')")
+        raise LimitedError(
+            f"name {name!r} cannot be used; take letters, digits, '-', '.' and single '_' (not 'final' or '….info')"
+        )
     return name
 
 
