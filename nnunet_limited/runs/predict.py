@@ -43,7 +43,9 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
         for key, now in (("split_hash", split.hash), ("plans_hash", plans)):
             if record.get(key) != now:
                 what = key.removesuffix("_hash")
-                raise LimitedError(f"{base} was trained on another {what} ({record.get(key)}, now {now}); train again")
+                raise LimitedError(
+                    f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
+                )
         checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
     return checkpoints
 
