@@ -46,8 +46,7 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     if request.oracle is not None:
         answer_by_oracle(queried, raw, request.oracle)
     visible = {*split_before.labeled, *split_before.validation} if split_before else set(raw.labeled)
-    accept_unchanged = request.accept_unchanged or request.oracle is not None
-    answers = _answers(queried, raw, accept_unchanged, visible)
+    answers = _answers(queried, raw, request.accept_unchanged or request.oracle is not None, visible)
     found = run_all(window_states, [(answer,) for answer in answers.values()], processes, "Checking")
     states = dict(zip(answers, found, strict=True))
     answered = [case for case in answers if any(fraction and not unchanged for fraction, unchanged in states[case])]

@@ -22,16 +22,17 @@ from nnunet_limited.queries.windows import MapExtent, WindowGrid
 STEP = 8  # voxels along each axis that gradients are averaged over
 PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 BLOCKS = 4  # of a scan along each axis
+FeatureMap = tuple[np.ndarray, tuple[int, ...]]  # a map (f, *any resolution), and the shape that it covers
 
 
 @torch.inference_mode()
 def feature_map(
     network: Any, image: np.ndarray, patch_size: tuple[int, ...], kind: str, labels: LabelSpace, device: torch.device
-) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return a map (f, *any resolution) of the features of a ``kind`` in ``FEATURES`` and the shape that it covers.
+) -> FeatureMap:
+    """Return the features of a ``kind`` in ``FEATURES`` of a preprocessed ``image`` (c, *spatial).
 
-    That is the shape of the preprocessed ``image`` (c, *spatial), padded to whole tiles of ``patch_size``, of which the
-    network sees each once; ``labels`` are its channels.
+    The image is padded to whole tiles of ``patch_size``, of which the network sees each once; ``labels`` are its
+    channels.
     """
     spatial = image.shape[1:]
     flat = len(spatial) - len(patch_size)  # the network of a 2D configuration sees one slice at a time
@@ -54,16 +55,11 @@ def feature_map(
 
 
 def window_features(
-    features: tuple[np.ndarray, tuple[int, ...]],
-    extent: MapExtent,
-    order: list[int],
-    grid: WindowGrid,
-    shape: tuple[int, ...],
+    features: FeatureMap, extent: MapExtent, order: list[int], grid: WindowGrid, shape: tuple[int, ...]
 ) -> np.ndarray:
     """Return the mean features of each window (n, f), 0 for a window outside of the network's grid.
 
-    ``features`` are those of :func:`feature_map`, ``extent`` is the part of the scan that the network's grid of
-    ``shape`` covers, ``order`` the scan's axes on it.
+    ``extent`` is the part of the scan that the network's grid of ``shape`` covers, ``order`` the scan's axes on it.
     """
     values, padded = features
     upper = tuple(
@@ -109,10 +105,6 @@ FEATURES: dict[str, Callable[[Any, torch.Tensor, LabelSpace], torch.Tensor]] = {
     ENCODER: encoder_features,
     GRADIENT: gradient_features,
 }
-
-
-PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
-BLOCKS = 4  # along each axis
 
 
 def describe_scan(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple[float, ...], np.ndarray]:

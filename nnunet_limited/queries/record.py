@@ -88,8 +88,7 @@ class Query:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the query for JSON."""
-        place = {"case": self.window.case, "start": list(self.window.start), "size": list(self.window.size)}
-        return {**place, "score": self.score, "minutes": self.minutes, "why": self.why}
+        return {**self.window._asdict(), "score": self.score, "minutes": self.minutes, "why": self.why}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Query:
