@@ -72,7 +72,7 @@ def zero_shot(request: ZeroShotRequest, device: DeviceOption = None, as_json: Js
     from nnunet_limited.pseudo_labels.zero_shot import ZeroShot
     from nnunet_limited.runs.launch import choose_device
 
-    trial = ZeroShot.of(request)
+    trial = ZeroShot(request)
     results = trial.run(
         lambda: find_prompter(request.prompter, choose_device(device), request.accept_licence),
         partial(progress, title="Prompting"),

@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,13 +37,13 @@ class Embedded(NamedTuple):
 class HFSam:
     """A promptable model of transformers, for slices: boxes, points and masks as prompts.
 
-    An image is resized until its longer side fits the encoder, and padded below and to the right; for SAM 2 it fills
-    the whole square.
+    An image is resized until its longer side fits the encoder, and padded below and to the right; with ``stretch``, as
+    for SAM 2 (Ravi et al., 2024, arXiv 2408.00714), it fills the whole square.
     """
 
     ndim = 2
     prompts: frozenset[str] = frozenset({"box", "point", "mask"})
-    stretch: ClassVar[bool] = False
+    stretch = False
 
     def __init__(
         self, model: Any, size: int, mask_size: int, norm: tuple[Any, Any], device: str, about: ModelCard
@@ -65,8 +65,8 @@ class HFSam:
         within = self._within(image.shape, self.size)
         colour = (self._resize(grey, within)[0].expand(3, -1, -1) - self.mean) / self.std
         features = self._encode(self._pad(colour[None], self.size).to(self.device))
-        scale = within[0] / image.shape[0], within[1] / image.shape[1]
-        return Embedded(features, (image.shape[0], image.shape[1]), scale)
+        rows, columns = image.shape
+        return Embedded(features, (rows, columns), (within[0] / rows, within[1] / columns))
 
     @torch.inference_mode()
     def predict(
@@ -80,7 +80,7 @@ class HFSam:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities (n, rows, columns) and scores (n,); see :class:`Prompter`."""
         shape = embedding.shape
-        count = check_prompts(shape, self.prompts, boxes, points, labels, mask_logits)
+        count = check_prompts(shape, self.prompts, {"box": boxes, "point": points, "mask": mask_logits}, labels)
         scale, asked = np.array(embedding.scale), {}
         if boxes is not None:  # the model takes columns first, and the last voxel is inside
             corners = np.asarray(boxes, np.float32) * scale - np.array([[0.0], [1.0]])
@@ -109,41 +109,30 @@ class HFSam:
     @staticmethod
     def _repeat(features: dict[str, Any], count: int) -> dict[str, Any]:
         """Return the features for ``count`` prompts, each of which is decoded separately."""
-        return {
-            key: [one.expand(count, *one.shape[1:]) for one in value]
-            if isinstance(value, list)
-            else value.expand(count, *value.shape[1:])
-            for key, value in features.items()
-        }
+
+        def repeat(one: Any) -> Any:
+            return [repeat(each) for each in one] if isinstance(one, list) else one.expand(count, *one.shape[1:])
+
+        return {key: repeat(value) for key, value in features.items()}
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).float().to(self.device)
 
-    def _within(self, shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    def _within(self, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
         """Return the shape of an image on a square of side ``size``."""
-        if self.stretch:
-            return size, size
-        longest = max(shape)
-        return max(1, round(shape[0] * size / longest)), max(1, round(shape[1] * size / longest))
+        return (size, size) if self.stretch else tuple(max(1, round(side * size / max(shape))) for side in shape)
 
     @staticmethod
-    def _resize(image: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        smaller = shape[0] < image.shape[-2]
-        return functional.interpolate(image, shape, mode="bilinear", antialias=smaller)
+    def _resize(image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        return functional.interpolate(image, shape, mode="bilinear", antialias=shape[0] < image.shape[-2])
 
     @staticmethod
     def _pad(image: torch.Tensor, size: int) -> torch.Tensor:
         return functional.pad(image, (0, size - image.shape[-1], 0, size - image.shape[-2]))
 
 
-class StretchedSam(HFSam):
-    """SAM 2 (Ravi et al., 2024, arXiv 2408.00714)."""
-
-    stretch = True
-
-
-def load_sam(weights: str, device: str) -> HFSam:
-    """Return the model in a folder of transformers, or of a hub id in the local cache."""
+def load(weights: str, device: str, accept_licence: str | None = None) -> HFSam:
+    """Return the model in a folder of transformers, or of a hub id in the local cache; no licence is asked for."""
     require_transformers(f"sam:{weights}")
     require_extra("sam", f"sam:{weights}", "safetensors")
     get = "give a folder that 'hf download ID --local-dir FOLDER' has made, with config.json and model.safetensors"
@@ -163,16 +152,13 @@ def load_sam(weights: str, device: str) -> HFSam:
     for what in ("missing_keys", "mismatched_keys"):
         if loading[what]:
             raise LimitedError(f"{folder / WEIGHTS}: {what.replace('_', ' ')} {sorted(loading[what])[:1]}; {get}")
-    licence = stated_licence(folder)
-    about = ModelCard(
-        f"{KINDS[kind]} of {folder.name}", str(weights), "Apache-2.0", licence, file_hash(folder / WEIGHTS)
-    )
-    vision = model.config.vision_config
-    size = int(getattr(vision, "image_size", None) or model.config.prompt_encoder_config.image_size)
+    name, hashed = f"{KINDS[kind]} of {folder.name}", file_hash(folder / WEIGHTS)
+    about = ModelCard(name, str(weights), "Apache-2.0", stated_licence(folder), hashed)
     prompts = model.config.prompt_encoder_config
+    size = int(getattr(model.config.vision_config, "image_size", None) or prompts.image_size)
     mask_size = 4 * (int(prompts.image_size) // int(prompts.patch_size))
-    family = StretchedSam if KINDS[kind] == "Sam2Model" else HFSam
-    made = family(model, size, mask_size, _normalisation(folder), device, about)
+    made = HFSam(model, size, mask_size, _normalisation(folder), device, about)
+    made.stretch = KINDS[kind] == "Sam2Model"
     if "medsam" in folder.name.lower() + str(weights).rpartition("/")[2].lower():  # trained with boxes only
         made.prompts = frozenset({"box"})
     return made
@@ -195,8 +181,7 @@ def _cached(weights: str, remedy: str) -> Path:
 
 def _normalisation(folder: Path) -> tuple[Any, Any]:
     """Return mean and standard deviation of the images that a model was trained on."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        file = folder / name
+    for file in (folder / "preprocessor_config.json", folder / "processor_config.json"):
         if file.is_file():
             with reading_weights(file, "download the folder again"):
                 content = json.loads(file.read_text(encoding="utf-8"))

@@ -51,7 +51,9 @@ class NNInteractive:
         mask_logits: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return masks as probabilities 0 and 1 (n, *spatial) and ones (n,); see :class:`Prompter`."""
-        count = check_prompts(embedding.shape, self.prompts, boxes, points, labels, mask_logits)
+        count = check_prompts(
+            embedding.shape, self.prompts, {"box": boxes, "point": points, "mask": mask_logits}, labels
+        )
         made = []
         with contextlib.redirect_stdout(sys.stderr):  # nnInteractive prints durations
             if self.shown is not embedding:
@@ -75,14 +77,12 @@ class NNInteractive:
 def middle_boxes(box: np.ndarray) -> list[list[list[int]]]:
     """Return a 3D box (2, 3) as the 2D boxes through its middle, one across each axis: [start, stop] of every axis."""
     start, stop = box.astype(int)
-    boxes = []
-    for axis in range(3):
-        middle = int((start[axis] + stop[axis] - 1) // 2)
-        boxes.append([[middle, middle + 1] if a == axis else [int(start[a]), int(stop[a])] for a in range(3)])
-    return boxes
+    middle = (start + stop - 1) // 2
+    flat = np.stack([middle, middle + 1], 1)
+    return [np.where(np.arange(3)[:, None] == axis, flat, box.astype(int).T).tolist() for axis in range(3)]
 
 
-def load_nninteractive(weights: str, device: str, accept_licence: str | None = None) -> NNInteractive:
+def load(weights: str, device: str, accept_licence: str | None = None) -> NNInteractive:
     """Return nnInteractive with the model in a folder; refuse unless its licence is ``accept_licence``."""
     get = "give the folder of a model of nnInteractive, with plans.json and fold_0/checkpoint_final.pth"
     folder = read_folder(weights, ("plans.json", "dataset.json", CHECKPOINT), get)

@@ -114,9 +114,7 @@ class _Outliner:
             if "mask" in self.prompter.prompts:
                 asked["mask_logits"] = mask_logits(probability)
             probability = self._ask(embedding, **asked)
-        masks = probability > 0.5
-        for a, b in combinations(masks, 2):
-            self.overlaps.append(iou(a, b))
+        self.overlaps += [iou(a, b) for a, b in combinations(probability > 0.5, 2)]
         mean: np.ndarray = probability.mean(0)
         return mean
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nnunet_limited.errors import LimitedError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the help of commands does without numpy
     import numpy as np
-
 GROUP = "nnunet_limited.prompters"
 NOT_STATED = "not stated"
 
@@ -28,10 +28,6 @@ class ModelCard:
     code_licence: str = NOT_STATED
     weights_licence: str = NOT_STATED
     hash: str = ""
-
-    def record(self) -> dict[str, str]:
-        """Return it as JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.name}: licence of the code {self.code_licence}, of the weights {self.weights_licence}"
@@ -67,27 +63,16 @@ class Prompter(Protocol):
 
 
 class PrompterKind(NamedTuple):
-    """A kind of built-in prompters: module and function that load one, and the placeholder of its weights.
-
-    The function is called with the weights and the device, and with the licence that the user has accepted if
-    ``asks_licence``.
-    """
+    """A built-in kind: the module whose ``load(weights, device, accept_licence)`` returns one, and a placeholder."""
 
     module: str
-    function: str
     argument: str
-    asks_licence: bool = False
-
-    def load(self, weights: str, device: str, accept_licence: str | None) -> Any:
-        """Return the prompter with its weights."""
-        function = getattr(import_module(f"nnunet_limited.prompters.{self.module}"), self.function)
-        return function(weights, device, accept_licence) if self.asks_licence else function(weights, device)
 
 
 PROMPTERS = {
-    "sam": PrompterKind("hf_sam", "load_sam", "FOLDER"),
-    "tiny-vit": PrompterKind("tiny_vit", "load_tiny_vit", "FILE.pt"),
-    "nninteractive": PrompterKind("nninteractive", "load_nninteractive", "FOLDER", asks_licence=True),
+    "sam": PrompterKind("hf_sam", "FOLDER"),
+    "tiny-vit": PrompterKind("tiny_vit", "FILE.pt"),
+    "nninteractive": PrompterKind("nninteractive", "FOLDER"),
 }
 
 
@@ -105,7 +90,8 @@ def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = N
     elif kind in PROMPTERS:
         if not weights:
             raise LimitedError(f"{spec!r} names no weights; write {kind}:{PROMPTERS[kind].argument}")
-        made = PROMPTERS[kind].load(weights, device, accept_licence)
+        module = import_module(f"nnunet_limited.prompters.{PROMPTERS[kind].module}")
+        made = module.load(weights, device, accept_licence)
     elif colon and kind.replace(".", "").isidentifier() and weights.isidentifier():
         made = load_factory(kind, weights, spec)()
     else:
@@ -138,11 +124,10 @@ def check_attributes(made: Any, name: str) -> None:
 
 def read_folder(weights: str, files: tuple[str, ...], remedy: str) -> Path:
     """Return the folder ``weights`` with all ``files``; refuse one without."""
-    folder = Path(weights)
     for file in files:
-        if not (folder / file).is_file():
-            raise LimitedError(f"{folder / file} does not exist; {remedy}")
-    return folder
+        if not Path(weights, file).is_file():
+            raise LimitedError(f"{Path(weights, file)} does not exist; {remedy}")
+    return Path(weights)
 
 
 def stated_licence(folder: Path) -> str:
@@ -157,8 +142,6 @@ def stated_licence(folder: Path) -> str:
 @contextmanager
 def reading_weights(file: Path, remedy: str) -> Iterator[None]:
     """Raise LimitedError with one line that names the ``file`` for every error in the block, which reads weights."""
-    import pickle
-
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -171,18 +154,12 @@ def reading_weights(file: Path, remedy: str) -> Iterator[None]:
 
 
 def check_prompts(
-    shape: tuple[int, ...],
-    allowed: frozenset[str],
-    boxes: np.ndarray | None,
-    points: np.ndarray | None,
-    labels: np.ndarray | None,
-    mask_logits: np.ndarray | None,
+    shape: tuple[int, ...], allowed: frozenset[str], prompts: Mapping[str, np.ndarray | None], labels: np.ndarray | None
 ) -> int:
     """Return the number of objects; refuse prompts that do not fit each other or lie outside the image."""
-    given = {"box": boxes, "point": points, "mask": mask_logits}
-    import numpy as np  # here, because the help of commands does without
+    import numpy as np
 
-    found = {kind: np.asarray(value) for kind, value in given.items() if value is not None}
+    found = {kind: np.asarray(value) for kind, value in prompts.items() if value is not None}
     if not found:
         raise LimitedError("no prompt: give boxes, points or mask_logits")
     for kind in found:
@@ -191,24 +168,23 @@ def check_prompts(
     counts = {len(value) for value in found.values()}
     if len(counts) != 1:
         raise LimitedError(f"{sorted(counts)} boxes, points and masks; give one of each for every object")
-    expected = {"box": (2, len(shape)), "mask": shape}
+    answers = () if labels is None else np.shape(labels)
+    expected = {"box": (2, len(shape)), "mask": shape, "point": (*answers[1:2], len(shape))}
     for kind, value in found.items():
-        if kind == "point":
-            fits = value.ndim == 3 and value.shape[2] == len(shape)
-            fits = fits and labels is not None and np.shape(labels) == value.shape[:2]
-        else:
-            fits = value.shape[1:] == expected[kind]
-        if not fits:
+        fits = value.shape[1:] == expected[kind]
+        if not fits or (kind == "point" and answers != value.shape[:2]):
             raise LimitedError(f"{kind} prompts of shape {value.shape} do not fit an image of shape {shape}")
         if not np.isfinite(value).all():
             raise LimitedError(f"{kind} prompts hold {value[~np.isfinite(value)].flat[0]}; give numbers")
-    size = np.asarray(shape)
     if "box" in found:
         start, stop = found["box"][:, 0], found["box"][:, 1]
-        if (start < 0).any() or (stop > size).any() or (start >= stop).any():
-            odd = found["box"][((start < 0) | (stop > size) | (start >= stop)).any(1)][0].tolist()
+        outside = ((start < 0) | (stop > shape) | (start >= stop)).any(1)
+        if outside.any():
+            odd = found["box"][outside][0].tolist()
             raise LimitedError(f"box {odd} is empty or outside of the image of shape {shape}; give indices inside")
-    if "point" in found and ((found["point"] < 0) | (found["point"] >= size)).any():
-        odd = found["point"][((found["point"] < 0) | (found["point"] >= size)).any(2)][0].tolist()
-        raise LimitedError(f"point {odd} is outside of the image of shape {shape}; give indices inside")
+    if "point" in found:
+        outside = ((found["point"] < 0) | (found["point"] >= shape)).any(2)
+        if outside.any():
+            odd = found["point"][outside][0].tolist()
+            raise LimitedError(f"point {odd} is outside of the image of shape {shape}; give indices inside")
     return counts.pop()

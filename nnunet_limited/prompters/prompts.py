@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from scipy.special import logit
 
@@ -26,38 +26,33 @@ MAX_LOGIT = 6.9  # of a mask prompt: a probability of 0.999
 class PromptSettings(BaseModel):
     """How a promptable model is prompted; lengths and areas are in voxels of a slice.
 
-    ``least_area`` and ``most_objects`` are older names, which the records of pseudo-labels keep.
+    Records of pseudo-labels keep the former names of two of the settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind | None = Field(
-        default=None, description="prompts of an object: box, box+mask, two-pass or point; None: a mask if possible"
+        None, description="prompts of an object: box, box+mask, two-pass or point; None: a mask if possible"
     )
-    boxes: int = Field(default=5, ge=1, description="boxes per object: a tight one, then jittered ones")
+    boxes: int = Field(5, ge=1, description="boxes per object: a tight one, then jittered ones")
     jitter: int | None = Field(
-        default=None,
+        None,
         ge=0,
         description="largest shift of the faces of a jittered box in voxels; None: a fiftieth of the image's longest "
         "side, but at most a quarter of the box",
     )
-    margin: int = Field(default=0, ge=0, description="margin around an object in every box, in voxels")
+    margin: int = Field(0, ge=0, description="margin around an object in every box, in voxels")
     min_area: int = Field(
-        default=30,
-        ge=1,
-        description="smallest object to prompt, in voxels",
-        validation_alias=AliasChoices("min_area", "least_area"),
-        serialization_alias="least_area",
+        30, ge=1, description="smallest object to prompt, in voxels", serialization_alias="least_area"
     )
     max_objects: int = Field(
-        default=5,
+        5,
         ge=1,
         description="largest number of objects of a class in one slice, by size",
-        validation_alias=AliasChoices("max_objects", "most_objects"),
         serialization_alias="most_objects",
     )
-    axes: Literal[1, 3] = Field(default=1, description="1: slices across the coarsest axis; 3: across all three")
-    channel: int = Field(default=0, ge=0, description="image channel for promptable models and atlases, from 0")
+    axes: Literal[1, 3] = Field(1, description="1: slices across the coarsest axis; 3: across all three")
+    channel: int = Field(0, ge=0, description="image channel for promptable models and atlases, from 0")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON, by the names that are on disk."""

@@ -20,10 +20,7 @@ from nnunet_limited.util.extras import require_extra, require_transformers
 from nnunet_limited.util.files import file_hash
 
 # Name and licence of checkpoints by the start of their SHA-256.
-KNOWN = {
-    "6dbb90523a35330f": ("MobileSAM", "Apache-2.0"),
-    "79d8c9dca6db4d69": ("LiteMedSAM", "Apache-2.0"),
-}
+KNOWN = {"6dbb90523a35330f": ("MobileSAM", "Apache-2.0"), "79d8c9dca6db4d69": ("LiteMedSAM", "Apache-2.0")}
 CHANNELS, GRID = 256, 64
 DECODER = (
     (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
@@ -94,8 +91,8 @@ class TinyViTSam(HFSam):
         return {"image_embeddings": self.encoder(pixels)}
 
 
-def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
-    """Return the model of a checkpoint of MobileSAM or LiteMedSAM."""
+def load(weights: str, device: str, accept_licence: str | None = None) -> TinyViTSam:
+    """Return the model of a checkpoint of MobileSAM or LiteMedSAM; no licence is asked for."""
     require_transformers(f"tiny-vit:{weights}")
     require_extra("sam", f"tiny-vit:{weights}", "timm")
     from transformers import SamConfig, SamModel, SamPromptEncoderConfig
@@ -113,7 +110,9 @@ def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
         decoder: Any = SamModel(SamConfig(prompt_encoder_config=prompts))
         decoder.vision_encoder = nn.Identity()  # that of SAM, which is not used
         encoder.load_state_dict(_encoder_weights(stored))
-        _load_decoder(decoder, stored)
+        rest = {_renamed(k, DECODER): v for k, v in stored.items() if not k.startswith("image_encoder.")}
+        shared = rest["shared_image_embedding.positional_embedding"]
+        decoder.load_state_dict({**rest, "prompt_encoder.shared_embedding.positional_embedding": shared})
     hashed = file_hash(file)
     name, licence = KNOWN.get(hashed, (file.name, NOT_STATED))
     about = ModelCard(name, str(file), "Apache-2.0", licence, hashed)
@@ -125,20 +124,11 @@ def load_tiny_vit(weights: str, device: str) -> TinyViTSam:
 
 
 def _encoder_weights(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    made = {}
-    for key, value in stored.items():
-        name = key.removeprefix("image_encoder.")
-        if name == key or name.startswith(("head.", "norm_head.")) or name.endswith("attention_bias_idxs"):
-            continue
-        made[name if name.startswith("neck.") else f"body.{_renamed(name, ENCODER)}"] = value
+    made, prefix = {}, "image_encoder."
+    for name, value in ((key.removeprefix(prefix), value) for key, value in stored.items() if key.startswith(prefix)):
+        if not name.startswith(("head.", "norm_head.")) and not name.endswith("attention_bias_idxs"):
+            made[name if name.startswith("neck.") else f"body.{_renamed(name, ENCODER)}"] = value
     return made
-
-
-def _load_decoder(decoder: nn.Module, stored: dict[str, torch.Tensor]) -> None:
-    weights = {_renamed(k, DECODER): v for k, v in stored.items() if not k.startswith("image_encoder.")}
-    shared = weights["shared_image_embedding.positional_embedding"]
-    weights["prompt_encoder.shared_embedding.positional_embedding"] = shared
-    decoder.load_state_dict(weights)
 
 
 def _renamed(key: str, rules: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from nnunet_limited.prompters.prompter import ModelCard, Prompter, find_prompter
 from nnunet_limited.pseudo_labels.calibration import calibrate
 from nnunet_limited.pseudo_labels.fusion import Calibration, fuse, votes
 from nnunet_limited.pseudo_labels.job import LabelCase, ModelLabeller, PseudoLabel
-from nnunet_limited.pseudo_labels.picture import draw_slice
 from nnunet_limited.pseudo_labels.sources.base import (
     LabeledScan,
     LabelSource,
@@ -34,6 +34,7 @@ from nnunet_limited.pseudo_labels.sources.base import (
 )
 from nnunet_limited.pseudo_labels.sources.prompted import PromptedSource
 from nnunet_limited.pseudo_labels.spec import SourceSpec, prompter_first
+from nnunet_limited.report.overlays import draw_slice
 from nnunet_limited.util.files import content_hash, file_hash, read_object, write_json
 
 CALIBRATION = "calibration.json"
@@ -79,7 +80,7 @@ class EnsembleLabeller(ModelLabeller):
             "source": "consensus",
             "sources": [spec.text for spec in self.sources],
             "settings": self.settings.record(),
-            "prompters": {spec.text: prompter.about.record() for spec, prompter in self.prompters.items()},
+            "prompters": {spec.text: asdict(prompter.about) for spec, prompter in self.prompters.items()},
             "boxes": {spec.text: file_hash(spec.file) for spec in self.sources if spec.file},
             "labels": content_hash(labels),
         }
@@ -213,13 +214,12 @@ class SourceEnsemble:
             return Calibration.of_record(record)
         scans = self.labeled[:MAX_CASES] if len(self.labeled) > 1 else []
         cases = [(one, self._valid_votes(self.predict(one.scan)[0])) for one in scans]
-        counts = [name for _, predictions in cases for name in predictions]
-        judged = [name for name in self.sources if counts.count(name) > 1]
+        counts = Counter(name for _, predictions in cases for name in predictions)
+        judged = [name for name in self.sources if counts[name] > 1]
         cases = [(one, {name: p[name] for name in judged}) for one, p in cases if judged and p.keys() >= set(judged)]
         axes = [coarsest_axis(one.scan.image.shape[1:], one.scan.spacing) for one, _ in cases]
-        voters = [name for name in self.sources if name not in self.hints]
         dependent = [name for name, source in self.sources.items() if isinstance(source, PromptedSource)]
         truths = [(one.classes, predictions) for one, predictions in cases]
-        made = calibrate(truths, self.labels, axes, judged == voters, dependent)
+        made = calibrate(truths, self.labels, axes, set(judged) == self.sources.keys() - self.hints, dependent)
         write_json(file, {"origin": origin, **made.record()})
         return made

@@ -32,20 +32,18 @@ class Calibration:
     """
 
     min_agreement: float = MIN_AGREEMENT
-    left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dice: dict[str, list[float | None]] = field(default_factory=dict)
     cases: int = 0
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON."""
-        left_out = {name: list(channels) for name, channels in self.left_out.items()}
-        return {"agreement": self.min_agreement, "left_out": left_out, "dice": self.dice, "cases": self.cases}
+        return {"agreement": self.min_agreement, "left_out": self.left_out, "dice": self.dice, "cases": self.cases}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Calibration:
         """Return what :meth:`record` returned."""
-        left_out = {name: tuple(channels) for name, channels in record["left_out"].items()}
-        return cls(record["agreement"], left_out, record["dice"], record["cases"])
+        return cls(record["agreement"], record["left_out"], record["dice"], record["cases"])
 
 
 @dataclass(frozen=True)

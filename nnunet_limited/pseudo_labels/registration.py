@@ -57,12 +57,10 @@ def propagate_atlases(
 ) -> tuple[np.ndarray, list[float]]:
     """Return the labels of ``atlases`` moved to an ``image`` (*spatial) and averaged, as probabilities (c, *spatial).
 
-    And the seconds that each registration took when it was made. Atlases that cannot be registered are left out, e.g.
-    volumes of fewer than four slices; the probabilities are NaN if none can. The result is the same to the bit for the
-    same images.
-
-    Atlases are weighted by their similarity to the image around each voxel, the local normalised cross-correlation. All
-    images should show about the same part of the body. The ``folder`` keeps the registrations for the next round.
+    And the seconds that each registration took when it was made; ``folder`` keeps the registrations. Atlases that
+    cannot be registered are left out, e.g. volumes of fewer than four slices; the probabilities are NaN if none can.
+    Atlases are weighted by their similarity to the image around each voxel, the local normalised cross-correlation.
+    All images should show about the same part of the body. The result is the same to the bit for the same images.
     """
     total, weights = np.zeros((len(atlases[0].classes), *image.shape), np.float32), np.zeros(image.shape, np.float32)
     fixed, fine = _image(image, spacing), min(spacing) / np.asarray(spacing)
@@ -129,11 +127,9 @@ def _write_transform(file: Path, transform: Any, seconds: float) -> None:
 def _read_transform(file: Path) -> tuple[Any, float] | None:
     """Return what :func:`_write_transform` wrote; None without the file, and for a damaged one."""
     try:
-        *_, last = file.read_text(encoding="utf-8").splitlines()
-        if not last.startswith(SECONDS):
-            return None
-        return sitk.ReadTransform(str(file)), float(last.removeprefix(SECONDS))
-    except (OSError, ValueError, RuntimeError):
+        last = file.read_text(encoding="utf-8").splitlines()[-1]
+        return sitk.ReadTransform(str(file)), float(last.split(SECONDS)[1])
+    except (OSError, ValueError, IndexError, RuntimeError):
         return None
 
 

@@ -15,7 +15,6 @@ from nnunet_limited.util.files import content_hash
 from nnunet_limited.util.request import Request
 
 if TYPE_CHECKING:
-    from nnunet_limited.prompters.prompts import PromptSettings
     from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
     from nnunet_limited.runs.request import TrainRequest
 
@@ -121,12 +120,6 @@ class ZeroShotRequest(Request):
     accept_licence: str | None = Field(
         default=None, description="Licence of the model's weights that you accept, where the weights require it."
     )
-
-    def settings(self) -> PromptSettings:
-        """Return the settings of the prompts."""
-        from nnunet_limited.prompters.prompts import PromptSettings
-
-        return parse_ask(PromptSettings, self.ask)
 
 
 def parse_ask(model: type[Config], ask: Sequence[str]) -> Config:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import Prompter
 from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
-from nnunet_limited.pseudo_labels.picture import draw_slice
-from nnunet_limited.pseudo_labels.request import ZeroShotRequest
+from nnunet_limited.pseudo_labels.request import ZeroShotRequest, parse_ask
+from nnunet_limited.report.overlays import draw_slice
 from nnunet_limited.splits import load_split
 from nnunet_limited.util.files import read_object, replacing, write_json
 
@@ -41,8 +41,7 @@ class CachingPrompter:
         """Wrap a prompter."""
         self.prompter, self.embeddings = prompter, dict[bytes, Any]()
         self.ndim, self.prompts, self.about = prompter.ndim, prompter.prompts, prompter.about
-        self.embed_seconds = self.predict_seconds = 0.0
-        self.objects = 0
+        self.embed_seconds, self.predict_seconds, self.objects = 0.0, 0.0, 0
 
     def embed(self, image: np.ndarray) -> Any:
         """Return the embedding, from the cache if it is there."""
@@ -64,30 +63,24 @@ class CachingPrompter:
         return probabilities, scores
 
 
-@dataclass(frozen=True)
 class ZeroShot:
-    """A promptable model on every ``every``-th slice with foreground of some labelled cases."""
+    """A promptable model on every few slices with foreground of some labelled cases."""
 
-    dataset: RawDataset
-    prompter: str
-    out: Path
-    cases: tuple[str, ...]
-    every: int
-    settings: PromptSettings
-
-    @classmethod
-    def of(cls, request: ZeroShotRequest) -> ZeroShot:
-        """Return the trial of a request: its dataset, cases and settings."""
-        raw = RawDataset.load(request.dataset)
-        settings, cases = request.settings(), raw.labeled
+    def __init__(self, request: ZeroShotRequest) -> None:
+        """Load the dataset, and choose the cases."""
+        self.dataset, self.request = RawDataset.load(request.dataset), request
+        self.settings, cases = parse_ask(PromptSettings, request.ask), self.dataset.labeled
         if request.split is not None:
-            visible = set(load_split(preprocessed_folder(raw.name), request.split).labeled)
+            visible = set(load_split(preprocessed_folder(self.dataset.name), request.split).labeled)
             cases = [case for case in cases if case in visible]
-        return cls(raw, request.prompter, request.out, tuple(cases[: request.cases]), request.every, settings)
+        self.cases = cases[: request.cases]
+        labels = self.dataset.description.labels
+        self.classes = {name: value for name, value in labels.items() if name not in ("background", "ignore")}
 
     def record(self) -> dict[str, Any]:
         """Return what the results depend on, besides the case."""
-        return {"prompter": self.prompter, "every": self.every, "settings": self.settings.record()}
+        request = self.request
+        return {"prompter": request.prompter, "every": request.every, "settings": self.settings.record()}
 
     def check(self) -> list[str]:
         """Return the cases without a result; refuse cases without label, and a folder with other results."""
@@ -109,7 +102,7 @@ class ZeroShot:
         return [case for case in self.cases if not self._file(case).is_file()]
 
     def _file(self, case: str) -> Path:
-        return self.out / "cases" / f"{case}.json"
+        return self.request.out / "cases" / f"{case}.json"
 
     def _results(self) -> dict[str, dict[str, Any]]:
         """Return the results of the cases that have one."""
@@ -126,7 +119,8 @@ class ZeroShot:
             for case, result in self._results().items():
                 if result["about"]["hash"] != prompter.about.hash:
                     raise LimitedError(
-                        f"{self._file(case)} is of other weights than {self.prompter}; give another --out or delete it"
+                        f"{self._file(case)} is of other weights than {self.request.prompter}; give another --out or "
+                        "delete it"
                     )
             for case in track(missing):
                 write_json(self._file(case), self._measure(self.dataset.cases[case], prompter))
@@ -137,7 +131,7 @@ class ZeroShot:
         image, masks, spacing, axis = self._read(case)
         if prompter.ndim == 2:
             across = (0, *(a + 1 for a in range(3) if a != axis))
-            tried = np.isin(np.arange(masks.shape[axis + 1]), np.flatnonzero(masks.any(across))[:: self.every])
+            tried = np.isin(np.arange(masks.shape[axis + 1]), np.flatnonzero(masks.any(across))[:: self.request.every])
             masks = np.where(tried.reshape([-1 if a == axis + 1 else 1 for a in range(4)]), masks, False)
         cached = CachingPrompter(prompter)
         dice: dict[str, Any] = {}
@@ -149,23 +143,17 @@ class ZeroShot:
             probability = outline(cached, image, masks.astype(np.float32), spacing, settings, rng).probability
             outlines[name] = probability > 0.5
             dice[name] = {c: _dice(outlines[name][k], masks[k], probability[k]) for k, c in enumerate(self.classes)}
-        picture, panels = self.out / "pictures" / f"{case.identifier}.png", {"label": masks, **outlines}
+        picture, panels = self.request.out / "pictures" / f"{case.identifier}.png", {"label": masks, **outlines}
         draw_slice(picture, image, spacing, axis, masks, panels, (3 * len(panels), 3.3), 90)
         return {
             "case": case.identifier,
             "asked": self.record(),
-            "about": prompter.about.record(),
+            "about": asdict(prompter.about),
             "dice": dice,
             "images": len(cached.embeddings),
             "seconds_per_image": round(cached.embed_seconds / max(1, len(cached.embeddings)), 4),
             "seconds_per_prompt": round(cached.predict_seconds / max(1, cached.objects), 4),
         }
-
-    @property
-    def classes(self) -> dict[str, Any]:
-        """The values of the foreground classes by name."""
-        labels = self.dataset.description.labels
-        return {name: value for name, value in labels.items() if name not in ("background", "ignore")}
 
     def _read(self, case: Case) -> tuple[np.ndarray, np.ndarray, list[float], int]:
         """Return image (*spatial), masks of the classes (c, *spatial), spacing, and the axis across slices."""
@@ -190,7 +178,7 @@ class ZeroShot:
                 f"no object in {len(results)} cases has {self.settings.min_area} voxels in a slice; give --ask "
                 "min_area=1"
             )
-        with replacing(self.out / "table.csv") as temporary:
+        with replacing(self.request.out / "table.csv") as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\r\n")
         return rows
 
