@@ -31,7 +31,9 @@ def options(command: Any) -> list[tuple[str, ...]]:
         if parameter.param_type_name == "argument":
             names = f"`{parameter.metavar or parameter.name.upper()}`"
         default = parameter.default if not callable(parameter.default) else None
-        shown = "" if default in (None, False, (), []) or parameter.required else f"`{default}`"
+        shown = (
+            "" if default is None or default is False or default in ((), []) or parameter.required else f"`{default}`"
+        )
         if "help" not in parameter.name:
             rows.append((names, getattr(parameter, "help", None) or "", shown))
     return rows

@@ -22,7 +22,7 @@ TEACHERS = [name for name in TRAINERS if getattr(trainers, name).predictor_name 
 # What a method overrides without touching which data it trains on; whatever else it overrides counts as a data hook.
 NO_DATA_HOOKS = {
     "Config", "_build_loss", "after_step", "make_partner_optimizer", "make_partners", "mixes_crops",
-    "perturbs_features", "predictor_name", "relative_memory", "relative_time", "runs_on_several_gpus",
+    "perturbs_features", "predictor_name", "runs_on_several_gpus",
     "strong_views", "supervised_partners", "train_step", "unsuitable", "unsupervised_loss", "uses_unlabeled",
 }  # fmt: skip
 

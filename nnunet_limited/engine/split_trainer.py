@@ -194,9 +194,13 @@ class SplitTrainer(nnUNetTrainer):
             without_benchmark(getattr(train, loader_attribute(train)).transforms)
         return train, val
 
+    def prepare_data(self) -> None:
+        """Make the data that a training needs and planning has not made."""
+
     def on_train_start(self) -> None:
         """Start as nnU-Net does, and restore the random state of a resumed run last."""
         self.check_start(self.run, self.config, self.gpus, trains=True)
+        self.prepare_data()
         host_folder = self.preprocessed_dataset_folder_base
         if self.run.planned.is_bound:  # nnU-Net copies dataset_fingerprint.json from here; ours is that of the split
             self.preprocessed_dataset_folder_base = str(

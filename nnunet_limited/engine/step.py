@@ -174,11 +174,9 @@ class LimitedTrainer(SplitTrainer):
         if run.fold.unlabeled or not config.sparse_labels:
             check_unlabeled(run, cls.__name__)
 
-    def on_train_start(self) -> None:
-        """Preprocess the unlabelled cases that are missing, then start."""
-        self.check_unlabeled(self.run, self.config)
+    def prepare_data(self) -> None:
+        """Preprocess the unlabelled cases that are missing."""
         preprocess_unlabeled(self.run, self.print_to_log_file)
-        super().on_train_start()
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""Where pseudo-labels come from: what a model, and later other sources, say of the unlabelled cases."""
+"""Pseudo-labels of unlabelled cases, from a trained model or from several sources."""

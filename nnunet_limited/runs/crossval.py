@@ -64,7 +64,7 @@ def missing_step(folder: Path, probabilities: bool) -> tuple[str, tuple[str, ...
 
 
 def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str], None]) -> None:
-    """Bring every fold to its end, one after the other, each in a process of its own.
+    """Complete every fold, one after the other, each in a process of its own.
 
     All folds are checked before the first one trains.
     """

@@ -69,7 +69,8 @@ def evaluate_case(
     spacing = np.ones(truth.ndim - 1) if voxels else np.asarray(properties["spacing"], float)
     axes = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
     prediction, truth = (array.reshape([array.shape[1 + axis] for axis in axes]) for array in (prediction, truth))
-    valid = truth != DatasetDescription(description).ignore
+    ignore = DatasetDescription(description).ignore
+    valid = np.ones(truth.shape, bool) if ignore is None else truth != ignore
     rows = []
     for name, values in DatasetDescription(description).classes.items():
         one, other = (np.isin(array, values) & valid for array in (prediction, truth))

@@ -51,7 +51,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
 
 
 class Predictor:
-    """The host's predictor, which tells label, confidence and what each member of the ensemble says."""
+    """The host's predictor, which returns label, confidence and the labels of the members of an ensemble."""
 
     def __init__(self, results: Path, folds: Sequence[int | str], device: str) -> None:
         """Load the final checkpoints of ``folds``."""

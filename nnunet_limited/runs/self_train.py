@@ -55,13 +55,13 @@ def self_train(
     log: Callable[[str], None],
     track: Track,
 ) -> list[dict[str, Any]]:
-    """Bring every round to its end and return its cross-validation, that of the teacher first.
+    """Complete every round and return its cross-validation, that of the teacher first.
 
     ``teacher`` is the trainer whose models make the first pseudo-labels; None for the one that the student names.
     ``settings`` are those of both. ``sources`` makes what labels a round of a model, a name and that of the round
     before.
 
-    What is done is not done again. A round's pseudo-labels are called after the model that made them.
+    Finished work is skipped. A round's pseudo-labels are called after the model that made them.
     ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
     """
     trainer = find_trainer(request.trainer)

@@ -14,7 +14,9 @@ from nnunet_limited.errors import LimitedError
 class Request(BaseModel):
     """Keyword arguments, checked and frozen; the description of a field is the help text of its option."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True, coerce_numbers_to_str=True
+    )
 
     def changed(self, **changes: Any) -> Self:
         """Return a request with other values, without the cached properties of this one."""

@@ -133,7 +133,7 @@ def method_problems(method: Method) -> list[str]:
     with gathered(problems):
         trainer = find_trainer(method.trainer)
         if not is_ours(trainer):
-            raise LimitedError(f"{method.trainer} is no trainer of nnunet-limited, nor made from one")
+            raise LimitedError(f"{method.trainer} is neither a trainer of nnunet-limited nor a subclass of one")
         learns = trainer.learns_pseudo_labels
         problems += [f"{key} is set by the study; remove it" for key in SHARED if key in method.settings]
         with gathered(problems):
@@ -143,10 +143,11 @@ def method_problems(method: Method) -> list[str]:
                 problems.append(f"{method.trainer} does not learn from sources; remove them")
             with gathered(problems):
                 parse_sources(os.path.expandvars(method.sources))
-        elif method.ask or method.accept_licence:
-            problems.append("ask and accept_licence need sources; add sources, or remove them")
-        elif learns == "sources":
-            problems.append(f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas")
+        else:
+            if method.ask or method.accept_licence:
+                problems.append("ask and accept_licence need sources; add sources, or remove them")
+            if learns == "sources":
+                problems.append(f"{method.trainer} learns what sources agree on; give e.g. sources: student,atlas")
         if method.teacher is not None:
             if learns == "none":
                 problems.append(f"{method.trainer} takes no teacher; remove it")

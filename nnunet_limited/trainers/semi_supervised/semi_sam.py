@@ -40,6 +40,7 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     The prompts are boxes around the predictions of the teacher in some slices of an unlabelled crop. Where answer
     and prediction overlap enough, the target is the mean of the two; its weight falls over the run to less than a
     hundredth. In the published code prompts come from the hidden labels; here they cannot.
+    The time of a step does not include the promptable model.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SemiSAMConfig
