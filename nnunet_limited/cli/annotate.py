@@ -12,7 +12,10 @@ import typer
 from nnunet_limited.cli.options import ANNOTATE, DeviceOption, JsonOption, command
 from nnunet_limited.cli.output import console, progress, show_json, show_next, show_table
 from nnunet_limited.datasets.request import ImportRequest, SparsifyRequest
+from nnunet_limited.host.folders import free_number, raw_folder
 from nnunet_limited.queries.request import AbsorbRequest, QueryRequest
+from nnunet_limited.util.extras import require_extra
+from nnunet_limited.util.parallel import default_processes
 
 app = typer.Typer()
 
@@ -34,7 +37,6 @@ def sparsify(request: SparsifyRequest, as_json: JsonOption = False) -> None:
     nnunet-limited sparsify 501 --kind scribbles --out Dataset601_HeartScribbles
     """
     from nnunet_limited.datasets.sparsify import sparsify as run
-    from nnunet_limited.util.parallel import default_processes
 
     _show_view(run(request, default_processes()), request.out, as_json)
 
@@ -53,15 +55,12 @@ def import_labels(request: ImportRequest, as_json: JsonOption = False) -> None:
     nnunet-limited import-labels 501 --labels scribbles/ --unlabeled 4 --out Dataset601_HeartScribbles
     """
     from nnunet_limited.datasets.import_labels import import_labels as run
-    from nnunet_limited.util.parallel import default_processes
 
     _show_view(run(request, default_processes()), request.out, as_json)
 
 
 def _show_view(record: dict[str, Any], name: str, as_json: bool) -> None:
     """Print what is annotated in a new dataset of sparse labels, and what to run next."""
-    from nnunet_limited.host.folders import raw_folder
-
     if as_json:
         return show_json(record)
     cases = list(record["cases"].values())
@@ -101,11 +100,9 @@ def query(request: QueryRequest, device: DeviceOption = None, as_json: JsonOptio
       --what patch --size 16x64x64 --items 20 --out round_1
     nnunet-limited query 501 --items 4 --out round_0  (without a model)
     """
-    from nnunet_limited.host.folders import free_number
     from nnunet_limited.metrics.areas import predicted_gain
     from nnunet_limited.queries.query import query as run
     from nnunet_limited.runs.launch import choose_device
-    from nnunet_limited.util.extras import require_extra
 
     require_extra("al", "query", "jinja2")
     made = run(request, choose_device(device), partial(progress, title="Cases"))
@@ -137,10 +134,8 @@ def absorb(request: AbsorbRequest, as_json: JsonOption = False) -> None:
     Example:
     nnunet-limited absorb round_1 --out Dataset601_Heart
     """
-    from nnunet_limited.host.folders import raw_folder
     from nnunet_limited.queries.absorb import absorb as run
     from nnunet_limited.queries.absorb import next_commands
-    from nnunet_limited.util.parallel import default_processes
 
     record = run(request, default_processes())
     if as_json:
