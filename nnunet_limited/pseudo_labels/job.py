@@ -17,7 +17,6 @@ from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.pseudo_labels.fusion import label_dice
 from nnunet_limited.runs.predict import Predictor, trained
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.splits import Split
 from nnunet_limited.util.files import one_at_a_time
 
 Track = Callable[[list[str]], Iterable[str]]
@@ -105,7 +104,14 @@ class PseudoLabelJob:
         for fold in folds:
             planned.split.fold(fold)
         if self.ensemble:
-            _refuse_hidden_labels(planned.split, folds)
+            hidden = {case for fold in folds for case in planned.split.fold(fold).unlabeled}
+            seen = sorted({case for fold in folds for case in planned.split.fold(fold).train} & hidden)
+            if seen:
+                raise LimitedError(
+                    f"--ensemble: case {seen[0]!r} of split {planned.split.name!r} is labelled in one fold and "
+                    "unlabelled in another, so the ensemble was trained on hidden labels; remove --ensemble, so that "
+                    "each fold uses its own model"
+                )
             return [self._open("ensemble", folds)]
         return [self._open(f"fold_{fold}", [fold]) for fold in folds]
 
@@ -172,14 +178,3 @@ class PseudoLabelJob:
     def summary_lines(self, labels: PseudoLabels) -> list[str]:
         """Return lines about a set that is complete."""
         return self.labeller.summary_lines(labels)
-
-
-def _refuse_hidden_labels(split: Split, folds: Sequence[int | str]) -> None:
-    """Refuse an ensemble in which one fold was trained on a label that is hidden in another."""
-    hidden = {case for fold in folds for case in split.fold(fold).unlabeled}
-    seen = sorted({case for fold in folds for case in split.fold(fold).train} & hidden)
-    if seen:
-        raise LimitedError(
-            f"--ensemble: case {seen[0]!r} of split {split.name!r} is labelled in one fold and unlabelled in another, "
-            "so the ensemble was trained on hidden labels; remove --ensemble, so that each fold uses its own model"
-        )

@@ -171,8 +171,14 @@ class ZeroShot:
         return image[self.settings.channel], masks, spacing, coarsest_axis(masks.shape[1:], spacing)
 
     def write_table(self, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Write ``table.csv``, a row for each prompt and class, and return its rows."""
-        rows = summarize(results)
+        """Write ``table.csv`` and return its rows: mean, smallest and largest Dice of each prompt and class."""
+        rows = []
+        for prompt, classes in results[0]["dice"].items():
+            for name in classes:
+                values = [v for one in results if (v := one["dice"][prompt][name]) is not None]
+                if values:
+                    row = {"prompt": prompt, "class": name, "dice": round(float(np.mean(values)), 4)}
+                    rows.append({**row, "least": min(values), "largest": max(values), "cases": len(values)})
         if not rows:
             raise LimitedError(
                 f"no object in {len(results)} cases has {self.settings.min_area} voxels in a slice; give --ask "
@@ -188,15 +194,3 @@ def _dice(outline: np.ndarray, mask: np.ndarray, probability: np.ndarray) -> flo
     valid = np.isfinite(probability)
     size = int((outline & valid).sum() + (mask & valid).sum())
     return round(2 * int((outline & mask & valid).sum()) / size, 4) if size else None
-
-
-def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each prompt and class: mean, smallest and largest Dice over the cases."""
-    rows = []
-    for prompt, classes in results[0]["dice"].items():
-        for name in classes:
-            values = [v for one in results if (v := one["dice"][prompt][name]) is not None]
-            if values:
-                row = {"prompt": prompt, "class": name, "dice": round(float(np.mean(values)), 4)}
-                rows.append({**row, "least": min(values), "largest": max(values), "cases": len(values)})
-    return rows

@@ -23,9 +23,8 @@ class StudentSource:
         self.context, self.model, self.split = context, context.model, context.model.planned.split
         self.about = ModelCard(f"student {self.model.results.name}")
         self.train_cases = {case for fold in context.folds for case in self.split.fold(fold).train}
-        self.predictors: dict[int | None, Predictor] = {
-            None: Predictor(self.model.results, context.folds, context.device)
-        }
+        every_fold = Predictor(self.model.results, context.folds, context.device)
+        self.predictors: dict[int | None, Predictor] = {None: every_fold}
 
     def fold_without(self, case: str) -> int | None:
         """Return a fold trained on labels of this job only, but not on that of ``case``; None if there is none."""
