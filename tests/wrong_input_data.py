@@ -164,7 +164,7 @@ TABLE: list[Row] = [
     (
         "splits_final.json tears groups apart",
         "split 990 --name x --group-by ^p[0-9]",
-        ("{preprocessed}/splits_final.json", "splits group 'p"),
+        ("{preprocessed}/splits_final.json", "separates cases of group 'p"),
         nothing,
     ),
     (

@@ -68,11 +68,16 @@ def _show_view(record: dict[str, Any], name: str, as_json: bool) -> None:
     for key in ("annotated_share", "foreground_voxels", "marks", "slices", "minutes"):
         values = [about[key] for about in cases if key in about]
         if values:
-            rows.append((key.replace("_", " "), *(f"{f(values):.4g}" for f in (min, statistics.mean, max, sum))))
+            rows.append(
+                (
+                    key.replace("_share", " fraction").replace("_", " "),
+                    *(f"{f(values):.4g}" for f in (min, statistics.mean, max, sum)),
+                )
+            )
     rows[0] = (*rows[0][:-1], "")
     show_table(f"{name}: {len(cases)} cases", ("", "min", "mean", "max", "sum"), rows)
     if record["kept"]:
-        console.print(f"{len(record['kept'])} cases keep their label, as they have no new annotation.")
+        console.print(f"Cases without new annotation, which keep their label: {len(record['kept'])}.")
     console.print(f"wrote {raw_folder(name)}")
     show_next(
         f"nnunet-limited split {name} --name all",
@@ -98,7 +103,7 @@ def query(request: QueryRequest, device: DeviceOption = None, as_json: JsonOptio
     Examples:
     nnunet-limited query 501 3d_fullres -tr LimitedSparseTrainer -p nnUNetPlans_l8 \\
       --what patch --size 16x64x64 --items 20 --out round_1
-    nnunet-limited query 501 --items 4 --out round_0  (without a model)
+    nnunet-limited query 501 --items 4 --out round_0  # without a model
     """
     from nnunet_limited.metrics.areas import predicted_gain
     from nnunet_limited.queries.query import query as run

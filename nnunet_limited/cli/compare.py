@@ -36,7 +36,9 @@ ReportOption = Annotated[
 REPORT_NEEDS = ("monai", "yaml", "pandas", "statsmodels", "jinja2")
 
 app = typer.Typer()
-studies = typer.Typer(help="Compare methods, labelled sizes, folds and seeds in one study file.", no_args_is_help=True)
+studies = typer.Typer(
+    help="Compare methods, labelled sizes, folds and seeds as listed in a study file.", no_args_is_help=True
+)
 app.add_typer(studies, name="study", rich_help_panel=COMPARE)
 
 
@@ -176,7 +178,7 @@ def report(folder: FolderArgument, out: ReportOption = None, as_json: JsonOption
 
 @command(app, COMPARE, arguments=(), skip=("options",), context_settings=PASS_THROUGH)
 def simulate_al(execution: Execution, context: typer.Context, file: SimulationArgument, out: OutOption) -> None:
-    """Compare query strategies, with the hidden labels of a dataset as annotator. Finished trainings are skipped.
+    """Compare query strategies by simulation: hidden labels answer the queries. Finished trainings are skipped.
 
     'study status' and 'report' take its folder too. All other options are passed on to Snakemake.
 

@@ -91,7 +91,7 @@ def split(
         console.print("The only labelled case is used for training and validation: its Dice is not informative.")
     if request.folds is not None and len(made.folds) < request.folds:
         reason = "there are no more labelled cases to validate on"
-        console.print(f"{len(made.folds)} folds instead of {request.folds}: {reason}.")
+        console.print(f"Folds made: {len(made.folds)} instead of {request.folds}; {reason}.")
     if not made.unlabeled:
         trainers = "LimitedSupervisedTrainer or, on sparse labels, a trainer for sparse labels"
         console.print(f"No case is unlabelled: train {trainers}.")

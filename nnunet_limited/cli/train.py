@@ -28,8 +28,8 @@ class TrainOptions(Request):
 
     dataset: str = Field(description="Number or name of the dataset.")
     configuration: str = Field(description="Configuration, e.g. 2d or 3d_fullres.")
-    trainer: str = Field("LimitedMeanTeacherTrainer", description="Trainer.")
-    plans: str = Field("nnUNetPlans", description="Plans.")
+    trainer: str = Field("LimitedMeanTeacherTrainer", description="Name of the trainer, e.g. LimitedSupervisedTrainer.")
+    plans: str = Field("nnUNetPlans", description="Name of the plans, e.g. nnUNetPlans_l8.")
     folds: str | None = Field(None, description="Folds to train, e.g. --folds 0 1 2 (or 0,1,2). Default: all.")
     assignments: tuple[str, ...] = Field((), description=SETTINGS)
     epochs: int | None = Field(None, ge=1, description="Number of epochs; short for --set num_epochs=N.")
@@ -74,7 +74,7 @@ class SelfTrainOptions(TrainOptions, SourceOptions):
 
     trainer: str = Field("LimitedRecipeTrainer", description="Trainer that trains on the pseudo-labels.")
     teacher: str | None = Field(
-        None, description="Trainer of the first pseudo-labelling models; default: the teacher of -tr."
+        None, description="Trainer of the models that make the first pseudo-labels; default: the teacher of -tr."
     )
     rounds: int = Field(1, ge=1, description="Number of rounds of pseudo-labelling and training.")
 

@@ -28,12 +28,17 @@ class SparsifyRequest(Request):
         "scribbles all slices.",
     )
     axis: int | None = Field(
-        None, ge=0, le=2, description="Axis across which slices lie; default: the one with the largest spacing."
+        None,
+        ge=0,
+        le=2,
+        description="Axis (0, 1 or 2) across which slices lie; default: the one with the largest spacing.",
     )
     placement: Literal["centre", "equidistant", "random"] | None = Field(
         None, description="Position of slices or points; default: centre."
     )
-    style: Literal["spline", "skeleton"] | None = Field(None, description="Shape of scribbles; default: spline.")
+    style: Literal["spline", "skeleton"] | None = Field(
+        None, description="Shape of scribbles, with --kind scribbles; default: spline."
+    )
     margin: float | None = Field(
         None,
         ge=0,
@@ -41,7 +46,9 @@ class SparsifyRequest(Request):
         description="Largest margin added to each side of a box, as a fraction of the object's size; default: 0.",
     )
     size: Voxels = Field((), description="Size of a patch in voxels along each axis (z, y, x), e.g. 8x64x64.")
-    background: int | None = Field(None, ge=0, description="Number of points in the background; default: 10.")
+    background: int | None = Field(
+        None, ge=0, description="Number of points in the background, with --kind points; default: 10."
+    )
     radius: float | None = Field(
         None, ge=0, description="Radius of a point, in units of the smallest spacing; default: 2."
     )

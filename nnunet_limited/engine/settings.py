@@ -31,9 +31,9 @@ class TrainerConfig(BaseModel):
         0.33, ge=0, le=1, description="fraction of labelled crops forced onto foreground"
     )
     sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
-    channels_last: bool = Field(False, description="memory layout with channels last on a CPU, which is faster")
+    channels_last: bool = Field(False, description="use channels-last memory on a CPU, which is faster")
     seed: int | None = Field(
-        None, ge=0, lt=2**32, description="random seed; repeatable to the bit with nnUNet_n_proc_DA=0"
+        None, ge=0, lt=2**32, description="random seed; a run is repeatable to the bit with nnUNet_n_proc_DA=0"
     )
 
 

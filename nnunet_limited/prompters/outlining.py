@@ -46,7 +46,9 @@ def outline(
     ``spacing``, the first one of equals, or across all axes.
     """
     if image.ndim != 3 or guess.shape[1:] != image.shape:
-        raise LimitedError(f"image of shape {image.shape} and guess of shape {guess.shape} are not of one volume")
+        raise LimitedError(
+            f"the image {image.shape} and the guess {guess.shape} differ in shape; give both on one grid"
+        )
     shown, outliner = to_unit(image), _Outliner(prompter, settings, rng)
     if prompter.ndim == 3:
         return outliner.summary([outliner.outline(shown, guess)])

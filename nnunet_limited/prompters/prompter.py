@@ -81,7 +81,7 @@ def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = N
 
     Kinds are those of :data:`PROMPTERS` and the entry points of the group ``nnunet_limited.prompters``, functions of
     the weights and the device; a factory has no arguments. ``accept_licence`` is a licence that the user has accepted.
-    Raises LimitedError for what is no prompter.
+    Raises LimitedError for what is not a prompter.
     """
     kind, colon, weights = spec.partition(":")
     plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -96,7 +96,7 @@ def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = N
         made = load_factory(kind, weights, spec)()
     else:
         names = ", ".join(f"{name}:…" for name in (*PROMPTERS, *plugins))
-        raise LimitedError(f"{spec!r} is no prompter; give {names} or module:factory")
+        raise LimitedError(f"{spec!r} is not a prompter; give {names} or module:factory")
     check_attributes(made, repr(spec))
     return made
 
@@ -111,7 +111,7 @@ def load_factory(module: str, name: str, spec: str) -> Callable[..., Any]:
 
 
 def check_attributes(made: Any, name: str) -> None:
-    """Raise LimitedError for what is no prompter; ``name`` names it in the error."""
+    """Raise LimitedError for what is not a prompter; ``name`` names it in the error."""
     missing = [name for name in ("ndim", "prompts", "about", "embed", "predict") if not hasattr(made, name)]
     if missing:
         raise LimitedError(

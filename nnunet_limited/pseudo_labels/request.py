@@ -113,7 +113,7 @@ class ZeroShotRequest(Request):
     split: str | None = Field(
         default=None, description="Split whose labelled cases are tried. Default: all cases with a label."
     )
-    every: int = Field(default=5, ge=1, description="Step between the slices with foreground that are used.")
+    every: int = Field(default=5, ge=1, description="Use every N-th slice with foreground.")
     ask: tuple[str, ...] = Field(
         default=(), description="Setting of the prompts, e.g. boxes=3, margin=2 or min_area=10; repeatable."
     )

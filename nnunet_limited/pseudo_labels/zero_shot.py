@@ -163,8 +163,8 @@ class ZeroShot:
         ignore = self.dataset.description.ignore
         if ignore is not None and (label == ignore).any():
             raise LimitedError(
-                f"{case.label} is annotated in part, and objects cut in two are no prompts; take cases of a --split "
-                "that are annotated throughout, or fewer --cases"
+                f"{case.label} is partly annotated, so its objects may be incomplete; use fully annotated cases with "
+                "--split, or fewer --cases"
             )
         masks = np.stack([np.isin(label, value) for value in self.classes.values()])
         spacing = [float(step) for step in about["spacing"]]

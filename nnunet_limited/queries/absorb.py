@@ -79,8 +79,7 @@ def _check_names(request: AbsorbRequest, number: int, split_before: Split | None
         )
     if split_before is not None and request.group_by is not None:
         raise LimitedError(
-            f"--group-by {request.group_by} has an effect after a cold start only; split {split_before.name!r} has its "
-            "folds; remove it"
+            f"--group-by {request.group_by} has no effect with split {split_before.name!r}, which has folds; remove it"
         )
     return name
 

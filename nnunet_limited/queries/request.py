@@ -21,7 +21,7 @@ DEFAULT_STRATEGY, COLD_STRATEGY = "clasp_pe", "typiclust"
 class QueryRequest(Request):
     """Dataset, model, budget and strategy of a round of queries; without a model it is a cold start."""
 
-    dataset: str = Field(description="Dataset to query, by name or number, e.g. 500.")
+    dataset: str = Field(description="Number or name of the dataset.")
     configuration: str | None = Field(
         None, description="Configuration of the model, e.g. 2d or 3d_fullres; leave it out for a cold start."
     )

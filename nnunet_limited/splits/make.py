@@ -225,7 +225,7 @@ def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list
         )
     for group, cases in groups.items():
         if len({place[case] for case in cases}) > 1:
-            raise LimitedError(f"{final} splits group {group!r} ({', '.join(cases)}); {remedy}")
+            raise LimitedError(f"{final} separates cases of group {group!r} ({', '.join(cases)}); {remedy}")
     return partition
 
 
@@ -283,7 +283,7 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
     for group, cases in groups.items():
         if listed & set(cases) and not set(cases) <= listed:
             missing = min(set(cases) - listed)
-            raise LimitedError(f"--labeled-cases splits group {group!r}; add {missing!r}")
+            raise LimitedError(f"--labeled-cases separates cases of group {group!r}; add {missing!r}")
     return {group for group, cases in groups.items() if set(cases) <= listed}
 
 

@@ -35,5 +35,6 @@ class SplitRequest(Request):
     labeled_cases: CaseList = Field((), description="File that lists the labelled cases, one per line.")
     test_cases: CaseList = Field((), description="File that lists cases to exclude from all folds, one per line.")
     published: Path | None = Field(
-        None, description="JSON file of a published split, whose order or list of patients names the labelled cases."
+        None,
+        description="JSON file of a published split, which lists the labelled cases or their order.",
     )

@@ -131,7 +131,7 @@ def test_a_stock_partition_that_tears_patients_apart_is_refused(tmp_path: Path) 
     names = [f"patient{p:02d}_frame{f}" for p in range(10) for f in (1, 2)]
     data = dataset(names=names)
     write_split(tmp_path, *make(tmp_path, data, labeled="4"))
-    with pytest.raises(LimitedError, match="splits group"):
+    with pytest.raises(LimitedError, match="separates cases of group"):
         make(tmp_path, data, labeled="3", group_by=r"patient\d+")
 
 

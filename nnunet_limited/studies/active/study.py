@@ -125,7 +125,7 @@ def data_problems(study: ActiveStudy) -> Iterator[str]:
         yield f"dataset {raw.name}: case {raw.without_label[0]} has no label, which the oracle needs; remove the case"
     used = study.cases or len(raw.labeled)
     if used > len(raw.labeled):
-        yield f"cases={used}, but {raw.name} has {len(raw.labeled)} labelled cases"
+        yield f"cases={used}, but {raw.name} has {len(raw.labeled)} labelled cases; give at most that many"
     training = used - -(-used // study.number_of_folds)
     for target in study.targets:
         asked = study.labeled + (study.rounds * target.items if target.what == "case" else 1)

@@ -136,7 +136,7 @@ def _problems(study: Study) -> Iterator[str]:
     yield from study_file.training_problems(study, study.configurations)
     names = [method.name for method in study.methods]
     if study.reference not in names:
-        yield f"baseline {study.baseline!r} is no method; there are {', '.join(names)}"
+        yield f"baseline {study.baseline!r} is not a method; there are {', '.join(names)}"
     if study.published is not None and study.cases is not None:
         yield "cases: a published split lists its cases; remove cases"
     if study.published is not None and (study.folds != (0,) or study.group_by or study.protocol):

@@ -107,7 +107,7 @@ def repeated(lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:
 def training_problems(study: Any, configurations: Iterable[str]) -> Iterator[str]:
     """Yield the problems of a study's iterations, seeds and configurations."""
     if study.iterations % study.iterations_per_epoch:
-        yield f"iterations={study.iterations} is no multiple of iterations_per_epoch={study.iterations_per_epoch}"
+        yield f"iterations={study.iterations} is not a multiple of iterations_per_epoch={study.iterations_per_epoch}"
     yield from (f"seed {seed} is not within 0 and 2^32" for seed in study.seeds if not 0 <= seed < 2**32)
     known = ", ".join(CONFIGURATIONS)
     yield from (f"configuration {one!r} is none of {known}" for one in configurations if one not in CONFIGURATIONS)

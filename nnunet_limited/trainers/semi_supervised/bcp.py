@@ -18,9 +18,7 @@ class BidirectionalCopyPasteConfig(MeanTeacherConfig):
     pseudo_label_weight: float = Field(
         0.5, ge=0, description="weight of pseudo-labelled voxels; labelled ones have weight 1"
     )
-    largest_component: bool = Field(
-        True, description="removal of all but the largest component of each pseudo-labelled class"
-    )
+    largest_component: bool = Field(True, description="keep only the largest component of each pseudo-labelled class")
 
 
 class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):

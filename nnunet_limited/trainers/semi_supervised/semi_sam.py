@@ -22,7 +22,7 @@ from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeac
 class SemiSAMConfig(MeanTeacherConfig):
     """Settings of SemiSAM."""
 
-    prompter: str | None = Field(None, description="promptable model, e.g. sam:FOLDER or tiny-vit:FILE.pt")
+    prompter: str | None = Field(None, description="promptable model (required), e.g. sam:FOLDER or tiny-vit:FILE.pt")
     prompter_weight: float = Field(
         0.5, ge=0, description="weight of the promptable model beside the teacher's at the start"
     )

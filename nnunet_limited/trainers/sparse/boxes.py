@@ -28,13 +28,15 @@ class BoxConfig(SparseConfig, SemiSupervisedConfig):
     projection_weight: float = Field(
         1.0,
         ge=0,
-        description="weight of the projection loss (slices through a box have its class); unused in slices of volumes",
+        description="weight of the projection loss (its class in each slice of a box); unused in 2D configurations of volumes",
     )
     affinity_weight: float = Field(
         1.0, ge=0, description="weight of the affinity loss (similar neighbours in boxes have one class)"
     )
     tightness_weight: float = Field(
-        0.0, ge=0, description="weight of the tightness loss, 0.01 in the paper; unused in slices of volumes"
+        0.0,
+        ge=0,
+        description="weight of the tightness loss, 0.01 in the paper; unused in 2D configurations of volumes",
     )
     size_weight: float = Field(
         1.0, ge=0, description="weight of the size loss (objects fill a plausible fraction of their boxes)"
