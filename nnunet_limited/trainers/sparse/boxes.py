@@ -28,7 +28,7 @@ class BoxConfig(SparseConfig, SemiSupervisedConfig):
     projection_weight: float = Field(
         1.0,
         ge=0,
-        description="weight of the projection loss (its class in each slice of a box); unused in 2D configurations of volumes",
+        description="weight of the projection loss (slices of a box have its class); unused in 2D slices of volumes",
     )
     affinity_weight: float = Field(
         1.0, ge=0, description="weight of the affinity loss (similar neighbours in boxes have one class)"
