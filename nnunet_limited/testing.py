@@ -1,7 +1,5 @@
 """Checks that the plug-ins of other packages can run in their own tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Annotations and their cost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Slices, boxes, points and patches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Propagate the labels of annotated slices to the others (after Cai et al., DeSCO, CVPR 2023, arXiv 2303.13090)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Scribbles drawn by a machine on a dense label."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Literal
 

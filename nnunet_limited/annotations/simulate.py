@@ -1,7 +1,5 @@
 """The kinds of sparse labels that can be simulated, with their options."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

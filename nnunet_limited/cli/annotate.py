@@ -1,7 +1,5 @@
 """``nnunet-limited sparsify``, ``import-labels``, ``query`` and ``absorb``."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from functools import partial

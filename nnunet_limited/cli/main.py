@@ -1,7 +1,5 @@
 """The ``nnunet-limited`` command."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """Options of commands: made from the fields of requests, or declared here once for all commands that share them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy

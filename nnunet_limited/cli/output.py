@@ -1,7 +1,5 @@
 """What commands print: tables for people on stdout, or one JSON document with ``--json``; progress on stderr."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """``nnunet-limited doctor``, ``demo``, ``split`` and ``plan``."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Annotated

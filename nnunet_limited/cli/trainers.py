@@ -1,7 +1,5 @@
 """``nnunet-limited trainers`` and ``configure``."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -8,8 +8,6 @@ batch apart (:func:`unpack`):
   stored labels of the dataset.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

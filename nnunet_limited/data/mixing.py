@@ -1,7 +1,5 @@
 """Boxes to cut from one crop and paste into another; drawn from numpy's global generator."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

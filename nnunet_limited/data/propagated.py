@@ -1,7 +1,5 @@
 """Sparsely labelled cases with the labels of their annotated slices propagated to the slices between."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cases of which only some voxels are annotated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Views of one unlabelled crop: same geometry, different intensities."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

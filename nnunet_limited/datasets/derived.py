@@ -1,7 +1,5 @@
 """A raw nnU-Net dataset that shows the images of another one with sparse labels; the other is left as it is."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

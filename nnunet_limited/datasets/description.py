@@ -1,7 +1,5 @@
 """The description of a dataset, dataset.json, checked before nnU-Net fails on it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Import sparse labels that people made into a view of their dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ lesion's size and intensity. What distinguishes them (size, roundness, the side 
 survives mirroring, so that mirroring stays a valid augmentation.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the commands ``sparsify`` and ``import-labels`` are asked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

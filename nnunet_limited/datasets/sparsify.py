@@ -1,7 +1,5 @@
 """Replace the dense labels of a dataset by simulated sparse ones, in a view of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Resume a run as if it had never stopped: the host's checkpoint and the state that it lacks."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import pickle

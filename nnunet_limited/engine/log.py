@@ -1,7 +1,5 @@
 """nnU-Net's local logger with further terms."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a run is before it starts: its split, its settings, its results folder. Everything refusable is refused here."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Settings reach a trainer by one channel, the plans' section ``limited``, because
 and configuration: two settings are two plans.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar

@@ -1,7 +1,5 @@
 """nnU-Net's trainer on the labelled cases of a split: settings, data, start, saving and resuming."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal

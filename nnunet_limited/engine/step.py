@@ -1,7 +1,5 @@
 """The shared training step. A method adds what is special to it and nothing else; see ``mean_teacher.py``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """nnU-Net's preprocessed cases on disk, and labels on their grid and back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How nnU-Net finds our trainers."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

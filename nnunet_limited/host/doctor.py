@@ -1,7 +1,5 @@
 """Check whether this environment can train; each finding has a remedy."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

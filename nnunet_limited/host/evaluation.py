@@ -1,7 +1,5 @@
 """nnU-Net's own evaluation."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Sequence

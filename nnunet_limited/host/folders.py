@@ -1,7 +1,5 @@
 """nnU-Net's three folders, and the names of datasets in them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """nnU-Net's readers and writers of images."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from pathlib import Path

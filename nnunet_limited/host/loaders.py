@@ -1,7 +1,5 @@
 """nnU-Net's data loader, the augmenters around it, and the transforms of its training pipeline."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter

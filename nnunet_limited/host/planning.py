@@ -1,7 +1,5 @@
 """nnU-Net's planning: fingerprints, planners, network topology, cropping and cross-validation."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """nnU-Net's predictor and its export of predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Shapes: the probability of one class and its ``boxes`` (True inside) are (b, *sp
 its boxes, and every slice through a box, across any axis, has a voxel of it, because boxes are tight.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import product

@@ -3,8 +3,6 @@
 Shapes: probabilities (b, c, *spatial), bool masks (b, 1, *spatial) with True where a voxel is valid.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ Torch tensors hold a batch (b, c, *spatial), numpy arrays one case (c, *spatial)
 background; regions have no channel for it.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

@@ -4,8 +4,6 @@ Shapes: logits and target probabilities (b, c, *spatial); weights (b, 1 or c, *s
 A voxel of weight 0 has no influence: it is in neither sum of the Dice, and no class is put in its place.
 """
 
-from __future__ import annotations
-
 import torch
 
 from nnunet_limited.losses.label_space import LabelSpace

@@ -3,8 +3,6 @@
 Definitions as in nnActive (Lüth et al., TMLR 2025, arXiv 2511.19183).
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, permutations

@@ -5,8 +5,6 @@ Empty masks: where both are empty, every metric is nan, and the case is left out
 the two is empty, overlaps are 0 and distances are the diagonal of the image, which is the worst possible value.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the command ``evaluate`` is asked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

@@ -5,8 +5,6 @@ validated with that seed. Cases are the independent units: their means over seed
 the same first level of the index belong to one unit, e.g. the scans of a patient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Decoders beside the main one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

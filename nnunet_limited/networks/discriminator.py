@@ -1,7 +1,5 @@
 """A network that distinguishes predictions on labelled images from those on unlabelled ones."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -3,8 +3,6 @@
 A perturbation maps the list of the encoder's feature maps (b, c, *spatial), finest first, to another such list.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

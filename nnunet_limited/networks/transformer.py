@@ -1,7 +1,5 @@
 """Transformers for segmentation of the same input as a U-Net."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The dataset fingerprint of a split: geometry from images, intensities from visible labels only."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Plans that are bound to a split: the host's planner, fed with what the split lets it see."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Preprocess cases with the host's own code: resumable, and never opening the label of an unlabelled case."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

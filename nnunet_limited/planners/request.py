@@ -1,7 +1,5 @@
 """What the command ``plan`` is asked for."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -4,8 +4,6 @@
 ``--patch`` one for a given patch, as published comparisons ask for.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Only the image encoder and the decoder of the library are called. Images and pro
 any size are treated alike with every version of the library.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """nnInteractive, which outlines in 3D (Isensee et al., 2025, arXiv 2503.08373)."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ middle of the object and of the other classes as in Keuth et al. (2024, arXiv 24
 small model loses the object.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations

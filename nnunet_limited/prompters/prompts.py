@@ -1,7 +1,5 @@
 """Prompts from a rough mask: its objects in a slice or a volume, boxes around them, points inside and outside."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

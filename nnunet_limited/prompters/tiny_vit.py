@@ -4,8 +4,6 @@ Their checkpoints name the weights of the decoder differently from transformers,
 from timm. The last stage of the encoder does not halve the grid.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

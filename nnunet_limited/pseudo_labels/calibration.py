@@ -1,7 +1,5 @@
 """Sources calibrated on labelled cases: which to leave out for a class, and the agreement that a slice needs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import combinations

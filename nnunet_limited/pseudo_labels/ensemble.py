@@ -1,7 +1,5 @@
 """Several sources label together: their mean, left open where they disagree and are not confident."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Pseudo-labels of the unlabelled cases of some folds: the job that makes them with a labeller, case by case."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

@@ -5,8 +5,6 @@ al., IEEE TMI 1999, doi 10.1109/42.796284), fused by local similarity (Artaechev
 doi 10.1109/TMI.2009.2014372).
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterator, Sequence

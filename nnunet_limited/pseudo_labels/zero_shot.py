@@ -3,8 +3,6 @@
 It repeats the comparison of Mazurowski et al., MedIA 2023, arXiv 2304.10517, on the user's own scans.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """From a prediction of each voxel to what strategies compare windows by."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

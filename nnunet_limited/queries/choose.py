@@ -1,7 +1,5 @@
 """Choose the windows to annotate from all that was scored."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, compress

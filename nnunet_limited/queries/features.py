@@ -1,7 +1,5 @@
 """Features that strategies compare windows by: maps from the layers of a network, and descriptions of whole scans."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path

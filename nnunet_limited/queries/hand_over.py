@@ -1,7 +1,5 @@
 """Write what annotators get: images, initial label files and pictures of each query."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verb of the room: choose what to annotate next and write the files for it."""
 
-from __future__ import annotations
-
 from nnunet_limited.queries.choose import choose_windows
 from nnunet_limited.queries.hand_over import hand_over
 from nnunet_limited.queries.query_round import open_round

@@ -1,7 +1,5 @@
 """Score the windows of each case by a trained model, or describe the scans without one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace

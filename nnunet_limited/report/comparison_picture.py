@@ -1,7 +1,5 @@
 """One figure that shows cases side by side: image, truth, and what each method predicted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pictures of pages: their PNG, a caption, a text for those who do not see them, and colours of methods."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

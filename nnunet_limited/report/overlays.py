@@ -1,7 +1,5 @@
 """A slice of an image with the outlines of its classes, as all pictures of this package show it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path

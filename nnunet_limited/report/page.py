@@ -1,7 +1,5 @@
 """HTML pages that need no other file: templates filled with sections of notes, sortable tables, pictures and text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables as they are shown: the columns of a table, and its text on a page, in Markdown and in LaTeX."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

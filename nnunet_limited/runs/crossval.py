@@ -1,7 +1,5 @@
 """Train the folds that are missing, resume those that were interrupted, and compare with the supervised baseline."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Compare a folder of predictions with a folder of labels, case by case and class by class."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

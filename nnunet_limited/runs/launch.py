@@ -1,7 +1,5 @@
 """Start the host's training command, after everything that can be refused has been."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

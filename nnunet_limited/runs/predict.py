@@ -1,7 +1,5 @@
 """Predict preprocessed cases with trained folds."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Iterator, Sequence

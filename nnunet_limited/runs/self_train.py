@@ -1,7 +1,5 @@
 """Self-training from end to end: a teacher, then rounds of pseudo-labelling and training."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Give plans other settings, under a name of their own: same data, no preprocessing."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read a split file, ours or hand-written, and refuse what would train silently wrong."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Make a split: one fold partition per dataset, nested labelled subsets, groups kept together."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence

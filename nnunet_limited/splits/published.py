@@ -1,7 +1,5 @@
 """Splits of published comparisons: the papers list the labelled cases."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the command ``split`` is asked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The demo: a synthetic dataset, a split, two trainings, a table and a picture, in minutes on a CPU."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

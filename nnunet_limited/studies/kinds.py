@@ -1,7 +1,5 @@
 """The kinds of studies: which one a folder holds, and its report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nnunet_limited.studies.active.folder import ActiveFolder

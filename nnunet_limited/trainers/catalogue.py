@@ -1,7 +1,5 @@
 """List of the trainers, with the task, needs and cost of each."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import sys

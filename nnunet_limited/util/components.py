@@ -1,7 +1,5 @@
 """Connected components of masks."""
 
-from __future__ import annotations
-
 import cc3d
 import numpy as np
 

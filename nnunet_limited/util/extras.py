@@ -1,7 +1,5 @@
 """What is not installed by default."""
 
-from __future__ import annotations
-
 import importlib.util
 from importlib.metadata import version
 

@@ -1,7 +1,5 @@
 """Run one function over many cases, in worker processes, with a progress bar."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence

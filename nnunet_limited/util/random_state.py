@@ -1,7 +1,5 @@
 """Random states that can be saved, restored and separated."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

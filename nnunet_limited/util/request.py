@@ -1,7 +1,5 @@
 """What a command or a study asks for, and the types of fields that the command line writes as text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

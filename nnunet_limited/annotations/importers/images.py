@@ -1,7 +1,5 @@
 """Label images as ITK-SNAP, 3D Slicer, MITK and scripts write them, on the grid of the annotated image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

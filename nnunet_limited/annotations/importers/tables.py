@@ -1,7 +1,5 @@
 """Boxes around objects and points in them, as tables list them."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Atlases: the labelled cases, registered to the scan."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

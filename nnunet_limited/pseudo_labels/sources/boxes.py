@@ -1,7 +1,5 @@
 """Boxes that people have drawn, which promptable models see in place of a guess."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A promptable model as a source: it outlines what the sources before it predict, or boxes that people have drawn."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The student: trained models of some folds."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from nnunet_limited.errors import LimitedError

@@ -1,7 +1,5 @@
 """Baselines: random strategies, of which some use the foreground."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

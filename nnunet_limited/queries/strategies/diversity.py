@@ -1,7 +1,5 @@
 """Strategies that spread their choice over a space of features."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, ClassVar
 

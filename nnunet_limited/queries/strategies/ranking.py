@@ -1,7 +1,5 @@
 """Strategies that rank windows by the uncertainty of the model."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Find the query strategies by their names, those of other packages included."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points

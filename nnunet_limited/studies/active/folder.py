@@ -1,7 +1,5 @@
 """The folder of a simulated loop of active learning: how it is opened, and the state of each of its trainings."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@
 A step is the queries of a round, the answers of the oracle, and a training on all labels so far.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The report of a simulated loop of active learning: how the strategies compare, and when to stop."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """The results of a simulated loop of active learning so far, as tables."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The folder of a comparison study: how it is opened, the state of each of its runs, what the missing ones cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@
 The commands that a step calls, and their output, are in its log; a step that fails leaves a marker beside it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The report of a comparison study: one page that needs no other file, and its tables as Markdown, CSV and LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The results of a study so far, the tables of its report, and their columns."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

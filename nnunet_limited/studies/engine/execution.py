@@ -1,7 +1,5 @@
 """What the commands that run a study are asked for."""
 
-from __future__ import annotations
-
 import os
 
 from pydantic import Field

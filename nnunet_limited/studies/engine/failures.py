@@ -1,7 +1,5 @@
 """Failed and missing runs: how a failure is recorded, and how it is reported."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

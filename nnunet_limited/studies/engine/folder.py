@@ -1,7 +1,5 @@
 """The folder of a study: its file, nnU-Net's folders, and the state of each run."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Common parts of reports: the list of runs, the record of how they were made, the files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

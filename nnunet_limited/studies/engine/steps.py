@@ -1,7 +1,5 @@
 """The steps of a run. Each is a process that calls commands, logs them, and marks a failure."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

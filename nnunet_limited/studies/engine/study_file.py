@@ -1,7 +1,5 @@
 """What all study files have in common: how they are read, the methods they list, and what is checked before any run."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Run a study on Snakemake."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

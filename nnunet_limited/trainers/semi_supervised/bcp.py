@@ -1,7 +1,5 @@
 """Bidirectional copy-paste (Bai et al., CVPR 2023, arXiv 2305.00673)."""
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 

@@ -1,7 +1,5 @@
 """Cross-consistency training (Ouali et al., CVPR 2020, arXiv 2003.09005)."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,7 +1,5 @@
 """Cross pseudo supervision (Chen et al., CVPR 2021, arXiv 2106.01226)."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,7 +1,5 @@
 """Cross teaching between CNN and Transformer (Luo et al., MIDL 2022, arXiv 2112.04894)."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Deep adversarial network (Zhang et al., MICCAI 2017, doi:10.1007/978-3-319-66179-7_47)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Deep co-training (Qiao et al., ECCV 2018, arXiv 1803.05984; for segmentation Peng et al., PR 2020)."""
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 

@@ -1,7 +1,5 @@
 """Entropy minimisation (Grandvalet & Bengio, NeurIPS 2004; Vu et al., ADVENT, CVPR 2019, arXiv 1811.12833)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nnunet_limited.data.crops import Crops, Unsupervised

@@ -1,7 +1,5 @@
 """FixMatch (Sohn et al., NeurIPS 2020, arXiv 2001.07685; with CutMix: Yang et al., CVPR 2023, arXiv 2208.09910)."""
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 

@@ -1,7 +1,5 @@
 """Interpolation consistency training (Verma et al., IJCAI 2019, arXiv 1903.03825)."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Mean teacher (Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780)."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """R-Drop (Liang et al., NeurIPS 2021, arXiv 2106.14448)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from pydantic import Field

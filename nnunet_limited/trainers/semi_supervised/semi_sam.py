@@ -1,7 +1,5 @@
 """SemiSAM, a mean teacher with a promptable model beside it (Zhang et al., BIBM 2024, arXiv 2312.06316)."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Uncertainty-aware mean teacher (Yu et al., MICCAI 2019, arXiv 1907.07034)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

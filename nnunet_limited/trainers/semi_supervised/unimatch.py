@@ -1,7 +1,5 @@
 """UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910)."""
 
-from __future__ import annotations
-
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.networks.perturb import channel_dropout, perturbed

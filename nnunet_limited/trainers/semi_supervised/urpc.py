@@ -1,7 +1,5 @@
 """Uncertainty-rectified pyramid consistency (Luo et al., MICCAI 2021 and MedIA 2022, arXiv 2012.07042)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

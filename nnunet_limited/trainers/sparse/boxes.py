@@ -1,7 +1,5 @@
 """Boxes (Tian et al., BoxInst, CVPR 2021, arXiv 2012.02310; Kervadec et al., MIDL 2020, arXiv 2004.06816)."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Dual-branch network with dynamically mixed pseudo-labels (Luo et al., MICCAI 2022, arXiv 2203.02106)."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -4,8 +4,6 @@ Further terms: entropy and contours (Luo et al., WSL4MIS, 2022), gated CRF (Obuk
 Mumford-Shah (Kim & Ye, IEEE TIP 2020, arXiv 1904.02872).
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, ClassVar
 

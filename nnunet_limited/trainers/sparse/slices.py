@@ -1,7 +1,5 @@
 """Slice propagation (after Cai et al., DeSCO, CVPR 2023, arXiv 2303.13090; SGTC, AAAI 2025, arXiv 2412.15526)."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

@@ -3,8 +3,6 @@
 Drawing the latest annotations more often is our addition.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

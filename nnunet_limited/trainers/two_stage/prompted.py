@@ -3,8 +3,6 @@
 The second is arXiv 2411.12602: a promptable model refines, a network learns.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field

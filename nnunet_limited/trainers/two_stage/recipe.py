@@ -1,7 +1,5 @@
 """The recommended recipe (Lee, ICML workshop 2013; CutMix: French et al., BMVC 2020, arXiv 1906.01916)."""
 
-from __future__ import annotations
-
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import cutmix
 from nnunet_limited.losses.pseudo_label import segmentation_loss

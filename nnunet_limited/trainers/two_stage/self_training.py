@@ -3,8 +3,6 @@
 Cases are chosen by stability as in Huang et al., FLARE22 challenge, 2022.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch
