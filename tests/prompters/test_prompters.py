@@ -117,7 +117,7 @@ def test_what_no_prompt_is_made_of_is_left_open(tiny: Prompter) -> None:
     flat = outline(tiny, seen(volume[2:3]), guess[:, 2:3], (5, 1, 1), PromptSettings(axes=3), np.random.default_rng(0))
     assert flat.embeddings == 1  # a 2D image has slices across one axis only
     assert overlap(flat.probability[0] > 0.5, volume[2:3]) > 0.8
-    with pytest.raises(LimitedError, match="not of one volume"):
+    with pytest.raises(LimitedError, match="differ in shape"):
         outline(tiny, seen(volume), guess[:, 1:], (5, 1, 1), many, np.random.default_rng(0))
 
 
