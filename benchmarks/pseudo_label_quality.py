@@ -58,10 +58,10 @@ def quality(folder: Path, raw: RawDataset) -> dict[str, Any]:
             }
         )
     sources = record.get("sources") or ["student"]
-    told = ", ".join(source.split(":")[0] if source.partition(":")[1] else source for source in sources)
+    shown = ", ".join(source.split(":")[0] if source.partition(":")[1] else source for source in sources)
     number = 1 if record["previous"] is None else 2
     mean = pd.DataFrame(rows).mean().round(3).to_dict()
-    return {"split": record["split"], "sources": told, "round": number, "cases": len(rows), **mean}
+    return {"split": record["split"], "sources": shown, "round": number, "cases": len(rows), **mean}
 
 
 def main() -> int:

@@ -162,7 +162,7 @@ def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespac
 
 
 def is_longer(row: dict[str, Any], iterations: int) -> bool:
-    """Tell whether a row is of the supervised baseline with a multiple of the iterations."""
+    """Return whether a row is of the supervised baseline with a multiple of the iterations."""
     its = row["iterations"]
     return bool(row["trainer"] == SUPERVISED and its > iterations and its % iterations == 0)
 

@@ -35,11 +35,11 @@ def make_view(arguments: argparse.Namespace, number: int, command: str, seed: in
     simulated = words[0] == "sparsify"
     number = 900 + 10 * number + (seed if simulated else 0)
     folder = arguments.work / "raw" / f"Dataset{number:03d}_Sparse"
-    told = folder / "command.txt"
+    recorded = folder / "command.txt"
     if not folder.is_dir():
         nnunet_limited(*words, arguments.dataset.name, "--out", folder.name, *(["--seed", str(seed)] * simulated))
-        told.write_text(command, encoding="utf-8")
-    if not told.is_file() or told.read_text(encoding="utf-8") != command:
+        recorded.write_text(command, encoding="utf-8")
+    if not recorded.is_file() or recorded.read_text(encoding="utf-8") != command:
         raise SystemExit(f"{folder} was made for another annotation; give another --work, or delete that folder")
     return folder
 
@@ -102,8 +102,8 @@ def main() -> None:
         annotation, seed, trainer = run
         mine, plans = prepared[annotation, seed]
         name, _, settings = trainer.partition(":")
-        told = argparse.Namespace(**{**vars(mine), "set": settings.split(",") if settings else []})
-        found = train(told, plans, annotation, seed, name, arguments.iterations)
+        options = argparse.Namespace(**{**vars(mine), "set": settings.split(",") if settings else []})
+        found = train(options, plans, annotation, seed, name, arguments.iterations)
         return [{**row, "trainer": trainer, "settings": ""} for row in found]
 
     if rows and not missing:

@@ -97,7 +97,7 @@ def plan(file: FileArgument, out: OutOption, as_json: JsonOption = False) -> Non
     rows = [
         (name, runs, f"{cost:.1f}", *([f"{cost * minutes / 60:.1f}"] if minutes else [])) for name, runs, cost in costs
     ]
-    show_table(f"Study {folder.study.name}: {len(found)} runs, {counted(found)}", columns, rows)
+    show_table(f"Study {folder.study.name}: runs: {counted(found)}", columns, rows)
     show_next(f"nnunet-limited study run {file} --out {out}")
 
 
@@ -126,7 +126,7 @@ def _execute(open_study: Callable[[], StudyFolder], execution: Execution) -> Non
     folder = open_study()
     status = run_study(folder, execution)
     found = folder.states()
-    console.print(f"{len(found)} runs: {counted(found)}")
+    console.print(f"Runs: {counted(found)}")
     console.print(f"wrote {make_report(folder)[-1]}")
     if status:
         show_next(f"nnunet-limited study status {folder.path}")

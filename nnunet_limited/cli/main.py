@@ -10,7 +10,7 @@ import typer
 
 from nnunet_limited import __version__
 from nnunet_limited.cli import annotate, compare, pseudo_labels, start, train, trainers
-from nnunet_limited.cli.options import PLUMBING, command
+from nnunet_limited.cli.options import FLAG, PLUMBING, command
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.discovery import export_extension_folder, extension_folder
 from nnunet_limited.util.parallel import default_processes
@@ -46,7 +46,7 @@ def _version(value: bool) -> None:
 
 
 VersionOption = Annotated[
-    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    bool, typer.Option("--version", metavar=FLAG, callback=_version, is_eager=True, help="Print the version and exit.")
 ]
 
 

@@ -168,7 +168,7 @@ def _show_result(result: dict[str, Any]) -> None:
             other = baseline["dice"][name]
             row += [f"{other['mean']:.4f} ± {other['sd']:.4f}", f"{result['difference'][name]:+.4f}"]
         rows.append(row)
-    show_table(f"Dice, mean ± sd over {len(result['folds'])} folds", columns, rows)
+    show_table(f"Dice, mean ± sd over folds (n = {len(result['folds'])})", columns, rows)
 
 
 def _show_what_next(result: dict[str, Any], plans: str) -> None:

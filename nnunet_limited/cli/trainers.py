@@ -36,7 +36,7 @@ def trainers(
             console.print(f"[bold]{title}[/bold]\n  {_plain(card['summary'])} {cost}")
         return None
     card = cards[0]
-    console.print(f"{card['name']}  {card['short_name'] or ''}", markup=False)
+    console.print(" ".join(filter(None, (card["name"], card["short_name"]))), markup=False)
     for line in (card["summary"], card["details"], card["paper"] and f"Paper: {card['paper']}"):
         if line:
             console.print(_plain(line), markup=False)

@@ -160,8 +160,8 @@ def preprocess_unlabeled(run: Run, log: Callable[[str], None] = lambda line: Non
         return
     if distributed.is_available() and distributed.is_initialized():  # other processes would give up after minutes
         raise LimitedError(
-            f"{len(missing)} unlabelled cases are not preprocessed in {run.unlabeled_folder}; start once with one GPU, "
-            "which preprocesses them, or use 'nnunet-limited plan'"
+            f"unlabelled cases are not preprocessed in {run.unlabeled_folder}: {len(missing)}; start once with one "
+            "GPU, which preprocesses them, or use 'nnunet-limited plan'"
         )
-    log(f"Preprocessing {len(missing)} unlabelled cases into {run.unlabeled_folder}")
+    log(f"Preprocessing unlabelled cases into {run.unlabeled_folder}: {len(missing)}")
     preprocess(run.planned.plans, run.configuration, dataset, (), missing, default_processes())

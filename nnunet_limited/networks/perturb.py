@@ -16,7 +16,7 @@ Features = list[torch.Tensor]
 
 
 def can_perturb(configuration: dict[str, Any]) -> bool:
-    """Tell whether the network of a plans' ``configuration`` is a U-Net with an encoder and a decoder."""
+    """Return whether the network of a plans' ``configuration`` is a U-Net with an encoder and a decoder."""
     return str(configuration["architecture"]["network_class_name"]).rsplit(".", 1)[-1].endswith("UNet")
 
 

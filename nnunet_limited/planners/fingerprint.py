@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
@@ -144,8 +144,8 @@ def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) 
     ignore = dataset.description.ignore
     if ignore is None:
         return own
-    folder = Path(os.environ["nnUNet_preprocessed"]) / "labels"
-    folder.mkdir()
+    folder = preprocessed_folder(dataset.name) / "labels"
+    folder.mkdir(parents=True)
     ending = dataset.description.file_ending
     tasks = [(dataset.cases[case], dataset.reader(), ignore, folder / f"{case}{ending}") for case in visible]
     found = run_all(without_ignored, tasks, processes, "Reading annotations")
@@ -194,7 +194,7 @@ def extract_fingerprint(
         extractor.run(overwrite_existing=True)
     except IndexError as error:
         raise no_foreground from error
-    file = Path(os.environ["nnUNet_preprocessed"]) / dataset.name / "dataset_fingerprint.json"
+    file = preprocessed_folder(dataset.name) / "dataset_fingerprint.json"
     fingerprint: dict[str, Any] = read_json(file, "fingerprint", "run the command again")
     means = fingerprint["foreground_intensity_properties_per_channel"].values()
     if not all(np.isfinite(channel["mean"]) for channel in means):

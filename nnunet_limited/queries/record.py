@@ -140,7 +140,7 @@ def load_round(folder: Path) -> Round:
         return Round(folder, RoundRecord.model_validate(content), queries, labels)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else repr(error)
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else f"{type(error).__name__} {error}"
         raise LimitedError(f"{folder / RECORD} has been changed ({what}); {MAKE}") from error
 
 

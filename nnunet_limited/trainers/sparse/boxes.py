@@ -100,7 +100,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
 
     @property
     def slices_of_volumes(self) -> bool:
-        """Tell whether crops are single slices of scans that have several."""
+        """Whether crops are single slices of scans that have several."""
         shape = self.plans_manager.plans["original_median_shape_after_transp"]
         return len(self.configuration_manager.patch_size) == 2 and shape[0] > 1
 
