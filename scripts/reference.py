@@ -34,8 +34,12 @@ def options(command: Any) -> list[tuple[str, ...]]:
         shown = (
             "" if default is None or default is False or default in ((), []) or parameter.required else f"`{default}`"
         )
+        if parameter.required and parameter.param_type_name != "argument":
+            shown = "required"
+        choices = ", ".join(f"`{choice}`" for choice in getattr(parameter.type, "choices", ()))
         if "help" not in parameter.name:
-            rows.append((names, getattr(parameter, "help", None) or "", shown))
+            text = getattr(parameter, "help", None) or ""
+            rows.append((names, f"{text} ({choices})" if choices else text, shown))
     return rows
 
 

@@ -47,7 +47,7 @@ def sparsify(request: SparsifyRequest, as_json: JsonOption = False) -> None:
 def import_labels(request: ImportRequest, as_json: JsonOption = False) -> None:
     """Import sparse labels that people made, as a new dataset with the same images.
 
-    Other cases keep their label, if they have one. Annotated cases with a dense label are validated on it.
+    Cases without an imported annotation keep their label. Annotated cases with a dense label are validated on it.
 
     Example:
     nnunet-limited import-labels 501 --labels scribbles/ --unlabeled 4 --out Dataset601_HeartScribbles

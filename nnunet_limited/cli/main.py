@@ -31,7 +31,7 @@ for module in (start, train, trainers, annotate, pseudo_labels, compare):  # in 
 
 @command(app, PLUMBING)
 def path() -> None:
-    """Print the folder to add to nnUNet_extTrainer where Python does not read .pth files.
+    """Print the folder to set as nnUNet_extTrainer if nnU-Net does not find the trainers by itself.
 
     Example:
     export nnUNet_extTrainer=$(nnunet-limited path)

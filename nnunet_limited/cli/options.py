@@ -36,7 +36,7 @@ METAVARS: dict[Any, str] = {
     "pretrained_weights": "FILE",
 }
 
-DEVICE = "Device: cuda, cpu or mps; default: the first of these that works."
+DEVICE = "Device: cuda, mps or cpu; default: the first of these that works."
 SETTINGS = (
     "Setting of the trainer, e.g. consistency_weight=0.3; repeatable. Plans with settings get a name of their own."
 )

@@ -13,7 +13,10 @@ from nnunet_limited.splits.request import SplitRequest
 
 OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for all output of the demo.")]
 SeedOption = Annotated[
-    int, typer.Option(min=0, max=2**31 - 1, help="Random seed of phantom, labelled cases and training.")
+    int,
+    typer.Option(
+        min=0, max=2**31 - 1, help="Random seed of the synthetic images, the labelled cases and the training."
+    ),
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Overwrite a split of this name.")]
 

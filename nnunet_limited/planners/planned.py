@@ -154,5 +154,5 @@ def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
     limited = content.get("limited", {})
     wanted = {"split", "split_hash", "settings"} if is_bound(content) else {"settings"}
     if "limited" in content and not (isinstance(limited, dict) and wanted <= set(limited)):
-        raise LimitedError(f"{file}: section 'limited' lacks split_hash or settings: {limited!r:.60}; {MAKE_PLANS}")
+        raise LimitedError(f"{file}: section 'limited' lacks one of {sorted(wanted)}: {limited!r:.60}; {MAKE_PLANS}")
     return content

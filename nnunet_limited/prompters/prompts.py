@@ -70,7 +70,7 @@ class PromptSettings(BaseModel):
         missing = NEEDS[self.kind] - prompts
         if missing:
             raise LimitedError(
-                f"prompts of kind {self.kind}: the model takes no {min(missing)}; give another, e.g. --ask kind=box"
+                f"prompts of kind {self.kind}: the model takes no {min(missing)} prompts; give a --ask kind of its own"
             )
         return self.kind
 

@@ -24,7 +24,7 @@ class SourceOptions(Request):
 
     sources: str | None = Field(
         default=None,
-        description=f"Sources that label together, separated by commas: {USAGES}. Default: the model (student) alone.",
+        description=f"Sources that label together, separated by commas: {USAGES}. Default: student, the model alone.",
     )
     ask: tuple[str, ...] = Field(
         default=(),

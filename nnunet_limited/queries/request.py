@@ -26,8 +26,12 @@ class QueryRequest(Request):
         None, description="Configuration of the model, e.g. 2d or 3d_fullres; leave it out for a cold start."
     )
     out: Path = Field(Path("round_1"), description="Folder to create for the annotators, e.g. round_1.")
-    items: int | None = Field(None, ge=1, description="Budget: number of cases, slices or patches to annotate.")
-    minutes: float | None = Field(None, ge=1, description="Budget: estimated time to annotate, in minutes.")
+    items: int | None = Field(
+        None, ge=1, description="Budget: number of cases, slices or patches to annotate (or give --minutes)."
+    )
+    minutes: float | None = Field(
+        None, ge=1, description="Budget: estimated time to annotate, in minutes (or give --items)."
+    )
     what: Literal["case", "slice", "patch"] = Field(
         "case", description="Unit of annotation: whole cases, slices or 3D patches."
     )
@@ -52,8 +56,8 @@ class QueryRequest(Request):
         None,
         ge=0,
         le=1,
-        description="Largest fraction of a window that may already be annotated; default: 0 for patches, below 1 for "
-        "slices and cases.",
+        description="Largest fraction of a queried case, slice or patch that may already be annotated; default: 0 for "
+        "patches; slices and cases may be annotated in part.",
     )
     seconds: float = Field(
         79.0, ge=0, description="Seconds to outline one object on one slice; used to estimate minutes."

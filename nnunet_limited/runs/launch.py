@@ -82,7 +82,9 @@ def choose_device(device: str | None) -> str:
     if device not in (None, "cpu", "cuda", "mps"):
         raise LimitedError(f"-device {device} is unknown; use cpu, cuda or mps")
     if device == "cuda" and not torch.cuda.is_available():
-        raise LimitedError("-device cuda: torch sees no GPU here; use -device cpu, or repair the driver")
+        raise LimitedError(
+            "-device cuda: torch sees no GPU here; use -device cpu, install torch with CUDA, or repair the driver"
+        )
     return device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 

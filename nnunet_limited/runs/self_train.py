@@ -66,7 +66,7 @@ def self_train(
     if not is_ours(trainer) or trainer.learns_pseudo_labels == "none":
         raise LimitedError(f"-tr {request.trainer} does not train on pseudo-labels; use LimitedRecipeTrainer")
     if "pseudo_labels" in parse_assignments(settings):
-        raise LimitedError("--set pseudo_labels is set for each round; remove it, or train with crossval")
+        raise LimitedError("self-train sets pseudo_labels in each round; remove it from --set, or train with crossval")
     device = choose_device(request.value_of("-device"))
     teacher = teacher or trainer.teacher
     if not is_ours(find_trainer(teacher, "--teacher")):

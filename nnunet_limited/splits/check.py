@@ -76,7 +76,7 @@ def split_name(name: str) -> str:
     """Return ``name`` if it may name a split, plans or a configuration variant (nnU-Net cuts names at ``__``)."""
     if not _NAME.fullmatch(name) or name == "final" or name.endswith(".info"):
         raise LimitedError(
-            f"name {name!r} cannot be used; take letters, digits, '-', '.' and single '_' (not 'final' or '….info')"
+            f"name {name!r} cannot be used; use letters, digits, '-', '.' and single '_', not 'final' or '.info'"
         )
     return name
 

@@ -28,7 +28,8 @@ class SplitRequest(Request):
         "has cases without a label.",
     )
     group_by: str | None = Field(
-        None, description="Regular expression of the patient in a case name; cases of one patient stay together."
+        None,
+        description="Regular expression that finds the patient in a case name; cases of one patient stay together.",
     )
     labeled_cases: CaseList = Field((), description="File that lists the labelled cases, one per line.")
     test_cases: CaseList = Field((), description="File that lists cases to exclude from all folds, one per line.")

@@ -20,7 +20,7 @@ class MeanTeacherConfig(SemiSupervisedConfig):
 
 
 class LimitedMeanTeacherTrainer(LimitedTrainer):
-    """The student's strong view must agree with the prediction of its moving average, the teacher, on the weak view.
+    """The student on the strong view must agree with its moving average, the teacher, on the weak view.
 
     The teacher gets the crop after nnU-Net's spatial augmentation, the student the same crop after intensity
     augmentation too. The loss is the mean squared difference of their probabilities. The teacher is validated,

@@ -24,8 +24,8 @@ class LimitedRDropTrainer(LimitedTrainer):
     """Two passes of the same crop with different dropout must agree.
 
     nnU-Net's networks have no dropout, so channels are dropped between encoder and decoder, in these passes only.
-    The divergence is over the class axis. With 4 labelled cases of Hippocampus it did not beat supervised training;
-    with 3 labelled patients of ACDC it made no difference.
+    The divergence is that of the class probabilities of each voxel. With 4 labelled cases of Hippocampus it did not
+    beat supervised training; with 3 labelled patients of ACDC it made no difference.
     """
 
     Config = RDropConfig

@@ -19,11 +19,11 @@ class UncertaintyAwareMeanTeacherConfig(MeanTeacherConfig):
 
 
 class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
-    """Mean teacher over the voxels at which the teacher is confident.
+    """Mean teacher on the voxels where the teacher is confident.
 
-    The uncertainty is the entropy of the mean of several teacher passes with noise on the input and channel dropout
-    between encoder and decoder, which nnU-Net's networks do not have. The largest entropy that counts rises with
-    the ramp-up from 3/4 to all of the maximum. The published weight is 0.1.
+    The uncertainty is the entropy of the mean of several teacher passes with noise on the input and dropout of
+    channels between encoder and decoder, added because nnU-Net's networks have no dropout. The largest entropy that
+    counts rises with the ramp-up from 3/4 to all of the maximum. The published ``consistency_weight`` is 0.1.
     """
 
     Config = UncertaintyAwareMeanTeacherConfig

@@ -40,8 +40,8 @@ def pyramid_consistency(scales: list[torch.Tensor], valid: torch.Tensor, labels:
 class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
     """nnU-Net's deep-supervision heads must agree with one another on unlabelled crops.
 
-    The coarsest head, which nnU-Net does not train, is left out. The published weight is 0.1. With 4 labelled cases
-    of Hippocampus and 3 labelled patients of ACDC it did not beat supervised training.
+    The coarsest head, which nnU-Net does not train, is left out. The published ``consistency_weight`` is 0.1. With 4
+    labelled cases of Hippocampus and 3 labelled patients of ACDC it did not beat supervised training.
     """
 
     Config = UncertaintyRectifiedPyramidConfig

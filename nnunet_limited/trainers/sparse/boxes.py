@@ -73,7 +73,7 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
         if low > high:
             raise LimitedError(
                 f"plans {plans.get('plans_name')}: min_filled_fraction={low} is above max_filled_fraction={high}; set "
-                "both, the smaller one first"
+                "both, with the minimum below the maximum"
             )
         return config.model_copy(update={"min_filled_fraction": low, "max_filled_fraction": high})
 

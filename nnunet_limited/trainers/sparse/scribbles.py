@@ -31,7 +31,7 @@ class SparseConfig(TrainerConfig):
     """Settings for sparse labels. A term without weight is off; 0.1 is common, 0.01 for contours."""
 
     sparse_labels: bool = Field(
-        True, description="treat labels as sparse: beyond the border of an image nothing is background"
+        True, description="treat unannotated voxels as unlabelled, and those beyond the border of an image as ignored"
     )
 
 

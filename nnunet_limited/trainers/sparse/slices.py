@@ -26,7 +26,10 @@ class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
         2, description="number of networks: 2 as in DeSCO, or 3 as in SGTC, at 1.5 times the cost"
     )
     slice_decay: float = Field(
-        0.95, ge=0, lt=1, description="factor of a propagated label's weight per voxel of the finest spacing"
+        0.95,
+        ge=0,
+        lt=1,
+        description="factor of a propagated label's weight for each voxel (finest spacing) from its slice",
     )
     cross_weight: float = Field(0.1, ge=0, description="weight of the loss between the networks")
 
@@ -38,9 +41,9 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
     last axis, another those across the axis before. Where slices across two axes reach a voxel, the nearer one
     labels it. Every network also trains on all annotated voxels, and on the hard labels of the others where these
     are confident (by the entropy of their prediction, in place of several passes with noise), on unlabelled images
-    too. The weight falls with the distance in voxels of the finest spacing, not in slices, and rises with that of
-    the unsupervised loss. The first channel is registered. Without annotated slices the networks train on each
-    other only.
+    too. The weight of a propagated label falls with its distance from the annotated slice (in voxels of the finest
+    spacing, not in slices); during the ramp-up it rises with the weight of the unsupervised loss. The first channel
+    is registered. Without annotated slices the networks train on each other only.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig

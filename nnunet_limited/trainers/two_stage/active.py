@@ -27,7 +27,8 @@ class LimitedActiveTrainer(LimitedSparseTrainer, LimitedRecipeTrainer):
     """The recommended recipe for rounds of queries: annotated cases and patches, and pseudo-labels on the rest.
 
     At least half of the labelled crops come from the cases of the last round; in partly annotated cases crops lie
-    around the annotated voxels. With a split without queries it is the recipe for sparse labels.
+    around the annotated voxels. With a split that absorb has not made it trains on sparse
+    labels and pseudo-labels, without a preference for some cases.
     """
 
     Config = ActiveConfig
