@@ -6,7 +6,7 @@ python scripts/reference.py
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer.main
 
@@ -36,7 +36,11 @@ def options(command: Any) -> list[tuple[str, ...]]:
         )
         if parameter.required and parameter.param_type_name != "argument":
             shown = "required"
-        choices = ", ".join(f"`{choice}`" for choice in getattr(parameter.type, "choices", ()))
+        kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)  # releases of typer differ
+        values = (
+            get_args(kind) if get_origin(kind) is Literal else getattr(getattr(parameter, "type", None), "choices", ())
+        )
+        choices = ", ".join(f"`{value}`" for value in values)
         if "help" not in parameter.name:
             text = getattr(parameter, "help", None) or ""
             rows.append((names, f"{text} ({choices})" if choices else text, shown))
