@@ -69,8 +69,9 @@ class PromptSettings(BaseModel):
             return "point" if "box" not in prompts else "box+mask" if "mask" in prompts else "box"
         missing = NEEDS[self.kind] - prompts
         if missing:
+            fitting = " or ".join(f"--ask kind={kind}" for kind, needs in NEEDS.items() if needs <= prompts)
             raise LimitedError(
-                f"prompts of kind {self.kind}: the model takes no {min(missing)} prompts; give a --ask kind of its own"
+                f"prompts of kind {self.kind}: the model takes no {min(missing)} prompts; give {fitting}"
             )
         return self.kind
 
