@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it never had been; a run can be repeated to the bit."""
+"""A run that was stopped and resumed equals one that never was; a run can be repeated to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run killed while it writes goes on with --c; two processes that train together hold the same weights."""
+"""A run killed while it writes is resumed with --c; two processes that train together hold the same weights."""
 
 from __future__ import annotations
 

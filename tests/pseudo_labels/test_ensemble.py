@@ -89,7 +89,7 @@ def test_sources_label_together(workspaces, capfd: pytest.CaptureFixture[str], v
         assert (labels.folder / "pictures" / f"{case}.png").stat().st_size > 1000
         truth = read(raw.cases[case].label)
         dices.append(overlap((label > 0) & kept, (truth > 0) & kept))
-    if variant != "regions":  # whose model has learnt too little in so few steps
+    if variant != "regions":  # whose model was trained too little in so few steps
         assert np.mean(dices) > 0.7
     before = {file: file.stat().st_mtime_ns for file in labels.folder.rglob("*") if file.is_file()}
     labels.files(fold.unlabeled[0])[0].unlink()
@@ -126,8 +126,8 @@ def test_hidden_labels_reach_no_prompt_no_mask_and_no_weight(workspaces, tmp_pat
     assert len(files) == 3 * len(hidden)
     for file in files:
         assert (folder / file).read_bytes() == (other / file).read_bytes(), file
-    learnt = [json.loads((one / "calibration.json").read_text(encoding="utf-8")) for one in (folder, other)]
-    assert {**learnt[0], "origin": ""} == {**learnt[1], "origin": ""}  # which tells the time of the training too
+    calibrated = [json.loads((one / "calibration.json").read_text(encoding="utf-8")) for one in (folder, other)]
+    assert {**calibrated[0], "origin": ""} == {**calibrated[1], "origin": ""}  # which depends on the time of training
     for one, two in zip(
         labels_of(original, "hidden").cases.values(), labels_of(spoiled, "hidden").cases.values(), strict=True
     ):

@@ -94,7 +94,7 @@ def test_which_fold_judges_a_labelled_case(tmp_path: Path, monkeypatch: pytest.M
     every = source(0, 1, 2)
     assert [every.fold_without(case) for case in "abc"] == [0, 1, 2]
     one = source(0)
-    assert [one.fold_without(case) for case in "bc"] == [None, None]  # the others have learnt what fold 0 validates on
+    assert [one.fold_without(case) for case in "bc"] == [None, None]  # the others train on what fold 0 validates on
     there.remove(1)  # or of another split
     assert every.fold_without("b") is None
 

@@ -13,7 +13,7 @@ from nnunet_limited.splits import Fold
 
 
 def test_what_to_type_next(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The query goes on as it began, with a trainer that can learn what there is."""
+    """The next query is as the first, with a trainer that fits the labels."""
     record = {
         "dataset": DATASET,
         "model": {"configuration": "2d", "plans": "p"},
