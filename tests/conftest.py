@@ -35,11 +35,11 @@ from worlds import planned
 from nnunet_limited.engine.log import LimitedLogger
 
 torch.set_num_threads(1)
-if DEVICE.type == "cuda":  # the host compiles networks there, for minutes, and takes the fastest convolutions
+if DEVICE.type == "cuda":  # nnU-Net compiles networks there, for minutes, and takes the fastest convolutions
     os.environ["nnUNet_compile"] = "false"
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-# The host starts a pool of fresh processes for every export and preprocessing; each imports torch for seconds. Fork
+# nnU-Net starts a pool of fresh processes for every export and preprocessing; each imports torch for seconds. Fork
 # them from a process that has imported it once.
 if "forkserver" in multiprocessing.get_all_start_methods():  # not on Windows
     _get_context = multiprocessing.get_context
@@ -48,7 +48,7 @@ if "forkserver" in multiprocessing.get_all_start_methods():  # not on Windows
     )
     multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 
-# To find a trainer the host looks at every module that is imported; once for each is enough.
+# To find a trainer nnU-Net looks at every module that is imported; once for each is enough.
 run_training.recursive_find_trainer_class_by_name = functools.cache(run_training.recursive_find_trainer_class_by_name)
 
 
@@ -144,7 +144,7 @@ def models(workspaces, tmp_path_factory):
 
     def get(variant: str) -> tuple[Workspace, str]:
         if variant not in made:
-            if variant == "transposed":  # spacing is largest along the last axis, which the host then puts first
+            if variant == "transposed":  # spacing is largest along the last axis, which nnU-Net then puts first
                 transposed = replace(VARIANTS["3d"], shape=(24, 24, 10), spacing=(4.0, 1.0, 1.0))
                 workspace = make_workspace(tmp_path_factory.mktemp(variant), transposed)
             elif variant == "resampled":

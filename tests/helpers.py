@@ -48,7 +48,7 @@ SHORT = {
     "save_every": 100,
     "seed": 7,
 }
-# Settings with which trainers of tiny plans are the host's.
+# Settings with which trainers of tiny plans are nnU-Net's.
 LIKE_STOCK = {
     "consistency_weight": 0.0,
     "optimizer": "sgd",
@@ -228,8 +228,8 @@ class Workspace:
         return configure(self.preprocessed, self.plans, {**SHORT, **settings}, name)
 
     def trainer(self, trainer: str, plans: str, fold: int | str = 0, resume: bool = False) -> Any:
-        """Return a trainer as the host's command would make it."""
-        torch.backends.cudnn.benchmark = False  # which the host's predictor turns on
+        """Return a trainer as nnU-Net's command would make it."""
+        torch.backends.cudnn.benchmark = False  # which nnU-Net's predictor turns on
         made = get_trainer_from_args(DATASET, self.variant.configuration, fold, trainer, plans, resume, DEVICE)
         maybe_load_checkpoint(made, resume, False)
         return made
@@ -265,14 +265,14 @@ def make_workspace(root: Path, variant: Variant, hide: bool = False) -> Workspac
 
 
 class Stock(nnUNetTrainer):
-    """The host's trainer on a given fold with given lengths and seed, and its blur made repeatable; nothing else."""
+    """nnU-Net's trainer on a given fold with given lengths and seed, and its blur made repeatable; nothing else."""
 
     run_fold: Any
     run_config: Any
 
     @classmethod
     def like(cls, limited: Any) -> Stock:
-        """Return the host's trainer for what the trainer ``limited`` of ours is asked to train."""
+        """Return nnU-Net's trainer for what the trainer ``limited`` of ours is asked to train."""
         plans = copy.deepcopy({**limited.plans_manager.plans, "continue_training": False})
         made = cls(plans, limited.configuration_name, limited.fold, limited.dataset_json, DEVICE)
         made.run_fold, made.run_config = limited.run.fold, limited.config
@@ -360,7 +360,7 @@ def read(file: Path) -> np.ndarray:
 
 
 def stock_run(variant: str, ours: Any) -> tuple[dict, list[torch.Tensor]]:
-    """Losses and weights of the host's trainer on what ``ours`` trained on; the same for every trainer."""
+    """Losses and weights of nnU-Net's trainer on what ``ours`` trained on; the same for every trainer."""
     if variant not in STOCK_RUNS:
         stock = Stock.like(ours)
         stock.run_training()

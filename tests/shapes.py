@@ -35,3 +35,10 @@ def seen(mask: np.ndarray, seed: int = 0, noise: float = 0.03) -> np.ndarray:
 def overlap(mask: np.ndarray, other: np.ndarray) -> float:
     """Return the Dice of two masks."""
     return 2 * (mask & other).sum() / max(1, mask.sum() + other.sum())
+
+
+class Malicious:
+    """An object whose pickle prints "run" when it is loaded."""
+
+    def __reduce__(self):
+        return print, ("run",)

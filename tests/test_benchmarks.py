@@ -95,22 +95,22 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
         (folder / "annotations.json").write_text(json.dumps({"cases": cases}), encoding="utf-8")
         return ""
 
-    def train(told: Namespace, plans: str, annotation: str, seed: int, trainer: str, iterations: int) -> list[dict]:
-        trained.append((told.dataset.name, plans, annotation, seed, trainer, tuple(told.set)))
-        return [{**row(annotation, seed, trainer, 0.5, iterations), "settings": " ".join(told.set)}]
+    def train(options: Namespace, plans: str, annotation: str, seed: int, trainer: str, iterations: int) -> list[dict]:
+        trained.append((options.dataset.name, plans, annotation, seed, trainer, tuple(options.set)))
+        return [{**row(annotation, seed, trainer, 0.5, iterations), "settings": " ".join(options.set)}]
 
     monkeypatch.setattr(sparse_labels, "nnunet_limited", command)
     monkeypatch.setattr(sparse_labels, "prepare", lambda mine, labeled, seed: f"{mine.dataset.name}-{labeled}-{seed}")
     monkeypatch.setattr(sparse_labels, "train", train)
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", "")
-    told = [
+    argv = [
         str(tmp_path / DATASET), "--annotation", "slices=sparsify --kind slices --count 2",
         "strokes=import-labels --labels d", "--trainers", "LimitedSparseTrainer:crf_weight=0.1,entropy_weight=0.2",
         SUPERVISED, "LimitedBoxTrainer@strokes", "--seeds", "0", "1", "--iterations", "100",
         "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
     ]  # fmt: skip
-    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
+    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *argv])
     sparse_labels.main()
 
     simulated = [words for words in commands if words[0] == "sparsify"]
@@ -135,13 +135,13 @@ def test_sparse_runs_are_made_once_for_each_annotation_seed_and_trainer(
     trained.clear()
     sparse_labels.main()
     assert trained == []
-    told[2] = "slices=sparsify --kind slices --count 3"
+    argv[2] = "slices=sparsify --kind slices --count 3"
     (tmp_path / "out/runs.csv").unlink()
-    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
+    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *argv])
     with pytest.raises(SystemExit, match="made for another annotation"):
         sparse_labels.main()
-    told[told.index("LimitedBoxTrainer@strokes")] = "LimitedBoxTrainer@dots"
-    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *told])
+    argv[argv.index("LimitedBoxTrainer@strokes")] = "LimitedBoxTrainer@dots"
+    monkeypatch.setattr("sys.argv", ["sparse_labels.py", *argv])
     with pytest.raises(SystemExit) as stopped:
         sparse_labels.main()
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""The commands a user types, one after the other, on small data: the package's and the host's."""
+"""The commands a user types, one after the other, on small data: the package's and nnU-Net's."""
 
 from __future__ import annotations
 

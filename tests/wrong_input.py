@@ -82,7 +82,7 @@ class World:
         self.plans(lambda plans: plans["limited"].update(split_hash=split.hash))
 
     def plain_plans(self) -> None:
-        """Add plans as the host makes them."""
+        """Add plans as nnU-Net makes them."""
         self.plans(lambda p: (p.pop("limited"), p.update(plans_name="nnUNetPlans"))[1], "nnUNetPlans")
 
     def inherited(self) -> None:

@@ -136,7 +136,7 @@ TABLE: list[Row] = [
     ),
     # ---- split
     ("name with two underscores", "split 990 --name a__b", ("'a__b'",), nothing),
-    ("name of the host's file", "split 990 --name final", ("'final'",), nothing),
+    ("name of nnU-Net's file", "split 990 --name final", ("'final'",), nothing),
     ("name of a sidecar", "split 990 --name few.info", ("'few.info'",), nothing),
     ("name with a slash", "split 990 --name ../x", ("'../x'",), nothing),
     ("name is taken", "split 990 --name few --labeled 3", ("{preprocessed}/splits_few.json", "--replace"), nothing),

@@ -38,7 +38,7 @@ TABLE: list[Row] = [
     ("fold is text", f"{MAKE} -f one", ("fold one",), trained),
     ("no trained model", MAKE, (f"{RUN}/fold_0/checkpoint_final.pth", "train fold 0"), nothing),
     ("one fold is not trained", f"{MAKE} -f 1", (f"{RUN}/fold_1/checkpoint_final.pth",), trained),
-    ("model of the host", MAKE, (f"{RUN}/fold_0", "limited_run.json"), lambda w: w.checkpoint(TEACHER, "final")),
+    ("model of nnU-Net", MAKE, (f"{RUN}/fold_0", "limited_run.json"), lambda w: w.checkpoint(TEACHER, "final")),
     ("model of another split", MAKE, (f"{RUN}/fold_0", "split_hash x"), lambda w: trained(w, split_hash="x")),
     ("model of other plans", MAKE, (f"{RUN}/fold_0", "plans_hash x"), lambda w: trained(w, plans_hash="x")),
     ("no previous round", f"{MAKE} --name r2 --previous r1", ("pseudo_labels/few/r1", "--name r1"), trained),
@@ -78,7 +78,7 @@ TABLE: list[Row] = [
         nothing,
     ),
     (
-        "self-train on plans of the host",
+        "self-train on plans of nnU-Net",
         "self-train 990 2d --folds 0",
         ("'unlabeled'", "splits_final"),
         World.plain_plans,
@@ -108,7 +108,7 @@ TABLE: list[Row] = [
         nothing,
     ),
     (
-        "teacher is the host's",
+        "teacher is nnU-Net's",
         f"self-train 990 2d -p {PLANS} --teacher nnUNetTrainer",
         ("--teacher nnUNetTrainer", "no record", "LimitedSupervisedTrainer"),
         nothing,

@@ -90,7 +90,7 @@ TABLE: list[Row] = [
     ("base class as trainer", f"{TRAIN} -tr LimitedTrainer", ("-tr LimitedTrainer", TEACHER), nothing),
     ("unknown configuration", f"train 990 4d 0 -p {PLANS} -device cpu", ("'4d'", PLANS, "3d_fullres"), nothing),
     (
-        "unknown configuration of the host's trainer",
+        "unknown configuration of nnU-Net's trainer",
         f"train 990 4d 0 -tr nnUNetTrainer -p {PLANS} -device cpu",
         ("'4d'",),
         nothing,
@@ -119,7 +119,7 @@ TABLE: list[Row] = [
     ("go on and validate", f"{TRAIN} --c --val", ("--c", "--val"), nothing),
     ("validate before the end", f"{TRAIN} --val", ("--val", f"{RUN}/fold_0/checkpoint_final.pth"), nothing),
     (
-        "validate the host's before the end",
+        "validate nnU-Net's before the end",
         f"{TRAIN} --val -tr nnUNetTrainer",
         ("--val", "checkpoint_final.pth"),
         nothing,

@@ -1,4 +1,4 @@
-"""``nnunet-limited train``, ``crossval`` and ``self-train``: the host's training command with our checks before it."""
+"""``nnunet-limited train``, ``crossval`` and ``self-train``: nnU-Net's training command with our checks before it."""
 
 from __future__ import annotations
 
@@ -172,11 +172,11 @@ def _show_result(result: dict[str, Any]) -> None:
 
 
 def _show_what_next(result: dict[str, Any], plans: str) -> None:
-    """Print the host's commands for the models of a result, and one for its baseline if it has none."""
+    """Print nnU-Net's commands for the models of a result, and one for its baseline if it has none."""
     folds, where = " ".join(map(str, result["folds"])), f"{result['dataset']} {result['configuration']}"
     models = f"-p {result['plans']} -c {result['configuration']} -tr {result['trainer']} -f {folds}"
     commands = [f"nnUNetv2_predict -i INPUT -o OUTPUT -d {result['dataset']} {models}"]
-    if result["merged"]:  # or folds share validation cases, and the host refuses
+    if result["merged"]:  # or folds share validation cases, and nnU-Net refuses
         commands.insert(0, f"nnUNetv2_find_best_configuration {result['dataset']} {models} --disable_ensembling")
     if result["baseline"] is None and result["trainer"] != "LimitedSupervisedTrainer":
         console.print("No supervised baseline yet; the first command trains it.")

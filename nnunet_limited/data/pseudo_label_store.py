@@ -59,14 +59,14 @@ class PseudoLabels:
         return self.folder / f"{case}{self.file_ending}", self.folder / f"{case}_confidence{self.file_ending}"
 
     def read(self, case: str, reader: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return label and confidence in percent (*spatial) with the host's ``reader``."""
+        """Return label and confidence in percent (*spatial) with nnU-Net's ``reader``."""
         label, confidence = (reader.read_seg(str(file))[0][0] for file in self.files(case))
         return label, confidence
 
     def add(
         self, case: str, label: np.ndarray, confidence: np.ndarray, properties: Any, about: dict[str, Any], writer: Any
     ) -> PseudoLabels:
-        """Write one case with the host's ``writer``; confidence in [0, 1]. Return the set with this case."""
+        """Write one case with nnU-Net's ``writer``; confidence in [0, 1]. Return the set with this case."""
         percent = np.round(100 * confidence).astype(np.uint8)
         for file, array in zip(self.files(case), (label, percent), strict=True):
             write_label(writer, array, file, properties, self.file_ending)

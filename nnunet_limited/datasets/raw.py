@@ -59,7 +59,7 @@ class RawDataset:
         return DatasetDescription(self.dataset_json)
 
     def reader(self) -> Any:
-        """Return the host's reader class for the dataset's images."""
+        """Return nnU-Net's reader class for the dataset's images."""
         return reader_for(self.dataset_json, next(iter(self.cases.values())).images[0])
 
     @classmethod
@@ -97,7 +97,7 @@ class RawDataset:
 def labeled_cases(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Case]:
     """Return the training cases of a raw dataset, which dataset.json lists or ``imagesTr/`` holds."""
     unlabeled, training, ending = folder / UNLABELED_FOLDER, folder / "imagesTr", dataset_json["file_ending"]
-    if "dataset" in dataset_json:  # the host completes the entries in place; ours stay as they are on disk
+    if "dataset" in dataset_json:  # nnU-Net completes the entries in place; ours stay as they are on disk
         copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
         listed = listed_files(folder, copy)
     else:
@@ -126,9 +126,9 @@ def unlabeled_images(folder: Path, dataset_json: dict[str, Any]) -> dict[str, li
 
 
 def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:
-    """Return the image files of a folder by case, in the order of channels, by the host's rule for their names.
+    """Return the image files of a folder by case, in the order of channels, by nnU-Net's rule for their names.
 
-    The host's own listing starts twelve processes; a file that it would take for a case without images is refused.
+    nnU-Net's own listing starts twelve processes; a file that it would take for a case without images is refused.
     """
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):

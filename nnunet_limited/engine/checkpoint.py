@@ -1,4 +1,4 @@
-"""Resume a run as if it had never stopped: the host's checkpoint and the state that it lacks."""
+"""Resume a run as if it had never stopped: nnU-Net's checkpoint and the state that it lacks."""
 
 import contextlib
 import io
@@ -31,9 +31,9 @@ UNREADABLE = (
 
 
 def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
-    """Write the host's checkpoint with the predictor as ``network_weights`` and our state under one key.
+    """Write nnU-Net's checkpoint with the predictor as ``network_weights`` and our state under one key.
 
-    ``host_save`` is the host's ``save_checkpoint``; it writes the student into memory, so that whatever it stores, now
+    ``host_save`` is nnU-Net's ``save_checkpoint``; it writes the student into memory, so that whatever it stores, now
     or in a later version, is stored. The file appears whole or not at all.
     """
     buffer = io.BytesIO()
@@ -56,7 +56,7 @@ def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
 
 
 def check_weights(file: Path, trainer: Any, planned: PlannedData, configuration: str) -> None:
-    """Refuse pretrained weights that do not fit, by the host's own rule and on a network that is thrown away."""
+    """Refuse pretrained weights that do not fit, by nnU-Net's own rule and on a network that is thrown away."""
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
@@ -117,7 +117,7 @@ def load(trainer: Any, file: Path, host_load: Callable[[str], None]) -> None:
     for key, (optimizer, _) in trainer.partner_optimizers.items():
         optimizer.load_state_dict(ours["optimizers"][key])
     trainer.iteration = ours["iteration"]
-    # The host writes checkpoint_latest before it updates the best value of the same epoch.
+    # nnU-Net writes checkpoint_latest before it updates the best value of the same epoch.
     epochs = trainer.logger.get_value("ema_fg_dice", step=None)
     trainer._best_ema = max(epochs) if epochs else None
     trainer.resumed_state = {key: ours[key] for key in ("random_state", "streams")}

@@ -14,7 +14,7 @@ __all__ = ["PreprocessedCases", "from_network", "network_spacing", "save_label",
 
 
 def save_label(label: np.ndarray, file: Path) -> None:
-    """Write a label to ``file`` as the host stores those of a previous stage."""
+    """Write a label to ``file`` as nnU-Net stores those of a previous stage."""
     with replacing(file) as temporary:
         made = temporary.with_name(f"{temporary.name}.b2nd")
         PreprocessedCases.save_seg(label.astype(np.int16), str(made.with_suffix("")))
@@ -30,7 +30,7 @@ def save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manag
 def to_network(
     label: np.ndarray, properties: dict[str, Any], shape: tuple[int, ...], plans_manager: Any, configuration: Any
 ) -> np.ndarray:
-    """Transpose, crop and resample ``label`` (1, *spatial of the scan) as the host did its image, to ``shape``."""
+    """Transpose, crop and resample ``label`` (1, *spatial of the scan) as nnU-Net did its image, to ``shape``."""
     axes = plans_manager.transpose_forward
     label = label.transpose([0, *(axis + 1 for axis in axes)])
     inside = tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])
@@ -43,7 +43,7 @@ def to_network(
 def from_network(mask: np.ndarray, properties: dict[str, Any], plans_manager: Any, outside: bool) -> np.ndarray:
     """Return a boolean ``mask`` (*spatial) of a preprocessed image on the grid of its scan.
 
-    Each voxel is that of the mask at its middle, and ``outside`` where the host has cropped the image.
+    Each voxel is that of the mask at its middle, and ``outside`` where nnU-Net has cropped the image.
     """
     shape = [int(size) for size in properties["shape_after_cropping_and_before_resampling"]]
     near = functional.interpolate(torch.from_numpy(mask)[None, None].float(), shape, mode="nearest-exact")[0, 0] > 0.5

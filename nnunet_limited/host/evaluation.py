@@ -18,7 +18,7 @@ def merge_folds(results: Path, folds: Sequence[int]) -> Path | None:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 accumulate_cv_results(str(results), str(merged), list(folds))
-        except RuntimeError:  # the host's word for a case that two folds predicted
+        except RuntimeError:  # nnU-Net's word for a case that two folds predicted
             return None
     return merged
 

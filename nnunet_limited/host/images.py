@@ -10,11 +10,11 @@ from nnunet_limited.util.files import replacing
 
 
 def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
-    """Return the host's reader class for images like ``example``."""
+    """Return nnU-Net's reader class for images like ``example``."""
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     try:
-        # The host prints a traceback for each reader that fails, and a line for the one that does not.
+        # nnU-Net prints a traceback for each reader that fails, and a line for the one that does not.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
     except RuntimeError as error:
@@ -25,7 +25,7 @@ def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
 
 
 def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: str) -> None:
-    """Write a label (*spatial) with a reader of the host at once; its writers go by the ``ending`` of a name."""
+    """Write a label (*spatial) with a reader of nnU-Net at once; its writers go by the ``ending`` of a name."""
     with replacing(file) as temporary:
         made = temporary.with_name(f"{temporary.name}{ending}")
         reader.write_seg(label, str(made), properties)
@@ -33,7 +33,7 @@ def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: st
 
 
 def listed_files(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
-    """Return the files of each training case of a raw dataset as the host lists them."""
+    """Return the files of each training case of a raw dataset as nnU-Net lists them."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     return get_filenames_of_train_images_and_targets(str(folder), dataset_json)

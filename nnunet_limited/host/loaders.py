@@ -8,7 +8,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 __all__ = ["BasicTransform", "SegOnlyTransform", "nnUNetDataLoader"]
 
-# Transforms of the host's training pipeline that move voxels, change intensities, need a label, and blank the outside.
+# Transforms of nnU-Net's training pipeline that move voxels, change intensities, need a label, and blank the outside.
 GEOMETRIC = {"SpatialTransform", "MirrorTransform", "Convert3DTo2DTransform", "Convert2DTo3DTransform"}
 INTENSITY = {
     "GaussianNoiseTransform",
@@ -23,7 +23,7 @@ MASKING = {"MaskImageTransform"}
 
 
 def loader_attribute(augmenter: Any) -> str:
-    """Return the attribute under which the host's augmenter keeps its loader."""
+    """Return the attribute under which nnU-Net's augmenter keeps its loader."""
     return "data_loader" if isinstance(augmenter, SingleThreadedAugmenter) else "generator"
 
 

@@ -14,9 +14,9 @@ from nnunet_limited.errors import LimitedError
 
 @contextmanager
 def scratch_preprocessed() -> Iterator[Path]:
-    """Let the host write its fixed file names into a temporary ``nnUNet_preprocessed`` for a while.
+    """Let nnU-Net write its fixed file names into a temporary ``nnUNet_preprocessed`` for a while.
 
-    ``nnUNet_n_proc_DA`` is unset meanwhile: the host's planner takes it for a number of threads and fails at 0.
+    ``nnUNet_n_proc_DA`` is unset meanwhile: nnU-Net's planner takes it for a number of threads and fails at 0.
     """
     before = {name: os.environ.pop(name, None) for name in ("nnUNet_preprocessed", "nnUNet_n_proc_DA")}
     with tempfile.TemporaryDirectory(prefix="nnunet_limited_") as folder:
@@ -29,7 +29,7 @@ def scratch_preprocessed() -> Iterator[Path]:
 
 
 def fingerprint_extractor(dataset: str, processes: int) -> Any:
-    """Return the host's extractor of the fingerprint of a dataset, without progress bar."""
+    """Return nnU-Net's extractor of the fingerprint of a dataset, without progress bar."""
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
     extractor = DatasetFingerprintExtractor(dataset, processes)
@@ -38,7 +38,7 @@ def fingerprint_extractor(dataset: str, processes: int) -> Any:
 
 
 def host_planner(name: str) -> type:
-    """Return the host's planner class ``name``."""
+    """Return nnU-Net's planner class ``name``."""
     import nnunetv2
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -54,7 +54,7 @@ def limited_planner(base: type, num_cases: int) -> type:
     """Return ``base`` with a data set size of ``num_cases``.
 
     The batch size is capped at 5 % of the data set, which has unlabelled images too. Preprocessor and planner keep
-    their host names in the plans because the host resolves them inside its own package.
+    their host names in the plans because nnU-Net resolves them inside its own package.
     """
 
     parent: Any = base
@@ -78,21 +78,21 @@ def network_topology(
 
 
 def cropped_to_nonzero(image: np.ndarray) -> np.ndarray:
-    """Return an image (channels, *spatial) cropped to what is not 0 in every channel, as the host crops it."""
+    """Return an image (channels, *spatial) cropped to what is not 0 in every channel, as nnU-Net crops it."""
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
     return crop_to_nonzero(image)[0]
 
 
 def nonzero_mask(image: np.ndarray) -> np.ndarray:
-    """Return the host's mask (*spatial) of the nonzero part of an image (channels, *spatial), holes filled."""
+    """Return nnU-Net's mask (*spatial) of the nonzero part of an image (channels, *spatial), holes filled."""
     from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
     return create_nonzero_mask(image)
 
 
 def crossval_folds(groups: Sequence[str], seed: int, folds: int) -> list[list[str]]:
-    """Return the groups that each fold validates on, as the host partitions them."""
+    """Return the groups that each fold validates on, as nnU-Net partitions them."""
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     made = generate_crossval_split(list(groups), seed=seed, n_splits=folds)

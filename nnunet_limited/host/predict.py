@@ -9,7 +9,7 @@ import torch
 
 
 def load_predictor(results: Path, folds: Sequence[int | str], device: str, checkpoint: str) -> Any:
-    """Return the host's predictor with the checkpoints of some folds, without progress bar."""
+    """Return nnU-Net's predictor with the checkpoints of some folds, without progress bar."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(

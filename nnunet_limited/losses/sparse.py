@@ -53,7 +53,7 @@ class AnnotatedSamples(nn.Module):
         self.loss, self.labels = loss, labels
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of logits and the host's target."""
+        """Return the loss of logits and nnU-Net's target."""
         valid = self.labels.annotated(target).flatten(1).any(1)
         if valid.all():
             return self.loss(output, target)
@@ -83,7 +83,7 @@ class WithTerms(nn.Module):
 
     @property
     def loss(self) -> Any:
-        """The loss of one head, as in the host's wrapper for deep supervision."""
+        """The loss of one head, as in nnU-Net's wrapper for deep supervision."""
         return self.wrapped.loss if hasattr(self.wrapped, "weight_factors") else self.wrapped
 
     def forward(self, output: Any, target: Any) -> torch.Tensor:

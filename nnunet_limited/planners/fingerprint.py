@@ -17,7 +17,7 @@ from nnunet_limited.util.files import content_hash, read_json, read_object, writ
 from nnunet_limited.util.parallel import run_all
 
 Geometry = Literal["all", "labeled"]
-VOXELS_PER_CASE = 1e6  # that intensities are measured at; the host's number for a hundred cases
+VOXELS_PER_CASE = 1e6  # that intensities are measured at; nnU-Net's number for a hundred cases
 
 
 class Inspection(NamedTuple):
@@ -42,7 +42,7 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequenc
         with contextlib.redirect_stdout(printed):
             image, properties = reader.read_images([str(i) for i in case.images])
     except Exception as error:
-        # The host prints the shapes or spacings that differ, in three lines, and raises without a message.
+        # nnU-Net prints the shapes or spacings that differ, in three lines, and raises without a message.
         reason = str(error).strip().splitlines()[-1:] or printed.getvalue().splitlines()[:3] or [repr(error)]
         raise LimitedError(
             f"the image of case {case.identifier} ({files}) cannot be read: {' '.join(reason)}; its channels must be "
@@ -157,7 +157,7 @@ def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) 
 def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) -> tuple[Path, bool]:
     """Return a label file of ``case`` with background where it is ignored, and whether it has foreground.
 
-    The host would count the ignore label as foreground. The file is ``target``, or the case's own
+    nnU-Net would count the ignore label as foreground. The file is ``target``, or the case's own
     file if that ignores nothing.
     """
     reader = reader_class()
@@ -173,14 +173,14 @@ def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) ->
 def extract_fingerprint(
     dataset: RawDataset, split: Split, inspections: dict[str, Inspection], geometry: Geometry, processes: int
 ) -> dict[str, Any]:
-    """Return the fingerprint of the split in the host's format; call it inside :func:`scratch_preprocessed`.
+    """Return the fingerprint of the split in nnU-Net's format; call it inside :func:`scratch_preprocessed`.
 
     Intensities come from the labels that no fold hides (if there are none, from all that some fold may see), geometry
     from all images or, on request, from those labelled cases alone.
     """
     visible = split.never_hidden or split.labeled
     extractor = fingerprint_extractor(dataset.name, processes)
-    # The host draws 10e7 voxels in all. From few cases it would draw the same ones again and again, for a minute.
+    # nnU-Net draws 10e7 voxels in all. From few cases it would draw the same ones again and again, for a minute.
     extractor.num_foreground_voxels_for_intensitystats = min(
         extractor.num_foreground_voxels_for_intensitystats, VOXELS_PER_CASE * len(visible)
     )

@@ -1,4 +1,4 @@
-"""Plans that are bound to a split: the host's planner, fed with what the split lets it see."""
+"""Plans that are bound to a split: nnU-Net's planner, fed with what the split lets it see."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from nnunet_limited.splits import Split, load_split
 from nnunet_limited.util.files import is_current, write_json
 from nnunet_limited.util.parallel import run_all
 
-CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what the host's planners can plan, without the cascade
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what nnU-Net's planners can plan, without the cascade
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
     plans["limited"] = {"version": nnunet_limited.__version__, "split": split.name, "split_hash": split.hash}
     settings = SETTINGS.copy() if tiny else {}
     plans["limited"] |= {"size": request.size, "geometry": request.geometry, "settings": settings}
-    # Without the cascade: the host would predict for its next stage after every validation of 3d_lowres.
+    # Without the cascade: nnU-Net would predict for its next stage after every validation of 3d_lowres.
     kept = {name: c for name, c in plans["configurations"].items() if "previous_stage" not in c}
     plans["configurations"] = kept
     for name, configuration in kept.items():

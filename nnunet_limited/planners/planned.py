@@ -147,7 +147,7 @@ def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
     if not isinstance(content.get("configurations"), dict):
         raise LimitedError(f"{file} is not a plans file, it has no 'configurations'; {MAKE_PLANS}")
     for key, expected in (("dataset_name", preprocessed.name), ("plans_name", plans)):
-        if content.get(key) != expected:  # the host takes both for folder names
+        if content.get(key) != expected:  # nnU-Net takes both for folder names
             raise LimitedError(
                 f"{file} has {key} {content.get(key)!r}, not {expected!r}: it was copied or renamed; {MAKE_PLANS}"
             )

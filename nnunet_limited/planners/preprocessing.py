@@ -1,4 +1,4 @@
-"""Preprocess cases with the host's own code: resumable, and never opening the label of an unlabelled case."""
+"""Preprocess cases with nnU-Net's own code: resumable, and never opening the label of an unlabelled case."""
 
 import contextlib
 import os
@@ -27,8 +27,8 @@ FILES = (".b2nd", "_seg.b2nd", ".pkl")  # of a case; the last one is written las
 def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]:
     """Return the folders of preprocessed cases with label and without.
 
-    Cases without label lie in a folder of their own because the host takes every case of a folder for a labelled one.
-    For plans of the host it is named after what shapes the data too: stock planning reuses the name of its folder.
+    Cases without label lie in a folder of their own because nnU-Net takes every case of a folder for a labelled one.
+    For plans of nnU-Net it is named after what shapes the data too: stock planning reuses the name of its folder.
     """
     chosen = with_inherited(plans, configuration)
     folder = preprocessed_folder(plans["dataset_name"]) / chosen["data_identifier"]
@@ -42,7 +42,7 @@ def box_folder(folder: Path) -> Path:
 
 
 def is_bound(plans: dict[str, Any]) -> bool:
-    """Return whether ``plans`` are ours, made from a split, and not the host's own."""
+    """Return whether ``plans`` are ours, made from a split, and not nnU-Net's own."""
     return "split" in (plans.get("limited") or {})
 
 
@@ -131,9 +131,9 @@ def link_preprocessed(case: Case, origin: RawDataset, folder: Path, use_label: b
 def preprocess_case(
     case: Case, folder: Path, use_label: bool, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
 ) -> None:
-    """Preprocess one case into ``folder`` with the host's ``run_case_save``; its ``.pkl`` appears last.
+    """Preprocess one case into ``folder`` with nnU-Net's ``run_case_save``; its ``.pkl`` appears last.
 
-    Without label the host computes the mask of the image itself (0 inside, -1 outside), as it does for prediction.
+    Without label nnU-Net computes the mask of the image itself (0 inside, -1 outside), as it does for prediction.
     """
     manager, chosen = managers(plans, configuration)
     label = case.label if use_label else None
@@ -158,7 +158,7 @@ def preprocess_case(
 def background_outside(case: Case, reader_class: Any, ignore: int, target: Path) -> Path:
     """Return a label file of ``case`` with background where it is ignored outside the nonzero mask of its image.
 
-    The host does not mark such voxels as outside, so that it would normalise a sparse image over its empty margin.
+    nnU-Net does not mark such voxels as outside, so that it would normalise a sparse image over its empty margin.
     """
     reader = reader_class()
     label, properties = reader.read_seg(str(case.label))
@@ -171,12 +171,12 @@ def background_outside(case: Case, reader_class: Any, ignore: int, target: Path)
 
 
 def scratch_folder(folder: Path) -> Path:
-    """Return where cases of ``folder`` are made; not inside it, where the host expects whole cases only."""
+    """Return where cases of ``folder`` are made; not inside it, where nnU-Net expects whole cases only."""
     return folder.with_name(folder.name + ".tmp")
 
 
 def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: str) -> None:
-    """Copy validation labels to ``gt_segmentations``, where the host's validation looks for them."""
+    """Copy validation labels to ``gt_segmentations``, where nnU-Net's validation looks for them."""
     for case in cases:
         truth = case.truth or case.label
         assert truth is not None

@@ -1,4 +1,4 @@
-"""Plans of another size than the host would choose.
+"""Plans of another size than nnU-Net would choose.
 
 ``--size tiny`` makes a network that learns on a CPU in minutes, for trying things out, tests and the demo, and
 ``--patch`` one for a given patch, as published comparisons ask for.

@@ -24,7 +24,8 @@ class SourceOptions(Request):
 
     sources: str | None = Field(
         default=None,
-        description=f"Sources that label together, separated by commas: {USAGES}. Default: student, the model alone.",
+        description=f"Sources that label together, separated by commas: {USAGES}. "
+        "Default: student, which is the trained model.",
     )
     ask: tuple[str, ...] = Field(
         default=(),

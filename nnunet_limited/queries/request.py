@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from nnunet_limited.runs.request import TrainRequest
 
 DEFAULT_STRATEGY, COLD_STRATEGY = "clasp_pe", "typiclust"
+# The strategies of this package, written out so that the help needs none of their modules; a test holds them current.
+STRATEGY_NAMES = (
+    *("badge", "bald", "cdal", "clasp_pe", "core_set", "disagreement", "entropy", "expected_entropy", "kmeans_bald"),
+    *("least_confidence", "margin", "power_bald", "power_entropy", "random", "random_fg33", "random_fg66"),
+    *("random_stratified", "softrank_bald", "softrank_entropy", "typiclust"),
+)
 
 
 class QueryRequest(Request):
@@ -40,7 +46,9 @@ class QueryRequest(Request):
         None, ge=0, le=2, description="Axis across which slices lie (0, 1 or 2); default: the one of largest spacing."
     )
     strategy: str | None = Field(
-        None, description=f"Query strategy; default: {DEFAULT_STRATEGY}, for a cold start {COLD_STRATEGY}."
+        None,
+        description=f"Query strategy: {', '.join(STRATEGY_NAMES)}. "
+        f"Default: {DEFAULT_STRATEGY}; for a cold start {COLD_STRATEGY}.",
     )
     trainer: str | None = Field(None, description="Trainer of the model, e.g. LimitedSparseTrainer.")
     plans: str | None = Field(None, description="Plans of the model, e.g. nnUNetPlans_start.")

@@ -101,7 +101,7 @@ def _flags(request: TrainRequest, step: tuple[str, tuple[str, ...]] | None) -> t
 
 
 def class_names(description: DatasetDescription) -> dict[str, str]:
-    """Return the name of each class or region by the key it has in the host's ``summary.json``."""
+    """Return the name of each class or region by the key it has in nnU-Net's ``summary.json``."""
     groups = {name: values_of(value) for name, value in description.labels.items()}
     return {str(tuple(values) if len(values) > 1 else values[0]): name for name, values in groups.items()}
 

@@ -1,4 +1,4 @@
-"""Start the host's training command, after everything that can be refused has been."""
+"""Start nnU-Net's training command, after everything that can be refused has been."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def prepare(request: TrainRequest) -> TrainRequest:
     """
     _check_flags(request)
     planned = request.planned
-    _ = planned.dataset_json  # which the host reads too, after it has begun to write
+    _ = planned.dataset_json  # which nnU-Net reads too, after it has begun to write
     trainer = find_trainer(request.trainer)
     if request.fold != "all" and not request.fold.isdecimal():
         raise LimitedError(f"fold {request.fold!r} is neither a number nor 'all'; give one of them")
@@ -41,7 +41,7 @@ def prepare(request: TrainRequest) -> TrainRequest:
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:
-    """Return the checkpoint that the host will load for ``--c`` or ``--val``; None for a new run."""
+    """Return the checkpoint that nnU-Net will load for ``--c`` or ``--val``; None for a new run."""
     fold = request.results / f"fold_{request.fold}"
     if "--val" in request.flags:
         for name in ("final", "best") if "--val_best" in request.flags else ("final",):
@@ -106,7 +106,7 @@ def _complete(request: TrainRequest) -> TrainRequest:
 
 
 def run_host_training(request: TrainRequest) -> None:
-    """Check the request and run the host's own entry point on it."""
+    """Check the request and run nnU-Net's own entry point on it."""
     from nnunetv2.run.run_training import run_training_entry
 
     ready = prepare(request)

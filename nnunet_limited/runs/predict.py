@@ -49,7 +49,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
 
 
 class Predictor:
-    """The host's predictor, which returns label, confidence and the labels of the members of an ensemble."""
+    """nnU-Net's predictor, which returns label, confidence and the labels of the members of an ensemble."""
 
     def __init__(self, results: Path, folds: Sequence[int | str], device: str) -> None:
         """Load the final checkpoints of ``folds``."""

@@ -79,17 +79,17 @@ class TrainRequest(Request):
 
 
 def find_trainer(name: str, flag: str = "-tr") -> Any:
-    """Return the trainer class ``name``, which ``flag`` gave, as the host finds it."""
+    """Return the trainer class ``name``, which ``flag`` gave, as nnU-Net finds it."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    names = trainer_names()
-    if name in [*names, *ours.ALIASES]:
+    names = [*trainer_names(), *ours.ALIASES]
+    if name in names:
         return getattr(ours, name)
     unknown = LimitedError(f"{flag} {name}: no such trainer; ours are {', '.join(names)}")
     if name in ours.__all__:
         raise unknown
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the host prints where it searches
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
             return recursive_find_trainer_class_by_name(name)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise unknown from error

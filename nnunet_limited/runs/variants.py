@@ -75,7 +75,7 @@ def make_variant(folder: Path, plans: str, settings: dict[str, Any], name: str |
     """Return ``<plans>_<name>`` with ``settings`` over those of ``plans``; nothing is written."""
     content = load_plans(folder, plans)
     new = f"{plans}_{split_name(name or variant_name(settings))}"
-    limited = content.get("limited", {})  # plans of the host have none and are not bound to a split by settings
+    limited = content.get("limited", {})  # plans of nnU-Net have none and are not bound to a split by settings
     content["limited"] = {**limited, "settings": merged(limited.get("settings", {}), settings)}
     content["plans_name"] = new
     check_settings(content)

@@ -18,7 +18,7 @@ from nnunet_limited.splits.published import make_published_split, write_publishe
 from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.util.files import read_json, write_json
 
-PARTITION_SEED = 12345  # the host's own, so that the partition equals the one stock nnU-Net would make
+PARTITION_SEED = 12345  # nnU-Net's own, so that the partition equals the one stock nnU-Net would make
 Groups = dict[str, list[str]]
 
 

@@ -47,7 +47,7 @@ def describe(name: str) -> dict[str, Any]:
     """Return the description of a trainer; raise LimitedError if there is none of that name."""
     full = trainers.ALIASES.get(name, name)
     if full not in trainer_names():
-        raise LimitedError(f"{name}: no such trainer; there are {', '.join([*trainer_names(), *trainers.ALIASES])}")
+        raise LimitedError(f"{name}: no such trainer; ours are {', '.join([*trainer_names(), *trainers.ALIASES])}")
     cls = getattr(trainers, full)
     summary, _, details = inspect.getdoc(cls).partition("\n\n")  # type: ignore[union-attr]
     paper = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0]

@@ -26,7 +26,7 @@ def default_processes() -> int:
 def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], processes: int, description: str) -> list[T]:
     """Return ``function(*task)`` for each task in order; the first error ends the work.
 
-    With one process it runs here; otherwise in freshly spawned ones, as the host does (fork and torch do not mix).
+    With one process it runs here; otherwise in freshly spawned ones, as nnU-Net does (fork and torch do not mix).
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -47,7 +47,7 @@ def test_a_displacement_leads_to_where_a_voxel_came_from() -> None:
     assert right == pytest.approx(-2, abs=0.7)
 
 
-def test_every_slice_is_told_by_the_nearest_annotated_one() -> None:
+def test_every_slice_takes_the_label_of_the_nearest_annotated_one() -> None:
     assert spans([2, 7], 10) == [(2, 0, 5), (7, 5, 10)]
     assert distances([2, 7], 10).tolist() == [2, 1, 0, 1, 2, 2, 1, 0, 1, 2]
     assert distances([], 4).tolist() == []

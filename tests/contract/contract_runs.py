@@ -31,7 +31,7 @@ def started(workspace: Workspace, trainer: str, name: str, **settings: Any) -> A
 
 
 def assert_complete(made: Any) -> None:
-    """Check a finished run: finite losses, every log written, checkpoints as the host expects and loads them."""
+    """Check a finished run: finite losses, every log written, checkpoints as nnU-Net expects and loads them."""
     log = made.logger.local_logger.my_fantastic_logging
     assert {len(values) for values in log.values()} == {made.num_epochs}
     assert all(math.isfinite(value) for value in log["train_losses"] + log["ema_fg_dice"])

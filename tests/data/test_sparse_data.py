@@ -15,7 +15,7 @@ IGNORE = 3
 
 
 def store(folder: Path, case: str, label: np.ndarray) -> None:
-    """Write a preprocessed case as the host does."""
+    """Write a preprocessed case as nnU-Net does."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     folder.mkdir(exist_ok=True)

@@ -68,7 +68,7 @@ def train_together(
 
     from nnunet_limited.engine import step
 
-    # The host takes CUDA for granted where there are several processes.
+    # nnU-Net takes CUDA for granted where there are several processes.
     host.DDP = step.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
     workspace = Workspace(Path(root), VARIANTS[variant])
     for name in names:

@@ -67,7 +67,7 @@ def test_channels_come_last_in_every_network_and_change_nothing_else(workspaces,
 
 
 def test_a_run_on_a_cpu_keeps_to_its_share_of_the_cores(workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's command takes all of them. On a GPU the number is left alone."""
+    """nnU-Net's command takes all of them. On a GPU the number is left alone."""
     workspace, before = workspaces("2d"), torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     try:

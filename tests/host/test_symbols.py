@@ -28,7 +28,7 @@ from nnunet_limited.engine.split_trainer import HOST_SETTINGS
 PACKAGE = Path(nnunet_limited.__file__).parent
 LIBRARIES = ("nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils")
 
-# The host's classes, and the names of variables and attributes that hold their objects.
+# nnU-Net's classes, and the names of variables and attributes that hold their objects.
 CLASSES = {
     "nnUNetTrainer": "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
     "MetaLogger": "nnunetv2.training.logging.nnunet_logger",
@@ -195,7 +195,7 @@ def from_libraries(module: str | None) -> bool:
 
 @cache
 def members(name: str) -> frozenset[str]:
-    """Return methods and attributes of one of the host's classes."""
+    """Return methods and attributes of one of nnU-Net's classes."""
     cls = getattr(importlib.import_module(CLASSES[name]), name)
     found = {"__init__"}
     for base in cls.__mro__:
@@ -216,7 +216,7 @@ def last_name(node: ast.expr) -> str:
 
 @cache
 def subclasses() -> dict[str, tuple[tuple[ast.ClassDef, ...], frozenset[str]]]:
-    """Return for each class of the host our classes below it, and the names that they define themselves."""
+    """Return for each class of nnU-Net our classes below it, and the names that they define themselves."""
     for module in pkgutil.walk_packages([str(PACKAGE)], f"{PACKAGE.name}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

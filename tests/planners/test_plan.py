@@ -20,7 +20,7 @@ def test_planning_again_reads_what_is_never_hidden_alone(workspaces) -> None:
     assert plan(workspace.variant) == workspace.plans
     file = workspace.preprocessed / f"{workspace.plans}.json"
     content = file.read_bytes()
-    first, *images = sorted(workspace.raw.glob("imagesTr/*"))  # the host looks at the first for its format
+    first, *images = sorted(workspace.raw.glob("imagesTr/*"))  # nnU-Net looks at the first for its format
     assert workspace.hidden[0] in first.name
     watch = Watch([*images, *workspace.raw.glob("labelsTr/*")])
     request = PlanRequest(dataset=DATASET, split="few", configurations=("2d",), size="tiny", processes=1)

@@ -63,7 +63,7 @@ def test_points_of_the_second_pass_and_the_sum_of_objects() -> None:
     assert made[0, 0, 20, 40] == 0
 
 
-def test_boxes_of_people_are_all_asked_about() -> None:
+def test_every_drawn_box_becomes_a_prompt() -> None:
     """However small they are, and however many; a guess that small is not."""
     masks = np.zeros((1, 2, 32, 32), np.float32)
     for k in range(7):

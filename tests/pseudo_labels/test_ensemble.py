@@ -188,14 +188,14 @@ def test_boxes_of_people_are_prompts(workspaces, tmp_path: Path, variant: str) -
         dataset=DATASET, configuration=workspace.variant.configuration, fold="0", trainer=TRAINER, plans=plans
     )
     job = PseudoLabelJob(EnsembleLabeller(model, parse_sources(f"boxes:{file},sam:{TINY_SAM}")), "wrong")
-    for wrong, told in (
+    for wrong, message in (
         (row.replace(name, "9", 1), "class '9'"),
         (row.replace(f"{x1 - 1},{y1 - 1}", f"99,{y1 - 1}"), "is not inside"),
         (f"{case},{name},{x1},{y0},{z0},{x0},{y1},{z1}", "is not inside"),
         (f"{case},{name},a,{y0},{z0},{x0},{y1},{z1}", "not a number"),
     ):
         file.write_text("\n".join(["case,class,x0,y0,z0,x1,y1,z1", wrong]), encoding="utf-8")
-        with pytest.raises(LimitedError, match=told):
+        with pytest.raises(LimitedError, match=message):
             job.make(job.check([0])[0], "cpu", lambda cases: cases)
 
 

@@ -21,7 +21,7 @@ def line(*voxels: tuple[float, ...]) -> np.ndarray:
     return np.array(voxels, np.float32).T[:, :, None, None]
 
 
-def test_the_mean_and_where_it_is_kept() -> None:
+def test_the_mean_and_its_mask() -> None:
     a = line((0.9, 0.1, 0.0), (0.2, 0.8, 0.0), (0.7, 0.3, 0.0), (0.97, 0.03, 0.0), (0.04, 0.96, 0.0), (1, 0, 0))
     b = line((0.6, 0.4, 0.0), (0.4, 0.6, 0.0), (0.2, 0.8, 0.0), (0.95, 0.05, 0.0), (0.04, 0.96, 0.0), (0, 0, 1))
     b[:, 4] = NAN
@@ -77,10 +77,10 @@ def test_silence_is_no_vote() -> None:
     second = line((0.2, 0.8, 0), (0.1, 0, 0.9), (0.9, 0.1, 0), (0.9, 0, 0.1))
     outlined = np.stack([line((0.9,), (0.1,), (0.1,), (0.1,))[0], np.full((4, 1, 1), NAN, np.float32)])
     asked = SourcePrediction(TWO.with_background(outlined), unasked=~np.isfinite(outlined))
-    told = votes({"one": SourcePrediction(first), "model": asked, "two": SourcePrediction(second)}, TWO)
-    assert np.isnan(told["model"]).all(0).ravel().tolist() == [False, True, False, True]
-    assert np.array_equal(told["one"], first)
-    stacked = {name: p.reshape(3, 1, 4, 1) for name, p in told.items()}  # in one slice
+    cast = votes({"one": SourcePrediction(first), "model": asked, "two": SourcePrediction(second)}, TWO)
+    assert np.isnan(cast["model"]).all(0).ravel().tolist() == [False, True, False, True]
+    assert np.array_equal(cast["one"], first)
+    stacked = {name: p.reshape(3, 1, 4, 1) for name, p in cast.items()}  # in one slice
     fused = fuse(stacked, TWO, 0)
     assert fused.agreement[0] == pytest.approx(np.mean([1, 1, 1, 0.5]))  # class 1 of three pairs, class 2 of one
     assert fused.valid.ravel().tolist() == [True, True, True, False]

@@ -32,7 +32,7 @@ from nnunet_limited.splits import load_split
 
 
 def blank_border(case: Case, folder: Path) -> Case:
-    """Blank a border of the images, which the host crops away."""
+    """Blank a border of the images, which nnU-Net crops away."""
     images = []
     for file in case.images:
         image = sitk.ReadImage(str(file))

@@ -17,11 +17,11 @@ def test_zero_shot_shows_what_a_model_can_do(workspaces, tmp_path: Path, capfd: 
     workspaces("regions")
     words = ("zero-shot", DATASET, f"sam:{TINY_SAM}", "--out", str(tmp_path / "out"), "--every", "2", "-device", "cpu")
     assert command(*words, "--cases", "2", "--json") == 0
-    told = json.loads(capfd.readouterr().out)
-    box = {row["class"]: row for row in told["rows"] if row["prompt"] == "box"}
+    printed = json.loads(capfd.readouterr().out)
+    box = {row["class"]: row for row in printed["rows"] if row["prompt"] == "box"}
     assert set(box) == {"whole", "core"}
     assert 0.8 < box["whole"]["dice"] <= box["whole"]["largest"] <= 1
-    assert (tmp_path / "out" / "table.csv").read_text(encoding="utf-8").count("\n") == 1 + len(told["rows"])
+    assert (tmp_path / "out" / "table.csv").read_text(encoding="utf-8").count("\n") == 1 + len(printed["rows"])
     files = sorted((tmp_path / "out" / "cases").iterdir())
     one = json.loads(files[0].read_text(encoding="utf-8"))
     label = read(RawDataset.load(DATASET).cases[one["case"]].label)

@@ -65,7 +65,7 @@ def test_hidden_labels_change_nothing(models, tmp_path: Path, how: str) -> None:
 
 
 def test_the_page_of_a_round_works_in_a_browser(models, tmp_path: Path, browser) -> None:
-    """No console error, every picture drawn and told in words, each query reached by keyboard, narrow and in print."""
+    """No console error; every picture drawn and described; each query reached by keyboard, narrow and in print."""
     from selenium.webdriver.common.keys import Keys
 
     workspace, plans = models("2d")

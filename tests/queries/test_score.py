@@ -23,7 +23,7 @@ from nnunet_limited.splits import load_split
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", MODELS)
 def test_scores_of_windows_are_those_of_the_voxels(models, tmp_path: Path, variant: str) -> None:
-    """The network's grid is that of the scan here but for a border that the host cuts off and the order of axes."""
+    """The network's grid is that of the scan here but for a border that nnU-Net cuts off and the order of axes."""
     workspace, plans = models(variant)
     query_round, _ = ask(request(workspace, plans, tmp_path / "round", strategy="disagreement"))
     case = query_round.cases.unlabeled[0]

@@ -111,7 +111,7 @@ def test_a_metric_needs_a_row_of_the_registry_only(folders: tuple[Path, Path], m
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (lambda p, t: (p / "b.nii.gz").rename(p / "c.nii.gz"), r"truth/c\.nii\.gz does not exist"),
         (lambda p, t: write(p / "b.nii.gz", np.zeros((9, 20, 23)), (1, 1, 1)), r"has shape \(9, 20, 23\)"),
@@ -119,7 +119,7 @@ def test_a_metric_needs_a_row_of_the_registry_only(folders: tuple[Path, Path], m
         (lambda p, t: (t / "dataset.json").unlink(), "name it with --dataset-json"),
     ],
 )
-def test_what_does_not_fit_is_refused(folders: tuple[Path, Path], wrong, told: str) -> None:
+def test_what_does_not_fit_is_refused(folders: tuple[Path, Path], wrong, message: str) -> None:
     wrong(*folders)
-    with pytest.raises(LimitedError, match=told):
+    with pytest.raises(LimitedError, match=message):
         evaluate(asked(folders))

@@ -31,7 +31,7 @@ def test_listed_patients_are_labelled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "labeled", "told"),
+    ("content", "labeled", "message"),
     [
         ({"train": []}, "1", "lists no cases"),
         ({"order": ORDER}, "1", "lists no cases"),
@@ -40,8 +40,8 @@ def test_listed_patients_are_labelled() -> None:
         ({"train": ORDER}, "10%", "has 16 cases"),
     ],
 )
-def test_what_the_file_does_not_know_is_refused(content: dict[str, Any], labeled: str, told: str) -> None:
-    with pytest.raises(LimitedError, match=rf"f\.json.* {told}|f\.json {told}"):
+def test_what_the_file_does_not_know_is_refused(content: dict[str, Any], labeled: str, message: str) -> None:
+    with pytest.raises(LimitedError, match=rf"f\.json.* {message}|f\.json {message}"):
         published_fold(content, labeled, Path("f.json"))
 
 

@@ -67,12 +67,12 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), WRONG, ids=[" ".join(told) for _, told in WRONG])
-def test_wrong_files_are_refused(folders: Path, changes: dict[str, Any], told: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("changes", "messages"), WRONG, ids=[" ".join(messages) for _, messages in WRONG])
+def test_wrong_files_are_refused(folders: Path, changes: dict[str, Any], messages: tuple[str, ...]) -> None:
     write_dataset(folders / "raw", Variant(cases=8))
     with pytest.raises(LimitedError) as refused:
         open_active(write(folders / "a.yaml", **changes), folders / "out")
-    for part in told:
+    for part in messages:
         assert part in str(refused.value)
     assert not (folders / "out").exists()
 
@@ -102,13 +102,13 @@ def test_a_simulation_may_grow_but_not_change(folders: Path) -> None:
     chains = {(run.target, run.method) for run in both.study.runs() if run.number}
     assert chains == {("patch-4x8x8", "sup"), ("case", "sup"), ("case", "two")}
     open_active(write(folders / "a.yaml", **more, methods=methods[1:], targets=targets), out)  # for once without sup
-    for changes, told in (
+    for changes, message in (
         ({"rounds": 1}, "rounds is 1"),
         ({"labeled": 2}, "labeled is 2"),
         ({"methods": [{"name": "sup", "trainer": "LimitedSupervisedTrainer"}]}, "method 'sup' is not as"),
         ({"targets": [{"what": "patch", "size": "4x8x8", "items": 9}]}, "target 'patch-4x8x8' is not as"),
     ):
-        with pytest.raises(LimitedError, match=told):
+        with pytest.raises(LimitedError, match=message):
             open_active(write(folders / "a.yaml", **{**more, **changes}), out)
     with pytest.raises(LimitedError, match="holds no study"):
         open_active(folders / "a.yaml", folders)

@@ -126,11 +126,11 @@ def test_the_summary_has_the_sizes_in_order(study: ComparisonFolder, tmp_path: P
     results = load_results(study)
     few = results.scores["labeled"] == "2"
     results.scores.loc[few, "dice"] = 0.99
-    told = summary(results, study.study, headline(results, study.study))
-    assert 0 < told.index("2 labelled: ") < told.index("3 labelled: ")
+    text = summary(results, study.study, headline(results, study.study))
+    assert 0 < text.index("2 labelled: ") < text.index("3 labelled: ")
     results.scores.loc[~few, "dice"], results.scores.loc[few, "dice"] = 0.99, 0.5
-    told = summary(results, study.study, headline(results, study.study))
-    assert 0 < told.index("2 labelled: ") < told.index("3 labelled: ")
+    text = summary(results, study.study, headline(results, study.study))
+    assert 0 < text.index("2 labelled: ") < text.index("3 labelled: ")
 
 
 def test_a_run_that_waits_for_its_evaluation_is_trained(study: ComparisonFolder, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_metric_needs_a_row_of_the_registry_only(study: ComparisonFolder, tmp_
     assert re.search(rf'<tr class="best"><td class="text">{lowest["method"]} .*?{lowest["misses"]:.4f}', page)
 
 
-def test_what_is_missing_is_said(study: ComparisonFolder, page: Path) -> None:
+def test_missing_results_are_reported(study: ComparisonFolder, page: Path) -> None:
     for text in (page.read_text(encoding="utf-8"), (page.parent / "table.md").read_text(encoding="utf-8")):
         assert f"1 run failed: {FAILED}" in text
         assert "not done yet: 1 of 10 runs" in text

@@ -140,16 +140,16 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), WRONG, ids=[str(sorted(row[0].items()))[:40] for row in WRONG])
-def test_a_wrong_file_is_refused(folders: Path, changes: dict[str, Any], told: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("changes", "messages"), WRONG, ids=[str(sorted(row[0].items()))[:40] for row in WRONG])
+def test_a_wrong_file_is_refused(folders: Path, changes: dict[str, Any], messages: tuple[str, ...]) -> None:
     file = write(folders / "study.yaml", **changes)
     with pytest.raises(LimitedError) as error:
         load_study(file)
-    for text in (str(file), *told):
+    for text in (str(file), *messages):
         assert text in str(error.value)
 
 
-def test_all_problems_are_told_at_once(folders: Path) -> None:
+def test_all_problems_are_reported_at_once(folders: Path) -> None:
     file = write(folders / "study.yaml", seeds=[1, 1], folds=[9], baseline="nobody")
     with pytest.raises(LimitedError, match=r"3 problems: \(1\) .*\(2\) .*\(3\) "):
         load_study(file)
@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(folders: Path,
     assert not out.exists()
 
 
-def test_groups_are_counted_as_the_split_counts_them(folders: Path, raw: Path) -> None:
+def test_groups_equal_those_of_the_split(folders: Path, raw: Path) -> None:
     file = write(folders / "study.yaml", group_by="case_(?=0[0-3])|case(?=_0[4-7])")
     with pytest.raises(LimitedError, match="labeled 2: there are only 1 labelled groups"):
         open_folder(file, folders / "out")

@@ -36,9 +36,9 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
 
 def test_wrong_words_are_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert command(monkeypatch, "study", "run", "s.yaml") == 2
-    told = capsys.readouterr().err
-    assert "--out" in told
-    assert "(see nnunet-limited study run --help)" in told
+    printed = capsys.readouterr().err
+    assert "--out" in printed
+    assert "(see nnunet-limited study run --help)" in printed
     assert command(monkeypatch, "study", "status", str(folders)) == 2
     assert "holds no study" in capsys.readouterr().err
 
@@ -46,7 +46,7 @@ def test_wrong_words_are_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 @pytest.mark.usefixtures("commands_here")
 def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """A job that fails stops no other and is told; started again, finished jobs are not repeated and it is done."""
+    """A job that fails stops no other and is reported; started again, finished jobs are not repeated and it is done."""
     pytest.importorskip("snakemake", reason="Snakemake needs Python 3.11")
     write_dataset(folders / "raw", Variant(cases=6))
     trainers = folders / "trainers"

@@ -88,8 +88,8 @@ def test_how_much_of_a_box_is_filled(workspaces) -> None:
     def filled(depth: int, **settings: float) -> tuple[float, float]:
         shape = [depth, *plans["original_median_shape_after_transp"][1:]]
         limited = {**plans["limited"], "settings": settings}
-        told = {**plans, "original_median_shape_after_transp": shape, "limited": limited}
-        config = LimitedBoxTrainer.resolve_config(told)
+        plans_of_shape = {**plans, "original_median_shape_after_transp": shape, "limited": limited}
+        config = LimitedBoxTrainer.resolve_config(plans_of_shape)
         return config.min_filled_fraction, config.max_filled_fraction
 
     assert filled(8) == (0.3, 0.6)

@@ -1,4 +1,4 @@
-"""The list of trainers: complete, found by nnU-Net, and told apart from their short names."""
+"""The list of trainers: complete, found by nnU-Net, and distinct from their short names."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def test_trainers_command() -> None:
     shown = CliRunner().invoke(app, ["trainers", "LimitedUAMTTrainer"]).stdout
     assert "arXiv 1907.07034" in shown
     assert "stochastic_passes" in shown
-    with pytest.raises(LimitedError, match="LimitedNopeTrainer: no such trainer; there are"):
+    with pytest.raises(LimitedError, match="LimitedNopeTrainer: no such trainer; ours are"):
         describe("LimitedNopeTrainer")

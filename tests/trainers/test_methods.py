@@ -222,7 +222,7 @@ def mixed_by(monkeypatch: pytest.MonkeyPatch, crops: Crops) -> Callable[..., tup
     return lambda *values: tuple(torch.where(box, value[order], value) for value in values)
 
 
-def test_fixmatch_ignores_what_it_is_not_sure_of(start, monkeypatch) -> None:
+def test_fixmatch_ignores_voxels_of_low_confidence(start, monkeypatch) -> None:
     made, crops = start("LimitedFixMatchTrainer", confidence_threshold=0.4)
     mixed = mixed_by(monkeypatch, crops)
     p = softmax(made.network(crops.weak)).detach()
@@ -289,9 +289,9 @@ def test_each_adversary_learns_in_its_own_phase(start) -> None:
     background = torch.tensor([1.0, 0, 0])[None, :, None, None]
     unlabeled = torch.where(crops.valid, softmax(made.network(crops.strong)), background)
     image = crops.image[:-1]  # the last is forced onto foreground, which no unlabelled crop is
-    told, real = discriminator(crops.strong, unlabeled), discriminator(image, softmax(made.network(image)))
-    torch.testing.assert_close(found.loss, -functional.logsigmoid(told).mean())
-    expected = -(functional.logsigmoid(-told).mean() + functional.logsigmoid(real).mean()) / 2
+    fake, real = discriminator(crops.strong, unlabeled), discriminator(image, softmax(made.network(image)))
+    torch.testing.assert_close(found.loss, -functional.logsigmoid(fake).mean())
+    expected = -(functional.logsigmoid(-fake).mean() + functional.logsigmoid(real).mean()) / 2
     torch.testing.assert_close(found.partner_loss, expected)
 
 

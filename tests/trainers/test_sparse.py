@@ -182,7 +182,7 @@ def test_a_view_validates_on_dense_labels_and_leaves_the_dataset_alone(view: Wor
     assert metric["n_ref"] == (sitk.GetArrayFromImage(truth) == 1).sum()
 
 
-# ---- what the host gets wrong ----------------------------------------------------------------------------------------
+# ---- what nnU-Net gets wrong ----------------------------------------------------------------------------------------
 
 
 def test_intensities_are_those_of_the_annotated_foreground(view: Workspace) -> None:
@@ -259,7 +259,7 @@ def test_a_masked_sparse_image_is_normalised_as_in_prediction(folders: Path) -> 
         assert data[~outside].std() == pytest.approx(1, abs=1e-3)
 
 
-# ---- what methods are told -------------------------------------------------------------------------------------------
+# ---- methods on sparse labels ----------------------------------------------------------------------------------------
 
 
 def test_strokes_do_not_cut_an_object_in_two(workspaces, monkeypatch) -> None:

@@ -12,8 +12,8 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
     """Two networks of different initialisation train on each other's hard labels on unlabelled crops.
 
     Both train on the labelled crops too. The first is validated, saved as ``network_weights`` and used for
-    prediction. In medical imaging the weight is often 0.1. With 4 labelled cases of Hippocampus it did not beat
-    supervised training; with 3 labelled patients of ACDC it was far better.
+    prediction. In medical imaging ``consistency_weight`` is often 0.1. With 4 labelled cases of Hippocampus it did
+    not beat supervised training; with 3 labelled patients of ACDC it was far better.
     """
 
     supervised_partners = ("second",)

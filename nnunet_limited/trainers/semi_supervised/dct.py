@@ -26,8 +26,8 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """Two networks must agree on unlabelled crops, and each must resist the adversarial examples of the other.
 
     The agreement is the Jensen-Shannon divergence of their predictions. The adversarial examples (one step along
-    the sign of the gradient) keep the two networks different. The published weights, for classification, are 10 and
-    0.5.
+    the sign of the gradient) keep the two networks different. The published values, for classification, are 10 for
+    ``consistency_weight`` and 0.5 for ``difference_weight``.
     """
 
     Config = DeepCoTrainingConfig

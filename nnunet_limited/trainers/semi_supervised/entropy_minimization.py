@@ -17,7 +17,7 @@ class EntropyMinimizationConfig(SemiSupervisedConfig):
 class LimitedEntropyMinimizationTrainer(LimitedTrainer):
     """The entropy of the predictions on unlabelled crops is minimised.
 
-    Published weights are as small as 0.001.
+    Published values of ``consistency_weight`` are as small as 0.001.
     """
 
     Config = EntropyMinimizationConfig
