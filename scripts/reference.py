@@ -15,6 +15,7 @@ from nnunet_limited.trainers.catalogue import describe, trainer_names
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by scripts/reference.py; do not edit. -->"
+COSTS = "Costs were measured in 2D with `--size tiny` on one CPU core; memory is that of activations and gradients."
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -69,15 +70,15 @@ def commands() -> str:
 
 def trainers() -> str:
     """Return the page of the trainers."""
-    lines = ["# Trainers", "", NOTE, ""]
+    lines = ["# Trainers", "", NOTE, "", COSTS, ""]
     shared: dict[str, Any] = {}
     for name in trainer_names():
         card = describe(name)
         short = f" (`{card['short_name']}`)" if card["short_name"] else ""
         lines += [f"## `{name}`{short}", "", card["summary"], "", card["details"], ""]
         lines += [f"Source: {card['paper']}", ""] if card["paper"] else []
-        cost = f"time of a step {card['relative_time']:g}, memory {card['relative_memory']:g}"
-        lines += [f"Relative to supervised training: {cost}.", ""]
+        cost = f"{card['relative_time']:g} × the time of a step, {card['relative_memory']:g} × the memory"
+        lines += [f"Cost: {cost} of supervised training.", ""]
         if not shared:
             shared = describe("LimitedSupervisedTrainer")["settings"]
         own = {key: value for key, value in card["settings"].items() if shared.get(key) != value}

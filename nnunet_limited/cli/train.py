@@ -100,7 +100,9 @@ def train(
 
 @command(app, TRAIN, groups=GROUPS, metavars={"folds": "N N …"}, context_settings=PASS_THROUGH)
 def crossval(options: TrainOptions, context: typer.Context, as_json: JsonOption = False) -> None:
-    """Train all folds and compare with the supervised baseline. Finished folds are skipped, interrupted ones resumed.
+    """Train all folds; finished ones are skipped, interrupted ones resumed.
+
+    The result is compared with that of LimitedSupervisedTrainer with the same plans, if it is trained already.
 
     All other flags are passed on to nnUNetv2_train.
 

@@ -29,7 +29,7 @@ class SparsifyRequest(Request):
         None,
         ge=0,
         le=2,
-        description="Axis (0, 1 or 2) across which slices lie; default: the one with the largest spacing.",
+        description="Axis perpendicular to the slices: 0, 1 or 2 for z, y or x; default: that of the largest spacing.",
     )
     placement: Literal["centre", "equidistant", "random"] | None = Field(
         None, description="Position of slices or points; default: centre."
@@ -72,7 +72,10 @@ class ImportRequest(Request):
     labels: Path | None = Field(None, description="Folder of label files, each named after its case.")
     unlabeled: int | None = Field(None, ge=0, description="Value of unannotated voxels in the label files.")
     background: int = Field(0, ge=0, description="Value of annotated background in the label files.")
-    boxes: Path | None = Field(None, description="CSV or JSON file of boxes: case,class,x0,y0,z0,x1,y1,z1.")
+    boxes: Path | None = Field(
+        None,
+        description="CSV or JSON file of boxes: case,class,x0,y0,z0,x1,y1,z1 (first and last voxel of an object).",
+    )
     points: Path | None = Field(None, description="CSV or JSON file of points: case,class,x,y,z.")
     coordinates: Literal["voxel", "lps", "ras"] = Field(
         "voxel", description="Coordinate system of boxes and points: voxel indices from 0, or millimetres (lps, ras)."

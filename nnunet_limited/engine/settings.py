@@ -31,7 +31,7 @@ class TrainerConfig(BaseModel):
     sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
     channels_last: bool = Field(False, description="use channels-last memory on a CPU, which is faster")
     seed: int | None = Field(
-        None, ge=0, lt=2**32, description="random seed; a run is repeatable to the bit with nnUNet_n_proc_DA=0"
+        None, ge=0, lt=2**32, description="random seed; on a CPU a run with nnUNet_n_proc_DA=0 is repeatable to the bit"
     )
 
 

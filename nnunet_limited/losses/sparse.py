@@ -105,7 +105,7 @@ def prediction_entropy(probability: torch.Tensor, image: torch.Tensor, labels: L
     return labels.entropy(probability).mean()
 
 
-@sparse_term("crf", "gated CRF (similar neighbours have one class)")
+@sparse_term("crf", "gated CRF (neighbours of similar intensity have the same class)")
 def gated_crf(
     probability: torch.Tensor,
     image: torch.Tensor,

@@ -113,4 +113,6 @@ def _refuse_code(file: Path, remedy: str) -> None:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     odd = [name for name in unsafe if name not in HARMLESS and not name.startswith("numpy.dtypes.")]
     if odd:
-        raise LimitedError(f"{file} asks for {odd[0]} and could run any code, so it is not read; {remedy}")
+        raise LimitedError(
+            f"{file} refers to the Python object {odd[0]}: loading it could run any code, so it is not loaded; {remedy}"
+        )

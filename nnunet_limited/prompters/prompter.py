@@ -146,7 +146,7 @@ def reading_weights(file: Path, remedy: str) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise LimitedError(
-            f"{file} holds more than weights and could run any code, so it is not read; {remedy}"
+            f"{file} holds more than weights: loading it could run any code, so it is not loaded; {remedy}"
         ) from error
     except Exception as error:  # libraries raise many kinds of errors for broken files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

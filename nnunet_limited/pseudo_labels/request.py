@@ -25,7 +25,7 @@ class SourceOptions(Request):
     sources: str | None = Field(
         default=None,
         description=f"Sources that label together, separated by commas: {USAGES}. "
-        "Default: student, which is the trained model.",
+        "Default: student, which is the model trained last.",
     )
     ask: tuple[str, ...] = Field(
         default=(),

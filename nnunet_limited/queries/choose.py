@@ -76,7 +76,7 @@ def load_pool(query_round: QueryRound) -> tuple[Pool, np.ndarray]:
             windows += compress(scores.grid.windows(case), free)
             parts.append({name: values[free] for name, values in scores.arrays.items()})
     if not windows:
-        raise LimitedError("no window is left to query: all of the pool is annotated; stop here")
+        raise LimitedError("no case, slice or patch is left to query: all are annotated; stop here, or raise --overlap")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     record = query_round.record
     pool = Pool(

@@ -43,7 +43,10 @@ class QueryRequest(Request):
     )
     size: Voxels | None = Field(None, description="Size of a patch in voxels along each axis (z, y, x), e.g. 16x64x64.")
     axis: int | None = Field(
-        None, ge=0, le=2, description="Axis across which slices lie (0, 1 or 2); default: the one of largest spacing."
+        None,
+        ge=0,
+        le=2,
+        description="Axis perpendicular to the slices: 0, 1 or 2 for z, y or x; default: that of the largest spacing.",
     )
     strategy: str | None = Field(
         None,

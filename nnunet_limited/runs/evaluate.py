@@ -63,7 +63,7 @@ def evaluate_case(
     (prediction, _), (truth, properties) = (reader.read_seg(str(file)) for file in (predicted, label))
     if prediction.shape != truth.shape:
         shapes = f"{predicted} has shape {prediction.shape[1:]}, {label} {truth.shape[1:]}"
-        raise LimitedError(f"{shapes}; predict the image of that label")
+        raise LimitedError(f"{shapes}; check that both belong to one image, or predict it again")
     spacing = np.ones(truth.ndim - 1) if voxels else np.asarray(properties["spacing"], float)
     axes = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
     prediction, truth = (array.reshape([array.shape[1 + axis] for axis in axes]) for array in (prediction, truth))

@@ -95,7 +95,7 @@ def test_nninteractive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return runstring, ("raise SystemExit('run')", {})
 
     torch.save({"ema": OfNumpy()}, weights)
-    with pytest.raises(LimitedError, match="runstring and could run any code"):
+    with pytest.raises(LimitedError, match="runstring: loading it could run any code"):
         find_prompter(spec, "cpu", "Mine 1.0")
     torch.save({"ema": Malicious()}, weights)
     with pytest.raises(LimitedError, match="could run any code"):

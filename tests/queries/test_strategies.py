@@ -175,7 +175,7 @@ def test_refused(name):
     with pytest.raises(LimitedError, match="budget 0"):
         find_strategy(name).query(pool, 0, 0)
     blocked = example_pool(whole_cases(3), blocked=whole_cases(3))
-    with pytest.raises(LimitedError, match="no window is left"):
+    with pytest.raises(LimitedError, match="no case, slice or patch is left"):
         find_strategy(name).query(blocked, 1, 0)
     strategy = find_strategy(name)
     if strategy.needs_model or strategy.needs_foreground or strategy.features:

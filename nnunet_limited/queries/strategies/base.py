@@ -59,7 +59,7 @@ class Strategy(ABC):
         rng = np.random.default_rng(seed)
         choice = Choice(pool, rng, keep_utilities)
         if not choice.free.any():
-            raise LimitedError("no window is left to choose: all of the pool is annotated or validated on")
+            raise LimitedError("no case, slice or patch is left to query: all are annotated or validated on")
         self.choose(choice, budget, rng)
         return choice
 

@@ -12,10 +12,13 @@ class Execution(Request):
     """Where a study runs: on this machine, or as jobs of a cluster."""
 
     cores: int | None = Field(
-        None, ge=1, description="CPU cores to use; with --executor: per job (default 1). Default: all."
+        None, ge=1, description="Number of CPU cores (default: all); with --executor: cores of each job (default: 1)."
     )
     gpus: int | None = Field(
-        None, ge=0, description="GPUs to use, one training on each; with --executor: 0 or 1 per training. Default: all."
+        None,
+        ge=0,
+        description="Number of GPUs, one training on each (default: all); with --executor: GPUs of each training, "
+        "0 or 1 (required).",
     )
     share_gpus: int = Field(1, ge=1, description="Number of trainings at the same time on one GPU.")
     executor: str | None = Field(None, description="Snakemake executor, e.g. slurm; default: this machine.")

@@ -22,7 +22,7 @@ class SemiSAMConfig(MeanTeacherConfig):
 
     prompter: str | None = Field(None, description="promptable model (required), e.g. sam:FOLDER or tiny-vit:FILE.pt")
     prompter_weight: float = Field(
-        0.5, ge=0, description="weight of the loss towards the promptable model at the start of the run"
+        0.5, ge=0, description="initial weight of the loss against the masks of the promptable model; it decreases"
     )
     prompter_every: int = Field(10, ge=1, description="steps between two uses of the promptable model")
     prompter_slices: int = Field(4, ge=1, description="random slices of a crop that the promptable model outlines")
@@ -35,9 +35,9 @@ class SemiSAMConfig(MeanTeacherConfig):
 class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     """A mean teacher whose predictions prompt a frozen model of the SAM family; the student trains on both.
 
-    The prompts are boxes around the predictions of the teacher in some slices of an unlabelled crop. Where answer
-    and prediction overlap enough, the target is the mean of the two; the weight of this loss falls over the run to less
-    than a hundredth. In the published code prompts come from the hidden labels; here they cannot.
+    The prompts are boxes around the predictions of the teacher in some slices of an unlabelled crop. Where its
+    mask and the prediction overlap enough, the target is the mean of the two; the weight of this loss falls over the
+    run to less than a hundredth. In the published code prompts come from the hidden labels; here they cannot.
     The time of a step does not include the promptable model.
     """
 

@@ -26,10 +26,12 @@ class BoxConfig(SparseConfig, SemiSupervisedConfig):
     projection_weight: float = Field(
         1.0,
         ge=0,
-        description="weight of the projection loss (slices of a box have its class); unused in 2D slices of volumes",
+        description="weight of the projection loss (every slice of a box contains its class); unused in 2D",
     )
     affinity_weight: float = Field(
-        1.0, ge=0, description="weight of the affinity loss (similar neighbours in boxes have one class)"
+        1.0,
+        ge=0,
+        description="weight of the affinity loss (neighbours of similar intensity in boxes have the same class)",
     )
     tightness_weight: float = Field(
         0.0,

@@ -37,13 +37,14 @@ class SlicePropagationConfig(SparseConfig, SemiSupervisedConfig):
 class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
     """Annotated slices, whose labels are propagated by registration; networks train on them and on each other.
 
-    With slices across two or three axes, no two networks train on the same ones: one leaves out those across the
-    last axis, another those across the axis before. Where slices across two axes reach a voxel, the nearer one
-    labels it. Every network also trains on all annotated voxels, and on the hard labels of the others where these
-    are confident (by the entropy of their prediction, in place of several passes with noise), on unlabelled images
-    too. The weight of a propagated label falls with its distance from the annotated slice (in voxels of the finest
-    spacing, not in slices); during the ramp-up it rises with the weight of the unsupervised loss. The first channel
-    is registered. Without annotated slices the networks train on each other only.
+    With slices annotated in two or three orientations, each network ignores the propagated labels of another
+    orientation: the first those of the last axis, the second those of the axis before it. A voxel with propagated
+    labels of several orientations has that of the nearest annotated slice. Every network also trains on all
+    annotated voxels, and on the hard labels of the others where these are confident (by the entropy of their
+    prediction, in place of several passes with noise), on unlabelled images too. The weight of a propagated label
+    falls with its distance from the annotated slice (in voxels of the finest spacing, not in slices); during the
+    ramp-up it rises with the weight of the unsupervised loss. The first channel is registered. Without annotated
+    slices the networks train on each other only.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig

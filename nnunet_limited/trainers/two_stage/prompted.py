@@ -34,10 +34,11 @@ class PromptedPseudoLabelConfig(SelfTrainingConfig, MeanTeacherConfig):
 
 
 class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanTeacherTrainer):
-    """Pseudo-labels where atlases, a promptable model and a first student agree; a mean teacher elsewhere.
+    """Pseudo-labels where several sources agree, and the consistency of a mean teacher on all voxels.
 
-    The labels of the sources are those of ``nnunet-limited pseudo-label --sources``. A step has as many unlabelled
-    crops as labelled ones. The teacher is validated, saved as ``network_weights`` and used for prediction.
+    Sources are atlases, a promptable model or a trained model; their labels are those of
+    ``nnunet-limited pseudo-label --sources``. The teacher is validated, saved as
+    ``network_weights`` and used for prediction.
     """
 
     Config: ClassVar[type[TrainerConfig]] = PromptedPseudoLabelConfig
