@@ -21,6 +21,7 @@ from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.losses.consistency import masked_mean, rampup
+from nnunet_limited.losses.pseudo_label import deep_supervised_loss
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream
 
@@ -104,6 +105,12 @@ class LimitedTrainer(SplitTrainer):
             if self.is_ddp:
                 synced = nn.SyncBatchNorm.convert_sync_batchnorm(self.partners[name])
                 self.partners[name] = DistributedDataParallel(synced, device_ids=[self.local_rank])
+
+    def _build_loss(self) -> Any:
+        """Return the loss on labelled crops, and keep the weights of the heads in it, the finest first."""
+        loss: Any = super()._build_loss()
+        self.head_weights = [float(weight) for weight in getattr(loss, "weight_factors", (1.0,))]
+        return loss
 
     def _seed(self, stream: int) -> tuple[int, ...] | None:
         seed = self.config.seed
@@ -262,6 +269,18 @@ class LimitedTrainer(SplitTrainer):
         if self.is_ddp and others and used[0].requires_grad:
             used[0] = used[0] + 0.0 * sum(head.mean() for head in others)
         return used
+
+    def pseudo_label_loss(
+        self, output: Any, target: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor, every_head: bool = True
+    ) -> torch.Tensor:
+        """Return cross-entropy plus soft Dice loss of a network output against pseudo-labels.
+
+        Shapes and meaning are those of :func:`~nnunet_limited.losses.pseudo_label.segmentation_loss`. With
+        ``every_head`` the deep-supervision heads take part with the weights that nnU-Net gives them, which add up to 1;
+        without it, the finest head alone.
+        """
+        heads = self.heads(output, sum(w != 0 for w in self.head_weights) if every_head else 1)
+        return deep_supervised_loss(heads, target, weight, valid, self.labels, self.head_weights[: len(heads)])
 
     def probabilities(self, output: Any) -> torch.Tensor:
         """Return the float32 probabilities of the full-resolution head of a network output."""

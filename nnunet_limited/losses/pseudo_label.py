@@ -4,7 +4,10 @@ Shapes: logits and target probabilities (b, c, *spatial); weights (b, 1 or c, *s
 A voxel of weight 0 has no influence: it is in neither sum of the Dice, and no class is put in its place.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch.nn import functional
 
 from nnunet_limited.losses.label_space import LabelSpace
 
@@ -41,3 +44,30 @@ def segmentation_loss(
     """Return cross-entropy plus soft Dice loss against ``target``, which gets no gradient."""
     target = target.detach()
     return cross_entropy(logits, target, weight, valid, labels) + dice_loss(logits, target, weight, labels)
+
+
+def deep_supervised_loss(
+    heads: Sequence[torch.Tensor],
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    valid: torch.Tensor,
+    labels: LabelSpace,
+    head_weights: Sequence[float],
+) -> torch.Tensor:
+    """Return the mean by ``head_weights`` of the segmentation loss of each head, the finest first.
+
+    ``target``, ``weight`` and ``valid`` are those of the finest head. Each other head is compared with the voxel next
+    to the middle of each of its own, as in nnU-Net, so a voxel of weight 0 has no influence there either.
+    """
+    total = torch.zeros((), device=target.device)
+    for logits, head_weight in zip(heads, head_weights, strict=True):
+        its_target, its_weight, its_valid = (resize_nearest(v, logits.shape[2:]) for v in (target, weight, valid))
+        total = total + head_weight * segmentation_loss(logits, its_target, its_weight, its_valid, labels)
+    return total / sum(head_weights)
+
+
+def resize_nearest(value: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return ``value`` (b, c, *spatial) of any type resized to ``size`` by the nearest voxel."""
+    if tuple(value.shape[2:]) == tuple(size):
+        return value
+    return functional.interpolate(value.float(), size=tuple(size), mode="nearest-exact").to(value.dtype)

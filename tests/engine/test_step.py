@@ -82,3 +82,26 @@ def test_second_networks_learn_from_the_labelled_crops(workspaces, trainer: str)
     before = [parameter.detach().clone() for parameter in second.parameters()]
     made.train_step(next(made.dataloader_train))
     assert any(not torch.equal(a, b) for a, b in zip(before, second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("variant", ["2d", "regions"])
+def test_perfect_pseudo_labels_give_the_gradient_of_labels_on_every_head(workspaces, variant: str) -> None:
+    """nnU-Net's loss has the same gradient, in 2D, where its Dice is that of the batch too."""
+    workspace = workspaces(variant)
+    made = workspace.trainer(TEACHER, workspace.configure("heads", **FROM_START))
+    made.on_train_start()
+    crops = made.crops(next(made.dataloader_train))
+    target, valid = made.labels.encode_target(crops.full_label)
+    output = made.network(crops.image)
+    host = made.loss(output, crops.label)
+    ours = made.pseudo_label_loss(output, target, valid, valid)
+    finest = made.pseudo_label_loss(output, target, valid, valid, every_head=False)
+    gradients = [
+        torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True) for loss in (host, ours, finest)
+    ]
+    for theirs, mine in zip(*gradients[:2], strict=True):
+        if theirs is None:
+            assert mine is None or not mine.any()
+        else:
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-8)
+    assert [gradient is not None and bool(gradient.any()) for gradient in gradients[2]] == [True, False, False]

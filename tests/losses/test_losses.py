@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from nnunet_limited.losses.consistency import masked_mean, mean_squared_difference, rampup
 from nnunet_limited.losses.label_space import RegionLabels
-from nnunet_limited.losses.pseudo_label import segmentation_loss
+from nnunet_limited.losses.pseudo_label import deep_supervised_loss, segmentation_loss
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -102,6 +102,25 @@ def test_voxels_that_do_not_count_are_in_no_sum_of_the_loss(regions: bool) -> No
         segmentation_loss(logits, target, weight.expand_as(logits), mask, REGIONS),
         segmentation_reference(logits, target, weight, int(mask.sum()), True),
     )
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_coarse_heads_are_compared_with_the_voxels_in_the_middle_of_their_own(regions: bool) -> None:
+    labels = REGIONS if regions else CLASSES
+    heads = [torch.randn(2, 3, 8 // n, 8 // n, requires_grad=True) for n in (1, 2, 4)]
+    target = labels.harden(torch.rand(2, 3, 8, 8))
+    valid = torch.rand(2, 1, 8, 8) > 0.2
+    counted = valid & (torch.rand(2, 1, 8, 8) > 0.3)
+    got = deep_supervised_loss(heads, target, counted, valid, labels, (0.5, 0.25, 0.0))
+    got.backward()
+    expected = torch.zeros(())
+    for logits, factor, first, step in ((heads[0], 2 / 3, 0, 1), (heads[1], 1 / 3, 1, 2)):
+        t, c, v = (value[..., first::step, first::step] for value in (target, counted, valid))
+        expected = expected + factor * segmentation_reference(logits, t, c, int(v.sum()), regions)
+        assert not logits.grad[~c.expand_as(logits)].any()
+        assert logits.grad[c.expand_as(logits)].any()
+    torch.testing.assert_close(got, expected)
+    assert not heads[2].grad.any()
 
 
 def test_confidence_is_that_of_the_hard_label() -> None:
