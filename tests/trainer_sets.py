@@ -46,7 +46,7 @@ def capabilities(name: str) -> set[str]:
         "teacher": cls.predictor_name == "teacher",
         "second network": bool(getattr(cls, "supervised_partners", ())),
         "perturbed features": getattr(cls, "perturbs_features", False),
-        "mixing": getattr(cls, "mixes_crops", False),
+        "mixing": getattr(cls, "mixes_crops", False) or getattr(cls.Config(), "cutmix", False),
         "several views": getattr(cls, "strong_views", 1) > 1,
         "one GPU": not cls.runs_on_several_gpus,
         "sparse labels": is_for_sparse_labels(name),

@@ -53,6 +53,17 @@ class SemiSupervisedConfig(TrainerConfig):
     )
 
 
+class StudentViewConfig(SemiSupervisedConfig):
+    """Settings of trainers whose student sees other views of the crops than those that its target is made from."""
+
+    geometric_view: Literal["none", "rot90", "flip", "both"] = Field(
+        "none", description="moves of the student's view, and of its target: quarter turns, mirror images, or both"
+    )
+    cutmix: bool = Field(
+        False, description="paste a box of the next crop into the student's view, and of its target into the target"
+    )
+
+
 Config = TypeVar("Config", bound=BaseModel)
 
 # Former names of settings in plans, study files and run records.

@@ -12,6 +12,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_limited.data.crops import Crops, Unsupervised, unpack
+from nnunet_limited.data.geometry import StudentView, square_planes
 from nnunet_limited.data.loaders import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
 from nnunet_limited.data.sparse import UnannotatedDataset
 from nnunet_limited.data.views import Views
@@ -44,6 +45,7 @@ class LimitedTrainer(SplitTrainer):
     strong_views: ClassVar[int] = 1
     perturbs_features: ClassVar[bool] = False
     mixes_crops: ClassVar[bool] = False
+    student_view: StudentView
     unlabeled_loader: TwoStreamLoader | None = None
     hidden_labels: HiddenLabelDice | None = None
 
@@ -80,13 +82,18 @@ class LimitedTrainer(SplitTrainer):
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
-        """Refuse networks whose features cannot be perturbed, batches too small to mix, and a method without a loss."""
+        """Refuse views or perturbed features that cannot be made, and a method without a loss."""
         if cls.unsupervised_loss is LimitedTrainer.unsupervised_loss:
             return "it has no unsupervised_loss; choose another -tr, or define it in your trainer"
         if cls.perturbs_features and not can_perturb(configuration):
             return NOT_PERTURBABLE
-        if cls.mixes_crops and (config.unlabeled_batch_size or configuration["batch_size"]) < 2:
-            return "it mixes pairs of unlabelled crops on each GPU; give --set unlabeled_batch_size=2 or more"
+        cutmix = getattr(config, "cutmix", False)
+        if (cls.mixes_crops or cutmix) and (config.unlabeled_batch_size or configuration["batch_size"]) < 2:
+            remedy = "give --set unlabeled_batch_size=2 or more" + (", or --set cutmix=false" if cutmix else "")
+            return f"it mixes pairs of unlabelled crops on each GPU; {remedy}"
+        turned = getattr(config, "geometric_view", "none") == "rot90"
+        if turned and not square_planes(configuration["patch_size"], configuration["spacing"]):
+            return "no two edges of a crop have equal length and spacing to turn it; give --set geometric_view=flip"
         return None
 
     def initialize(self) -> None:
@@ -160,6 +167,9 @@ class LimitedTrainer(SplitTrainer):
         dataset = self.unlabeled_dataset()
         size = self.config.unlabeled_batch_size or self.batch_size
         views = Views(pipeline, self.strong_views, dataset.further_channels)
+        planes = square_planes(patch_size, self.configuration_manager.spacing)
+        geometric, mix = (getattr(self.config, key, None) for key in ("geometric_view", "cutmix"))
+        self.student_view = StudentView(geometric or "none", bool(mix), planes, mirror_axes or ())
         return UnlabeledLoader(dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=views)
 
     def unlabeled_dataset(self) -> UnlabeledDataset:

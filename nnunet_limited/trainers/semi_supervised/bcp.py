@@ -34,17 +34,18 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
         pseudo = self.labels.harden(torch.where(crops.inside, probability, 0.0))
         if self.config.largest_component:
             pseudo = self.labels.largest_components(pseudo)
+        unlabeled, pseudo, valid_pseudo = self.student_view(crops.strong, pseudo, crops.valid)
         pairs = [i % len(crops.image) for i in range(len(crops.weak))]
         label, valid = self.labels.encode_target(crops.full_label)
         image, label, valid = crops.image[pairs], label[pairs], valid[pairs]
         box = fixed_box(image.shape[2:], self.config.box_side, image.device)
         loss = torch.zeros((), device=image.device)
         for is_labeled in (box, ~box):
-            mixed = torch.where(is_labeled, image, crops.strong)
+            mixed = torch.where(is_labeled, image, unlabeled)
             target = torch.where(is_labeled, label, pseudo)
-            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * crops.valid)
+            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * valid_pseudo)
             logits = self.full_resolution(self.network(mixed))
-            loss = loss + segmentation_loss(logits, target, weight, is_labeled | crops.valid, self.labels)
+            loss = loss + segmentation_loss(logits, target, weight, is_labeled | valid_pseudo, self.labels)
         return Unsupervised(loss / 2, probability)
 
 

@@ -4,14 +4,17 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.data.mixing import cutmix
-from nnunet_limited.engine.settings import SemiSupervisedConfig
+from nnunet_limited.engine.settings import StudentViewConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
-class FixMatchConfig(SemiSupervisedConfig):
+class FixMatchConfig(StudentViewConfig):
     """Settings of FixMatch."""
+
+    cutmix: bool = Field(
+        True, description="paste a box of the next crop into the student's view, and of its target into the target"
+    )
 
     confidence_threshold: float = Field(
         0.95, ge=0, lt=1, description="smallest probability of a pseudo-label that is used"
@@ -27,7 +30,6 @@ class LimitedFixMatchTrainer(LimitedTrainer):
     """
 
     Config = FixMatchConfig
-    mixes_crops = True
 
     def pseudo_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""
@@ -40,7 +42,7 @@ class LimitedFixMatchTrainer(LimitedTrainer):
         """Return the loss over the confident voxels inside the image, the mean of the strong views."""
         losses = []
         for view in crops.views:
-            image, mixed, mixed_confident, valid = cutmix(view, label, confident, crops.valid)
+            image, mixed, mixed_confident, valid = self.student_view(view, label, confident, crops.valid)
             logits = self.full_resolution(self.network(image))
             losses.append(segmentation_loss(logits, mixed, mixed_confident, valid, self.labels))
         return torch.stack(losses).mean()

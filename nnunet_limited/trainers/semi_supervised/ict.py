@@ -29,9 +29,10 @@ class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
             return share * value + (1 - share) * value.roll(1, 0)
 
         target = self.teach(crops.weak)
-        prediction = self.probabilities(self.network(mix(crops.strong)))
-        valid = crops.valid & crops.valid.roll(1, 0)
-        return Unsupervised(mean_squared_difference(prediction, mix(target), valid), target)
+        image, expected, valid = self.student_view(crops.strong, target, crops.valid)
+        prediction = self.probabilities(self.network(mix(image)))
+        both = valid & valid.roll(1, 0)
+        return Unsupervised(mean_squared_difference(prediction, mix(expected), both), target)
 
 
 class LimitedICTTrainer(LimitedInterpolationConsistencyTrainer):

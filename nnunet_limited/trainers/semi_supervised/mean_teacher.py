@@ -7,13 +7,13 @@ from pydantic import Field
 from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
 
 
-class MeanTeacherConfig(SemiSupervisedConfig):
+class MeanTeacherConfig(StudentViewConfig):
     """Settings of the mean teacher."""
 
     ema_decay: float = Field(0.99, ge=0, lt=1, description="largest decay per step of the teacher's moving average")
@@ -43,8 +43,9 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference between student and teacher over the voxels inside the image."""
         target = self.teach(crops.weak)
-        prediction = self.probabilities(self.network(crops.strong))
-        return Unsupervised(mean_squared_difference(prediction, target, crops.valid), target)
+        image, expected, valid = self.student_view(crops.strong, target, crops.valid)
+        prediction = self.probabilities(self.network(image))
+        return Unsupervised(mean_squared_difference(prediction, expected, valid), target)
 
     def after_step(self) -> None:
         """Move the teacher towards the student."""

@@ -76,11 +76,15 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean teacher's loss and, every some steps, that against the mean of teacher and prompted model."""
         taught = self.teach(crops.weak)
-        prediction = self.probabilities(self.network(crops.strong))
-        loss = mean_squared_difference(prediction, taught, crops.valid)
+        target, answered = taught, torch.zeros_like(crops.valid)
         if self.iteration % self.config.prompter_every == 0:
             target, answered = self.prompted(crops.weak, taught, crops.valid)
-            loss = loss + self.prompter_weight * mean_squared_difference(prediction, target, answered)
+        image, expected, valid, target, answered = self.student_view(
+            crops.strong, taught, crops.valid, target, answered
+        )
+        prediction = self.probabilities(self.network(image))
+        loss = mean_squared_difference(prediction, expected, valid)
+        loss = loss + self.prompter_weight * mean_squared_difference(prediction, target, answered)
         return Unsupervised(loss, taught)
 
     @torch.no_grad()

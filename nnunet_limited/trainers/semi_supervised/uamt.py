@@ -43,8 +43,9 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
         """Return the mean squared difference over the confident voxels inside the image."""
         target = self.teach(crops.weak)
         confident = crops.valid & (self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress))
-        prediction = self.probabilities(self.network(crops.strong))
-        return Unsupervised(mean_squared_difference(prediction, target, confident), target, valid=confident)
+        image, expected, counted = self.student_view(crops.strong, target, confident)
+        prediction = self.probabilities(self.network(image))
+        return Unsupervised(mean_squared_difference(prediction, expected, counted), target, valid=confident)
 
 
 class LimitedUAMTTrainer(LimitedUncertaintyAwareMeanTeacherTrainer):

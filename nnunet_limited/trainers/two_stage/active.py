@@ -11,11 +11,10 @@ from pydantic import Field
 from nnunet_limited.engine.run import Run, check_unlabeled
 from nnunet_limited.host.loaders import loader_attribute
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
-from nnunet_limited.trainers.two_stage.recipe import LimitedRecipeTrainer
-from nnunet_limited.trainers.two_stage.self_training import SelfTrainingConfig
+from nnunet_limited.trainers.two_stage.recipe import LimitedRecipeTrainer, RecipeConfig
 
 
-class ActiveConfig(SparseConfig, SelfTrainingConfig):
+class ActiveConfig(SparseConfig, RecipeConfig):
     """Settings of the recipe on what queries have brought."""
 
     queried_fraction: float = Field(

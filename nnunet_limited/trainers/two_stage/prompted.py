@@ -47,8 +47,11 @@ class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanT
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss over the voxels that are not left open, and the consistency over all of them."""
         target, confident = self.stored_label(crops)
-        logits = self.full_resolution(self.network(crops.strong))
-        loss = segmentation_loss(logits, target, confident, crops.valid, self.labels)
-        taught, mine = self.teach(crops.weak), self.labels.probabilities(logits)
-        loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, crops.valid)
+        image, label, counted, valid, taught = self.student_view(
+            crops.strong, target, confident, crops.valid, self.teach(crops.weak)
+        )
+        logits = self.full_resolution(self.network(image))
+        loss = segmentation_loss(logits, label, counted, valid, self.labels)
+        mine = self.labels.probabilities(logits)
+        loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, valid)
         return Unsupervised(loss, target, valid=confident)

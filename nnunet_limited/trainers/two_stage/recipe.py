@@ -1,9 +1,19 @@
 """The recommended recipe (Lee, ICML workshop 2013; CutMix: French et al., BMVC 2020, arXiv 1906.01916)."""
 
-from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.data.mixing import cutmix
-from nnunet_limited.losses.pseudo_label import segmentation_loss
-from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer
+from typing import ClassVar
+
+from pydantic import Field
+
+from nnunet_limited.engine.settings import TrainerConfig
+from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer, SelfTrainingConfig
+
+
+class RecipeConfig(SelfTrainingConfig):
+    """Settings of the recipe."""
+
+    cutmix: bool = Field(
+        True, description="paste a box of the next crop into the student's view, and of its target into the target"
+    )
 
 
 class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
@@ -14,13 +24,5 @@ class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
     Hippocampus and 3 labelled patients of ACDC it was better than every single method compared.
     """
 
+    Config: ClassVar[type[TrainerConfig]] = RecipeConfig
     teacher = "LimitedBidirectionalCopyPasteTrainer"
-    mixes_crops = True
-
-    def unsupervised_loss(self, crops: Crops) -> Unsupervised:
-        """Return the loss on crops with a box of the next crop in them, where the pseudo-label is confident."""
-        target, confident = self.stored_label(crops)
-        image, mixed, mixed_confident, valid = cutmix(crops.strong, target, confident, crops.valid)
-        logits = self.full_resolution(self.network(image))
-        loss = segmentation_loss(logits, mixed, mixed_confident, valid, self.labels)
-        return Unsupervised(loss, target, valid=confident)

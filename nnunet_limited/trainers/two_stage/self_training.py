@@ -12,12 +12,12 @@ from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, resample_to_network
 from nnunet_limited.engine.run import Run
-from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
+from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
-class SelfTrainingConfig(SemiSupervisedConfig):
+class SelfTrainingConfig(StudentViewConfig):
     """Settings of self-training."""
 
     start_fraction: float = Field(
@@ -79,6 +79,7 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss over the voxels with a confident pseudo-label."""
         target, confident = self.stored_label(crops)
-        logits = self.full_resolution(self.network(crops.strong))
-        loss = segmentation_loss(logits, target, confident, crops.valid, self.labels)
+        image, label, counted, valid = self.student_view(crops.strong, target, confident, crops.valid)
+        logits = self.full_resolution(self.network(image))
+        loss = segmentation_loss(logits, label, counted, valid, self.labels)
         return Unsupervised(loss, target, valid=confident)
