@@ -74,12 +74,19 @@ RENAMED = {
     "most_filled": "max_filled_fraction",
     "queried_share": "queried_fraction",
     "stable_share": "stable_fraction",
+    "largest_component": "components",
 }
+# Their former values, of settings whose values have changed too.
+RENAMED_VALUES = {"components": {True: "largest", False: "all"}}
 
 
 def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` under their present names; of two names of one setting the later counts."""
-    return {RENAMED.get(key, key): value for key, value in settings.items()}
+    """Return ``settings`` under their present names and values; of two names of one setting the later counts."""
+    renamed = {RENAMED.get(key, key): value for key, value in settings.items()}
+    for key in RENAMED_VALUES.keys() & renamed.keys():
+        if isinstance(renamed[key], bool):
+            renamed[key] = RENAMED_VALUES[key][renamed[key]]
+    return renamed
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -204,6 +204,11 @@ class LimitedTrainer(SplitTrainer):
         return since_start / length if length else (1.0 if since_start >= 0 else -1.0)
 
     @property
+    def part_done(self) -> float:
+        """Return the part of the whole run that is over, in [0, 1)."""
+        return float(self.iteration / (self.num_epochs * self.num_iterations_per_epoch))
+
+    @property
     def unsupervised_weight(self) -> float:
         """Return the weight of the unsupervised loss at the current iteration."""
         return float(self.config.consistency_weight * rampup(self.progress)) if self.progress >= 0 else 0.0

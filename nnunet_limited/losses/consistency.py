@@ -31,3 +31,12 @@ def rampup(progress: float) -> float:
     Laine & Aila, Temporal ensembling for semi-supervised learning, ICLR 2017, arXiv 1610.02242.
     """
     return math.exp(-5.0 * (1.0 - min(max(progress, 0.0), 1.0)) ** 2)
+
+
+def entropy_limit(done: float) -> float:
+    """Return the largest entropy of a confident voxel, as a fraction of the largest possible one.
+
+    ``done`` in [0, 1] is the part of the whole run that is over: the limit rises from 3/4 to 1 at the end of the run,
+    with the shape of :func:`rampup` (Yu et al., MICCAI 2019, arXiv 1907.07034). The weight of a loss rises earlier.
+    """
+    return 0.75 + 0.25 * rampup(done)

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nnunet_limited.util.components import largest_component
-
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -130,19 +128,12 @@ class LabelSpace:
         """Return the channels of foreground classes, or of all regions."""
         return values[:, self.first_foreground :]
 
-    def largest_components(self, hard: torch.Tensor) -> torch.Tensor:
-        """Return ``hard`` (b, c, *spatial) of 0 and 1 with only the largest component of each class or region.
+    def foreground_numbers(self, hard: torch.Tensor) -> torch.Tensor:
+        """Return hard labels (b, c, *spatial) as label maps (b, 1, *spatial), or (b, c, *spatial) for regions.
 
-        Voxels of other components become background. It runs on the CPU.
+        Foreground classes or regions are numbered from 1; 0 is the background.
         """
-        array = hard.detach().cpu().numpy()
-        made = np.zeros_like(array)
-        for b, c in np.ndindex(*array.shape[:2]):
-            if c >= self.first_foreground:
-                made[b, c] = largest_component(array[b, c] > 0)
-        if not self.overlapping:
-            made[:, 0] = 1 - made[:, 1:].sum(1)
-        return torch.from_numpy(made).to(hard)
+        return hard.argmax(1, keepdim=True).to(torch.int16)
 
     # ---- numpy, (c, *spatial) ----------------------------------------------------------------------------------------
 
@@ -187,6 +178,13 @@ class LabelSpace:
     def foreground_masks(self, probability: np.ndarray) -> np.ndarray:
         """Return the hard label as a bool mask of each foreground class or region."""
         return self.masks(probability)[self.first_foreground :]
+
+    def foreground_maps(self, label: np.ndarray) -> np.ndarray:
+        """Return label values (*spatial) as label maps (1, *spatial), or (c, *spatial) for regions.
+
+        Foreground classes or regions are numbered from 1; 0 is the background and what is ignored.
+        """
+        return np.where(np.isin(label, self.foreground_values), label, 0).astype(np.int16)[None]
 
     def encode_case(self, label: np.ndarray) -> np.ndarray:
         """Return label values (*spatial) as float32 probabilities (c, *spatial), NaN where they are ignored.
@@ -260,6 +258,14 @@ class RegionLabels(LabelSpace):
         valid = label >= 0 if ignore is None else (label >= 0) & (label != ignore)
         inside = [torch.isin(label, torch.tensor(values, device=label.device)) for values in self.values]
         return torch.cat(inside, dim=1).float(), valid
+
+    def foreground_numbers(self, hard: torch.Tensor) -> torch.Tensor:
+        numbers = torch.arange(1, 1 + hard.shape[1], device=hard.device).reshape(-1, *[1] * (hard.ndim - 2))
+        return (hard * numbers).to(torch.int16)
+
+    def foreground_maps(self, label: np.ndarray) -> np.ndarray:
+        maps = [number * np.isin(label, values) for number, values in enumerate(self.values, 1)]
+        return np.stack(maps).astype(np.int16)
 
     def masks(self, probability: np.ndarray) -> np.ndarray:
         return np.asarray(probability > 0.5)

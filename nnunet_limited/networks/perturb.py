@@ -1,6 +1,8 @@
-"""Perturb the features between encoder and decoder of a U-Net.
+"""Perturb the deep features between encoder and decoder of a U-Net.
 
-A perturbation maps the list of the encoder's feature maps (b, c, *spatial), finest first, to another such list.
+A perturbation maps a list of feature maps (b, c, *spatial), finest first, to another such list. Fine skip connections
+are left as they are, as in the papers: cross-consistency training perturbs the output of the encoder (stride 8), the
+dropout of the uncertainty-aware mean teacher follows the bottleneck, and UniMatch drops channels at stride 4 and above.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from torch.nn import functional
 from nnunet_limited.networks.ema import unwrap
 
 Features = list[torch.Tensor]
+MIN_STRIDE = 4  # of perturbed features, relative to the finest ones, along the axis with the largest
 
 
 def can_perturb(configuration: dict[str, Any]) -> bool:
@@ -38,9 +41,16 @@ def decode(network: nn.Module, features: Features) -> Any:
     return plain.decoder(features)
 
 
+def perturb_deep(features: Features, perturb: Callable[[Features], Features]) -> Features:
+    """Return all feature maps of an encoder, those of stride 4 and above perturbed, or the coarsest if none is."""
+    strides = [max(a / b for a, b in zip(features[0].shape[2:], f.shape[2:], strict=True)) for f in features]
+    fine = min(sum(stride < MIN_STRIDE for stride in strides), len(features) - 1)
+    return [*features[:fine], *perturb(features[fine:])]
+
+
 def perturbed(network: nn.Module, image: torch.Tensor, perturb: Callable[[Features], Features]) -> Any:
-    """Return the network's output for ``image`` with perturbed features."""
-    return decode(network, perturb(encode(network, image)))
+    """Return the network's output for ``image`` with perturbed deep features."""
+    return decode(network, perturb_deep(encode(network, image), perturb))
 
 
 def channel_dropout(features: Features, rate: float = 0.5) -> Features:

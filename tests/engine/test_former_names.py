@@ -48,3 +48,17 @@ def test_a_run_recorded_under_former_names_can_be_continued(workspaces) -> None:
     assert again.record == {key: run.record[key] for key in again.record}
     with pytest.raises(LimitedError, match=r"with stable_fraction=0.5, this one has stable_fraction=0.6"):
         open_run(TRAINER, run.planned, run.configuration, 0, {**settings, "stable_fraction": 0.6})
+
+
+def test_the_former_values_of_components_are_understood(workspaces) -> None:
+    trainer, workspace = "LimitedBidirectionalCopyPasteTrainer", workspaces("2d")
+    assert with_current_names({"components": "auto"}) == {"components": "auto"}
+    for former, now in ((True, "largest"), (False, "all")):
+        plans = workspace.configure(f"former-{former}", **FROM_START, largest_component=former)
+        run = workspace.trainer(trainer, plans).run
+        assert run.record["settings"]["components"] == now
+        before = {key: value for key, value in run.record["settings"].items() if key != "components"}
+        run.results.mkdir(parents=True, exist_ok=True)
+        record = {**run.record, "settings": before | {"largest_component": former}}
+        (run.results / RECORD).write_text(json.dumps(record), encoding="utf-8")
+        assert workspace.trainer(trainer, plans).config.components == now

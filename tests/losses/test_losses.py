@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import CLASSES, REGIONS, segmentation_reference
-from torch.nn import functional
 
 from nnunet_limited.losses.consistency import masked_mean, mean_squared_difference, rampup
 from nnunet_limited.losses.label_space import RegionLabels
@@ -142,10 +141,3 @@ def test_labels_become_probabilities() -> None:
     encoded, kept = labels.encode(torch.tensor([[[0, 1, 2, 3, -1]]]), 3)
     assert encoded.tolist() == [[[0, 1, 1, 0, 0], [0, 0, 1, 0, 0]]]
     assert kept.tolist() == [[[True, True, True, False, False]]]
-
-
-def test_largest_components() -> None:
-    row = torch.tensor([1, 1, 0, 1, 2, 2, 0, 2])
-    label = functional.one_hot(row, 3).T[None].float()
-    assert CLASSES.largest_components(label).argmax(1).tolist() == [[1, 1, 0, 0, 2, 2, 0, 0]]
-    assert REGIONS.largest_components(label[:, 1:])[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
-from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise
+from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise, perturb_deep
 
 
 def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:
@@ -40,3 +42,12 @@ def test_perturbations() -> None:
         for sample, gone in zip(before.mean(1), (after == 0).all(1), strict=True):
             assert 0.09 < gone.float().mean() < 0.31
             assert sample[gone].min() > sample[~gone].max()
+
+
+@pytest.mark.parametrize(
+    ("strides", "fine"), [([1, 2, 4, 8], 2), ([1, 2], 1), ([1], 0), ([(1, 1), (1, 2), (2, 4), (2, 8)], 2)]
+)
+def test_fine_features_are_not_perturbed(strides: list[int | tuple[int, int]], fine: int) -> None:
+    features = [torch.rand(1, 2, *np.array([16, 16]) // stride) for stride in strides]
+    after = perturb_deep(features, lambda maps: [2 * f for f in maps])
+    assert [bool((b == f).all()) for b, f in zip(after, features, strict=True)] == [n < fine for n in range(len(after))]

@@ -56,13 +56,32 @@ def test_entropy_minimization(start) -> None:
 
 
 def test_uncertain_voxels_do_not_count(start, monkeypatch) -> None:
-    made, crops = start("LimitedUncertaintyAwareMeanTeacherTrainer", rampup_fraction=1.0)
+    made, crops = start("LimitedUncertaintyAwareMeanTeacherTrainer")
     uncertainty = torch.rand(crops.valid.shape)
     monkeypatch.setattr(made, "uncertainty", lambda image: uncertainty)
-    made.iteration = 3  # halfway
+    made.iteration = 3  # halfway through the run, long after the ramp-up
     counted = (crops.valid & (uncertainty < 0.75 + 0.25 * math.exp(-5 / 4))).expand(-1, 3, -1, -1)
     difference = softmax(made.network(crops.strong)) - softmax(made.partners["teacher"](crops.weak))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, (difference[counted] ** 2).mean())
+
+
+@pytest.mark.parametrize("trainer", ["LimitedUncertaintyAwareMeanTeacherTrainer", "LimitedSlicePropagationTrainer"])
+def test_the_limit_of_the_uncertainty_rises_over_the_whole_run(start, monkeypatch, trainer: str) -> None:
+    """Some voxels are left out until the last tenth of the run, whatever the ramp-up of the weight."""
+    made, crops = start(trainer, num_iterations_per_epoch=50)
+    uncertainty = torch.linspace(0, 1, crops.valid.numel()).reshape(crops.valid.shape)
+    monkeypatch.setattr(type(made.labels), "entropy", lambda labels, probability: uncertainty)
+    limits, whole = [], crops._replace(valid=torch.ones_like(crops.valid))
+    module = "nnunet_limited.trainers.sparse.slices"
+    monkeypatch.setattr(f"{module}.cross_entropy", lambda z, target, weight, *rest: limits.append(weight) or z.mean())
+    for made.iteration in (0, 25, 50, 75, 90, 99):
+        valid = made.unsupervised_loss(whole).valid
+        if trainer.startswith("LimitedUncertainty"):
+            limits += [valid, valid]  # two networks in slice propagation
+    fractions = [mask.float().mean().item() for mask in limits[::2]]
+    expected = [0.75 + 0.25 * math.exp(-5 * (1 - n / 100) ** 2) for n in (0, 25, 50, 75, 90, 99)]
+    assert fractions == pytest.approx(expected, abs=0.002)
+    assert fractions[4] < 0.99
 
 
 def test_uncertainty_is_the_entropy_of_the_mean_prediction(start, monkeypatch) -> None:
@@ -134,7 +153,8 @@ def test_auxiliary_decoders_agree_with_the_main_one_under_perturbed_features(sta
     target = softmax(made.network(crops.strong))
     expected = []
     for factor, decoder in zip(factors, made.partners["auxiliary"].decoders, strict=True):
-        p = softmax(decoder([factor * map_ for map_ in made.network.encoder(crops.strong)]))
+        maps = made.network.encoder(crops.strong)
+        p = softmax(decoder([*maps[:2], *(factor * deep for deep in maps[2:])]))
         expected.append(((p - target) ** 2)[crops.valid.expand_as(p)].mean())
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, sum(expected) / 3)
 
@@ -246,7 +266,8 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
     p = softmax(made.network(crops.weak)).detach()
     label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.valid
-    halved = made.network.decoder([0.5 * f for f in made.network.encoder(crops.weak)])[0]
+    maps = made.network.encoder(crops.weak)
+    halved = made.network.decoder([*maps[:2], *(0.5 * deep for deep in maps[2:])])[0]
     expected = 0.5 * segmentation_reference(halved, label, inside, int(inside.sum()))
     for view in crops.views:
         image, target, mask = mixed(view, label, inside)
@@ -297,7 +318,7 @@ def test_each_adversary_learns_in_its_own_phase(start) -> None:
 
 @pytest.mark.parametrize("variant", ["2d", "regions", "ignore"])
 def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> None:
-    made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant, largest_component=False)
+    made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant, components="all")
     seen = []
     module = "nnunet_limited.trainers.semi_supervised.bcp"
     monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, *rest: seen.append(rest) or z.mean())
@@ -329,6 +350,32 @@ def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> No
                     hard = (p > 0.5) if variant == "regions" else functional.one_hot(p.argmax(1), 3).movedim(-1, 1)
                     assert torch.equal(target[b, :, y, x], hard[b, :, y, x].float())
             assert weight[b, 0, y, x] == counts
+
+
+@pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
+def test_copy_paste_gives_islands_no_weight(start, monkeypatch, variant: str) -> None:
+    """The labelled cases have one disc with one core; a correct pseudo-label keeps its weight everywhere."""
+    made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant)
+    assert made.rule.single == {1, 2}
+    crops = crops._replace(inside=torch.ones_like(crops.inside), valid=torch.ones_like(crops.valid))
+    label = torch.zeros(crops.valid.shape, dtype=torch.long)
+    label[..., 5:15, 5:15] = 1
+    label[..., 8:12, 8:12] = 2
+    stray = label.clone()
+    stray[(..., *[slice(3, 5)] * (label.ndim - 4), slice(20, 22), slice(20, 22))] = 2
+    seen = []
+    module = "nnunet_limited.trainers.semi_supervised.bcp"
+    monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, target, weight, *rest: seen.append(weight) or z.mean())
+    for pseudo in (label, stray):
+        probability = made.labels.encode(pseudo, None)[0]
+        monkeypatch.setattr(made, "teach", lambda image, p=probability: p)
+        found = made.unsupervised_loss(crops)
+        island = pseudo != label
+        assert torch.equal(found.valid, ~island)
+        for weight in seen[-2:]:
+            assert (weight[~island] > 0).all()
+            assert set(weight[island].unique().tolist()) <= {0.0, 1.0}  # 1 where a label is pasted over it
+    assert any((weight[island] == 0).any() for weight in seen[-2:])
 
 
 @pytest.mark.parametrize("variant", ["2d", "regions"])

@@ -263,13 +263,15 @@ def test_a_masked_sparse_image_is_normalised_as_in_prediction(folders: Path) -> 
 
 
 def test_strokes_do_not_cut_an_object_in_two(workspaces, monkeypatch) -> None:
-    """The largest component is that of the prediction inside the image, annotated voxels too."""
+    """Islands are those of the prediction inside the image, annotated voxels too."""
     made = started(workspaces("ignore"), "LimitedBidirectionalCopyPasteTrainer", "pasted")
     crops = made.crops(next(made.dataloader_train))
     mask = crops.inside.clone()
     mask[..., 10:12] = False
     seen = []
-    monkeypatch.setattr(type(made.labels), "largest_components", lambda labels, hard: seen.append(hard) or hard)
+    monkeypatch.setattr(
+        type(made.rule), "in_crops", lambda rule, hard, inside: seen.append(hard) or torch.zeros_like(inside)
+    )
     made.unsupervised_loss(crops._replace(valid=mask))
     assert seen[0].sum(1, keepdim=True)[crops.inside].all(), "every voxel inside has a class"
 

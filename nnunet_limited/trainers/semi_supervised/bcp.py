@@ -3,6 +3,7 @@
 import torch
 from pydantic import Field
 
+from nnunet_limited.data.components import ComponentRule, Components
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
 from nnunet_limited.losses.pseudo_label import segmentation_loss
@@ -16,25 +17,38 @@ class BidirectionalCopyPasteConfig(MeanTeacherConfig):
     pseudo_label_weight: float = Field(
         0.5, ge=0, description="weight of pseudo-labelled voxels; labelled ones have weight 1"
     )
-    largest_component: bool = Field(True, description="keep only the largest component of each pseudo-labelled class")
+    components: Components = Field(
+        "auto",
+        description="pseudo-labelled classes of which only the largest component is used: auto, those that are one "
+        "component in nearly all labelled cases; largest, every class; all, none",
+    )
 
 
 class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     """Labelled crops are pasted into unlabelled ones and the reverse; labels and pseudo-labels are mixed likewise.
 
     The pseudo-label is the teacher's on the weak view. Before ``start_fraction`` the student trains on the labelled
-    crops as they are, in place of the paper's pre-training on pastes between them.
+    crops as they are, in place of the paper's pre-training on pastes between them. The paper keeps the largest
+    component of each class and makes background of the others, which loses lesions and one of two paired organs. Here
+    the labelled cases decide which classes are one component, and voxels of other components have weight 0.
     """
 
     Config = BidirectionalCopyPasteConfig
+
+    def prepare_data(self) -> None:
+        """Decide from the labels of the fold which classes are one component; the same at each start of a run."""
+        super().prepare_data()
+        flat = len(self.configuration_manager.patch_size) == 2
+        folder, cases = self.run.labeled_folder, self.run.fold.train
+        self.rule = ComponentRule.of(self.config.components, self.labels, folder, cases, flat)
+        self.print_to_log_file(f"Classes of which the largest component is used: {sorted(self.rule.single) or 'none'}")
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""
         probability = self.teach(crops.weak)
         pseudo = self.labels.harden(torch.where(crops.inside, probability, 0.0))
-        if self.config.largest_component:
-            pseudo = self.labels.largest_components(pseudo)
-        unlabeled, pseudo, valid_pseudo = self.student_view(crops.strong, pseudo, crops.valid)
+        reliable = crops.valid & ~self.rule.in_crops(pseudo, crops.inside)
+        unlabeled, pseudo, counted, shown = self.student_view(crops.strong, pseudo, reliable, crops.valid)
         pairs = [i % len(crops.image) for i in range(len(crops.weak))]
         label, valid = self.labels.encode_target(crops.full_label)
         image, label, valid = crops.image[pairs], label[pairs], valid[pairs]
@@ -43,10 +57,10 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
         for is_labeled in (box, ~box):
             mixed = torch.where(is_labeled, image, unlabeled)
             target = torch.where(is_labeled, label, pseudo)
-            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * valid_pseudo)
+            weight = torch.where(is_labeled, valid.float(), self.config.pseudo_label_weight * counted)
             logits = self.full_resolution(self.network(mixed))
-            loss = loss + segmentation_loss(logits, target, weight, is_labeled | valid_pseudo, self.labels)
-        return Unsupervised(loss / 2, probability)
+            loss = loss + segmentation_loss(logits, target, weight, is_labeled | shown, self.labels)
+        return Unsupervised(loss / 2, probability, valid=reliable)
 
 
 class LimitedBCPTrainer(LimitedBidirectionalCopyPasteTrainer):

@@ -7,13 +7,13 @@ from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
-from nnunet_limited.networks.perturb import channel_dropout, decode, encode, feature_drop, feature_noise
+from nnunet_limited.networks.perturb import channel_dropout, decode, encode, feature_drop, feature_noise, perturb_deep
 
 PERTURBATIONS = (channel_dropout, feature_noise, feature_drop)
 
 
 class LimitedCrossConsistencyTrainer(LimitedTrainer):
-    """Auxiliary decoders on perturbed features must agree with the main decoder.
+    """Auxiliary decoders on perturbed deep features must agree with the main decoder.
 
     The unsupervised loss trains the encoder and the auxiliary decoders; the main decoder trains on labelled crops
     only. The auxiliary decoders are not used for prediction.
@@ -31,7 +31,7 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
         features = encode(self.network, crops.strong)
         with torch.no_grad():
             target = self.probabilities(decode(self.network, features))
-        outputs = self.partners["auxiliary"]([perturb(features) for perturb in PERTURBATIONS])
+        outputs = self.partners["auxiliary"]([perturb_deep(features, perturb) for perturb in PERTURBATIONS])
         losses = [mean_squared_difference(self.labels.probabilities(o), target, crops.valid) for o in outputs]
         return Unsupervised(torch.stack(losses).mean(), target)
 

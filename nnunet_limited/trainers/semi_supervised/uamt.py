@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.losses.consistency import mean_squared_difference, rampup
+from nnunet_limited.losses.consistency import entropy_limit, mean_squared_difference
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -22,8 +22,8 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     """Mean teacher on the voxels where the teacher is confident.
 
     The uncertainty is the entropy of the mean of several teacher passes with noise on the input and dropout of
-    channels between encoder and decoder, added because nnU-Net's networks have no dropout. The largest entropy that
-    counts rises with the ramp-up from 3/4 to all of the maximum. The published ``consistency_weight`` is 0.1.
+    channels of the deep features, added because nnU-Net's networks have no dropout. The largest entropy that counts
+    rises from 3/4 to all of the maximum over the whole run. The published ``consistency_weight`` is 0.1.
     """
 
     Config = UncertaintyAwareMeanTeacherConfig
@@ -42,7 +42,7 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference over the confident voxels inside the image."""
         target = self.teach(crops.weak)
-        confident = crops.valid & (self.uncertainty(crops.weak) < 0.75 + 0.25 * rampup(self.progress))
+        confident = crops.valid & (self.uncertainty(crops.weak) < entropy_limit(self.part_done))
         image, expected, counted = self.student_view(crops.strong, target, confident)
         prediction = self.probabilities(self.network(image))
         return Unsupervised(mean_squared_difference(prediction, expected, counted), target, valid=confident)

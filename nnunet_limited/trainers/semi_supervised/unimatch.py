@@ -7,7 +7,7 @@ from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrai
 
 
 class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
-    """FixMatch with two strong views and one of perturbed features, all towards the same weak view."""
+    """FixMatch with two strong views and one of perturbed deep features, all towards the same weak view."""
 
     strong_views = 2
     perturbs_features = True

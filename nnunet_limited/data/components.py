@@ -1,0 +1,104 @@
+"""Which classes are one connected object, decided by labelled cases, and which voxels of a prediction are islands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from nnunet_limited.host.cases import PreprocessedCases
+from nnunet_limited.losses.label_space import LabelSpace
+from nnunet_limited.util.components import islands, largest_fractions
+
+Components = Literal["auto", "largest", "all"]
+# The limits leave room for the crumbs of manual outlines: a few voxels of an organ, a slice in twenty.
+MIN_LARGEST = 0.95  # of the voxels of a class in a case or slice, in its largest component
+MIN_CASES = 0.95  # of the cases or slices with the class; all of them where there are fewer than 20
+
+
+@dataclass(frozen=True)
+class ComponentRule:
+    """The foreground classes or regions (numbered from 1) that are one connected object.
+
+    An island is a component of such a class besides its largest. What is done with it is up to the caller; in training
+    it gets weight 0, because a prediction that is wrong about a voxel does not tell what the voxel is.
+    """
+
+    labels: LabelSpace
+    single: frozenset[int]
+
+    @classmethod
+    def of(
+        cls, choice: Components, labels: LabelSpace, folder: Path, cases: Sequence[str], flat: bool
+    ) -> ComponentRule:
+        """Return the rule of a setting: ``largest`` for every class, ``all`` for none, ``auto`` by labelled cases.
+
+        ``cases`` lie preprocessed in ``folder``; they alone are read. With ``flat`` a slice (across the first axis,
+        as nnU-Net's 2D configurations take them) is what must be one object, in place of the case.
+        """
+        if choice == "auto":
+            return cls(labels, single_components(_labels(folder, cases), labels, flat))
+        count = len(labels.foreground_values) if choice == "largest" else 0
+        return cls(labels, frozenset(range(1, 1 + count)))
+
+    def in_case(self, label: np.ndarray) -> np.ndarray:
+        """Return the islands of a whole case with label values (*spatial): (1, *spatial), or (c, *spatial) for regions.
+
+        The last are those of each region: what lies in an island of one may be a part of another's largest component.
+        """
+        return np.stack([self._of_map(one) for one in self.labels.foreground_maps(label)])
+
+    def in_crops(self, hard: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Return where crops have islands of any class (b, 1, *spatial), a bool mask.
+
+        ``hard`` (b, c, *spatial) are hard labels of 0 and 1, ``inside`` (b, 1, *spatial) is True inside the image. A
+        component that reaches the border of the crop or of ``inside`` is no island: a crop that cuts an object shows
+        several parts of it, and each of them reaches its border. So a correct prediction has no island in any crop.
+        It runs on the CPU.
+        """
+        found = torch.zeros_like(inside, dtype=torch.bool)
+        if not self.single:
+            return found
+        edges = crop_edges(inside).cpu().numpy()
+        for b, maps in enumerate(self.labels.foreground_numbers(hard).cpu().numpy()):
+            masks = [self._of_map(one, edges[b, 0]) for one in maps]
+            found[b, 0] = torch.from_numpy(np.any(masks, axis=0)).to(found.device)
+        return found
+
+    def _of_map(self, numbers: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:
+        table = np.array([n if n in self.single else 0 for n in range(1 + len(self.labels.foreground_values))])
+        return islands(table.astype(np.uint16)[numbers], edge)
+
+
+def crop_edges(inside: torch.Tensor) -> torch.Tensor:
+    """Return the voxels beside the border of the crop or of ``inside`` (b, 1, *spatial) bool, the diagonal ones too."""
+    dims = inside.ndim - 2
+    outside = functional.pad((~inside).float(), [1] * 2 * dims, value=1.0)
+    pool = functional.max_pool2d if dims == 2 else functional.max_pool3d
+    return pool(outside, 3, stride=1) > 0
+
+
+def single_components(cases: Iterator[np.ndarray], labels: LabelSpace, flat: bool) -> frozenset[int]:
+    """Return the foreground classes or regions, numbered from 1, that are one component in nearly all ``cases``.
+
+    These are label values (*spatial) of whole cases; ignored voxels belong to no class, so that a class in scattered
+    annotations is in many pieces and not judged to be one. A class that no case has is not either.
+    """
+    fractions: dict[int, list[float]] = {}
+    for label in cases:
+        for numbers in labels.foreground_maps(label):
+            for part in numbers if flat else [numbers]:
+                for number, fraction in largest_fractions(part).items():
+                    fractions.setdefault(number, []).append(fraction)
+    return frozenset(n for n, found in fractions.items() if np.mean(np.array(found) >= MIN_LARGEST) >= MIN_CASES)
+
+
+def _labels(folder: Path, cases: Sequence[str]) -> Iterator[np.ndarray]:
+    dataset = PreprocessedCases(str(folder), list(cases))
+    for case in cases:
+        yield np.asarray(dataset.load_case(case)[1][:])[0]
