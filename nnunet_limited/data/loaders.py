@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from nnunet_limited.host.cases import PreprocessedCases
+import numpy as np
+import torch
+
+from nnunet_limited.data.exploration import Exploration
+from nnunet_limited.host.cases import PreprocessedCases, read_locations
 from nnunet_limited.host.loaders import nnUNetDataLoader
 from nnunet_limited.util.random_state import RandomStream
 
@@ -22,14 +27,62 @@ class UnlabeledDataset(PreprocessedCases):
         data, mask, previous, properties = super().load_case(identifier)
         return data, mask, previous, {**properties, "class_locations": {}}
 
+    def foreground(self, identifier: str) -> dict[Any, Any]:
+        """Return voxels (n, 4) of each class that may be in a case, in the format of nnU-Net's class locations."""
+        return {}
+
+
+class PseudoLabeledDataset(UnlabeledDataset):
+    """Unlabelled cases with stored pseudo-labels, whose voxels of each class lie beside them."""
+
+    def __init__(self, folder: str, cases: list[str], labels: Path) -> None:
+        """Take the folder of the images, the cases, and the folder of their labels."""
+        super().__init__(folder, cases, str(labels))
+        self.labels = labels
+
+    def foreground(self, identifier: str) -> dict[Any, Any]:
+        """Return voxels (n, 4) of each class of the stored label."""
+        return read_locations(self.labels, identifier)
+
 
 class UnlabeledLoader(nnUNetDataLoader):
-    """Random crops of unlabelled cases."""
+    """Crops of unlabelled cases: as many around foreground as nnU-Net's labelled ones, the others all over the case.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take nnU-Net's arguments."""
-        super().__init__(*args, oversample_foreground_percent=0.0, **kwargs)
+    Where no foreground is known, all are.
+    """
+
+    def __init__(
+        self, *args: Any, exploration: Exploration | None, oversample_foreground_percent: float, **kwargs: Any
+    ) -> None:
+        """Take nnU-Net's arguments and the places to look at; without them crops are independent and uniform."""
+        oversample = 0.0 if exploration is None else oversample_foreground_percent
+        super().__init__(*args, oversample_foreground_percent=oversample, **kwargs)
         self.has_ignore = False  # no annotated voxels to centre crops on
+        self.exploration = exploration
+        self.drawn: list[str] = []
+        self.boxes: list[list[int]] = []
+
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return what decides where crops are drawn, in shared memory."""
+        return {} if self.exploration is None else {"explored": self.exploration.counts}
+
+    def get_indices(self) -> Any:
+        """Return the cases of the next batch, as nnU-Net does."""
+        self.drawn, self.boxes = list(super().get_indices()), []
+        return self.drawn
+
+    def get_bbox(self, data_shape: Any, force_fg: bool, class_locations: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return nnU-Net's box around a voxel of the foreground, or around the next place to look at."""
+        if self.exploration is not None:
+            case = self.drawn[len(self.boxes)]
+            class_locations = self._data.foreground(case) if force_fg else {}
+            if not any(len(voxels) for voxels in class_locations.values()):
+                centre = self.exploration.next_centre(case, data_shape, self.final_patch_size)
+                force_fg, class_locations = True, {"unexplored": np.array([[0, *centre]])}
+        lower, upper = super().get_bbox(data_shape, force_fg, class_locations, *args, **kwargs)
+        self.boxes.append(lower)
+        return lower, upper
 
 
 class TwoStreamLoader:
@@ -39,7 +92,7 @@ class TwoStreamLoader:
     its own randomness: the labelled batches are those of a supervised run.
     """
 
-    def __init__(self, labeled: nnUNetDataLoader, unlabeled: nnUNetDataLoader, seed: tuple[int, ...] | None) -> None:
+    def __init__(self, labeled: nnUNetDataLoader, unlabeled: UnlabeledLoader, seed: tuple[int, ...] | None) -> None:
         """Combine two infinite loaders; ``seed`` is that of the unlabelled stream, None for fresh entropy."""
         self.labeled = labeled
         self.unlabeled = unlabeled

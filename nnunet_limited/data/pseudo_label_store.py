@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.cases import save_on_grid
+from nnunet_limited.host.cases import LOCATIONS, save_locations, save_on_grid
 from nnunet_limited.host.images import write_label
 from nnunet_limited.host.plans import managers
+from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.splits import Split, split_name
 from nnunet_limited.util.files import content_hash, file_hash, is_current, one_at_a_time, read_object, write_json
 from nnunet_limited.util.parallel import default_processes, run_all
@@ -154,21 +155,27 @@ def resample_to_network(
     plans: dict[str, Any],
     configuration: str,
     threshold: float,
-    unused: int,
+    space: LabelSpace,
 ) -> Path:
     """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
 
-    Voxels with a confidence below ``threshold`` in [0, 1] become ``unused``. Labels that are newer than their files,
-    which people may correct, are used again. One process prepares them; others wait for it.
+    Voxels with a confidence below ``threshold`` in [0, 1] become the unused value of ``space``. Beside each label lie
+    voxels of its classes or regions. Labels that are newer than their files, which people may correct, are used again.
+    One process prepares them; others wait for it.
     """
     folder = unlabeled_folder.with_name(f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}")
 
     def missing() -> list[str]:
-        return [case for case in cases if not is_current(folder / f"{case}.b2nd", labels.files(case))]
+        made = {case: (folder / f"{case}.b2nd", folder / f"{case}{LOCATIONS}") for case in cases}
+        return [
+            case
+            for case, (label, locations) in made.items()
+            if not (is_current(label, labels.files(case)) and is_current(locations, [label]))
+        ]
 
     if missing():
         with one_at_a_time(folder):
-            resample = partial(_resample, labels, unlabeled_folder, folder, plans, configuration, threshold, unused)
+            resample = partial(_resample, labels, unlabeled_folder, folder, plans, configuration, threshold, space)
             run_all(resample, [(case,) for case in missing()], default_processes(), "Preparing pseudo-labels")
     return folder
 
@@ -180,10 +187,11 @@ def _resample(
     plans: dict[str, Any],
     configuration: str,
     threshold: float,
-    unused: int,
+    space: LabelSpace,
     case: str,
 ) -> None:
     manager, chosen = managers(plans, configuration)
     label, confidence = labels.read(case, manager.image_reader_writer_class())
-    label = np.where(confidence >= np.round(100 * threshold), label, unused)
-    save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)
+    label = np.where(confidence >= np.round(100 * threshold), label, space.unused_value)
+    resampled = save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)
+    save_locations(resampled, space.foreground_values, folder / f"{case}{LOCATIONS}")

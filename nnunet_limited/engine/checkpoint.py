@@ -18,6 +18,7 @@ from nnunet_limited.util.random_state import get_random_state, set_random_state
 
 KEY = "nnunet_limited"
 FORMAT = 1
+STATE = ("random_state", "streams", "buffers")  # restored at the end of the start; earlier versions had no buffers
 UNREADABLE = (
     RuntimeError,
     EOFError,
@@ -50,6 +51,7 @@ def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
         "record": trainer.run.record,
         "random_state": get_random_state(cuda=trainer.device.type == "cuda"),
         "streams": {name: stream.state for name, stream in trainer.streams.items()},
+        "buffers": {name: tensor.clone() for name, tensor in trainer.buffers.items()},
     }
     with replacing(file) as temporary:
         torch.save(content, temporary)
@@ -120,14 +122,16 @@ def load(trainer: Any, file: Path, host_load: Callable[[str], None]) -> None:
     # nnU-Net writes checkpoint_latest before it updates the best value of the same epoch.
     epochs = trainer.logger.get_value("ema_fg_dice", step=None)
     trainer._best_ema = max(epochs) if epochs else None
-    trainer.resumed_state = {key: ours[key] for key in ("random_state", "streams")}
+    trainer.resumed_state = {"buffers": {}, **{key: ours[key] for key in STATE if key in ours}}
 
 
 def restore_random_state(trainer: Any, state: dict[str, Any]) -> None:
-    """Restore the random state; called last at start because building the loaders draws batches.
+    """Restore buffers and random state; called last at start because building the loaders draws batches.
 
-    It is that of the first process: others keep their own, or all would draw the same data.
+    The random state is that of the first process: others keep their own, or all would draw the same data.
     """
+    for name, tensor in state["buffers"].items():
+        trainer.buffers[name].copy_(tensor)
     if trainer.local_rank:
         return
     set_random_state(state["random_state"])

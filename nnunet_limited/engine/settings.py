@@ -26,7 +26,7 @@ class TrainerConfig(BaseModel):
     initial_lr: float = Field(1e-2, gt=0, le=1, description="learning rate of the first epoch")
     weight_decay: float = Field(3e-5, ge=0, le=1, description="weight decay of the optimizer")
     oversample_foreground_percent: float = Field(
-        0.33, ge=0, le=1, description="fraction of labelled crops forced onto foreground"
+        0.33, ge=0, le=1, description="fraction of crops forced onto foreground"
     )
     sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
     channels_last: bool = Field(False, description="use channels-last memory on a CPU, which is faster")
@@ -47,6 +47,11 @@ class SemiSupervisedConfig(TrainerConfig):
     )
     unlabeled_batch_size: int | None = Field(
         None, ge=1, description="unlabelled crops per step and GPU; default: as many as labelled ones"
+    )
+    unlabeled_sampling: Literal["foreground", "uniform"] = Field(
+        "foreground",
+        description="unlabelled crops: forced onto foreground like labelled ones, where a network or a stored "
+        "pseudo-label has it, or uniform",
     )
     log_pseudo_label_dice: bool = Field(
         False, description="log the Dice of the predicting network on unlabelled cases where hidden labels exist"

@@ -243,6 +243,11 @@ class SplitTrainer(nnUNetTrainer):
         """Return the random streams besides the global one; they are saved and resumed."""
         return {}
 
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return tensors besides those of networks that change in training; they are saved and resumed."""
+        return {}
+
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch deep supervision of every network that has a decoder."""
         for network in self.networks.values():

@@ -20,6 +20,7 @@ from nnunet_limited.engine.hidden_dice import HiddenLabelDice
 from nnunet_limited.engine.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
+from nnunet_limited.engine.unlabeled_crops import crops_loader
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.losses.consistency import masked_mean, rampup
 from nnunet_limited.losses.pseudo_label import deep_supervised_loss
@@ -139,6 +140,11 @@ class LimitedTrainer(SplitTrainer):
         loader = self.unlabeled_loader
         return {"method": self.method_stream} | ({"unlabeled": loader.stream} if loader is not None else {})
 
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return what decides which unlabelled crops are drawn; it is shared with the loader's processes."""
+        return {} if self.unlabeled_loader is None else self.unlabeled_loader.unlabeled.buffers
+
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
         """Keep nnU-Net's choices of augmentation, which the unlabelled stream uses too."""
         self.augmentation = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -157,7 +163,7 @@ class LimitedTrainer(SplitTrainer):
         return train, val
 
     def _unlabeled_stream(self) -> UnlabeledLoader:
-        rotation, dummy_2d, initial_patch_size, mirror_axes = self.augmentation
+        rotation, dummy_2d, _, mirror_axes = self.augmentation
         patch_size = self.configuration_manager.patch_size
         pipeline = self.get_training_transforms(
             patch_size, rotation, None, mirror_axes, dummy_2d, self.configuration_manager.use_mask_for_norm
@@ -165,12 +171,11 @@ class LimitedTrainer(SplitTrainer):
         if self.config.seed is not None:
             without_benchmark(pipeline)
         dataset = self.unlabeled_dataset()
-        size = self.config.unlabeled_batch_size or self.batch_size
         views = Views(pipeline, self.strong_views, dataset.further_channels)
         planes = square_planes(patch_size, self.configuration_manager.spacing)
         geometric, mix = (getattr(self.config, key, None) for key in ("geometric_view", "cutmix"))
         self.student_view = StudentView(geometric or "none", bool(mix), planes, mirror_axes or ())
-        return UnlabeledLoader(dataset, size, initial_patch_size, patch_size, self.label_manager, transforms=views)
+        return crops_loader(self, dataset, views)
 
     def unlabeled_dataset(self) -> UnlabeledDataset:
         """Return the unlabelled cases of the fold and, for sparse labels, the sparsely labelled ones."""

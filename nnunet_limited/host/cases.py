@@ -1,16 +1,30 @@
 """nnU-Net's preprocessed cases on disk, and labels on their grid and back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2 as PreprocessedCases
 from torch.nn import functional
 
 from nnunet_limited.util.files import replacing
 
-__all__ = ["PreprocessedCases", "from_network", "network_spacing", "save_label", "save_on_grid", "to_network"]
+__all__ = [
+    "PreprocessedCases",
+    "from_network",
+    "network_spacing",
+    "read_locations",
+    "save_label",
+    "save_locations",
+    "save_on_grid",
+    "to_network",
+]
+
+LOCATIONS = "_locations.npz"
+LOCATIONS_PER_CLASS = 2000  # nnU-Net stores 10,000; crops around them differ by less than an object's size
 
 
 def save_label(label: np.ndarray, file: Path) -> None:
@@ -21,10 +35,30 @@ def save_label(label: np.ndarray, file: Path) -> None:
         made.replace(temporary)
 
 
-def save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manager: Any, chosen: Any) -> None:
-    """Write ``label`` (1, *spatial of the scan) to ``target`` on the grid of the case preprocessed in ``folder``."""
+def save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manager: Any, chosen: Any) -> np.ndarray:
+    """Write ``label`` (1, *spatial of the scan) to ``target`` on the grid of the case preprocessed in ``folder``.
+
+    Returns it (1, *spatial of the network).
+    """
     data, _, _, properties = PreprocessedCases(str(folder), [case]).load_case(case)
-    save_label(to_network(label, properties, data.shape[1:], manager, chosen)[0], target / f"{case}.b2nd")
+    resampled = to_network(label, properties, data.shape[1:], manager, chosen)
+    save_label(resampled[0], target / f"{case}.b2nd")
+    return resampled
+
+
+def save_locations(label: np.ndarray, groups: Sequence[tuple[int, ...]], file: Path) -> None:
+    """Write voxels of each of the ``groups`` of values in a ``label`` (1, *spatial), as nnU-Net chooses them."""
+    found = DefaultPreprocessor._sample_foreground_locations(
+        label, list(groups), min_num_samples=LOCATIONS_PER_CLASS, min_percent_coverage=0.0
+    )
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, *(np.asarray(found[group], np.int16).reshape(-1, label.ndim) for group in groups))
+
+
+def read_locations(folder: Path, case: str) -> dict[int, np.ndarray]:
+    """Return the voxels (n, 4) of each group that :func:`save_locations` wrote for a case, by their number."""
+    with np.load(folder / f"{case}{LOCATIONS}") as stored:
+        return {number: stored[name].astype(np.int64) for number, name in enumerate(stored.files)}
 
 
 def to_network(

@@ -59,7 +59,7 @@ def assert_resumed(workspace: Workspace, trainer: str, monkeypatch: pytest.Monke
     assert_same(a["network_weights"], b["network_weights"])
     assert_same(a["optimizer_state"], b["optimizer_state"])
     assert_same(a[KEY]["networks"], b[KEY]["networks"])
-    for part in ("random_state", "streams", "optimizers"):
+    for part in ("random_state", "streams", "optimizers", "buffers"):
         assert_same(a[KEY][part], b[KEY][part])
     assert a["_best_ema"] == pytest.approx(b["_best_ema"], *helpers.TOLERANCES)
 

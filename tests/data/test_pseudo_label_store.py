@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import DATASET
 
@@ -51,3 +53,26 @@ def test_most_stable_cases(tmp_path: Path) -> None:
     assert labels.most_stable(0.01) == ["b"]
     assert PseudoLabels(tmp_path, ".nii.gz", {}, {**cases, "e": {"stability": None}}).most_stable(0.5) == list("abcde")
     assert open_set(tmp_path, ".nii.gz", {"source": "x"}).cases == {}
+
+
+def test_voxels_of_each_class_lie_beside_the_label_on_the_network_grid(workspaces) -> None:
+    """They are those of confident voxels, and made again where an earlier version has made the label alone."""
+    workspace = workspaces("3d")
+    made = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("locations"))
+    dataset = made.unlabeled_dataset()
+    case = dataset.identifiers[0]
+    label = np.asarray(dataset.load_case(case)[2][:])
+    found = dataset.foreground(case)
+    assert sorted(found) == [0, 1]
+    for number, voxels in found.items():
+        assert 0 < len(voxels) <= 2000
+        assert (voxels[:, 0] == 0).all()
+        assert (label[tuple(voxels[:, 1:].T)] == number + 1).all()  # not the value of voxels below the confidence
+    file = dataset.labels / f"{case}_locations.npz"
+    content = file.read_bytes()
+    file.unlink()
+    made.unlabeled_dataset()
+    assert file.read_bytes() == content
+    os.utime(file, (0, 0))
+    made.unlabeled_dataset()
+    assert file.stat().st_mtime > 0

@@ -65,7 +65,7 @@ OBJECTS = {
     "host predictor": "nnUNetPredictor",
     "limited_planner": "ExperimentPlanner",
     "extractor": "DatasetFingerprintExtractor",
-    "preprocessor": "DefaultPreprocessor",
+    "preprocessor DefaultPreprocessor": "DefaultPreprocessor",
     "reader reader_class image_reader_writer_class": "SimpleITKIO",
     "loss wrapped": "DeepSupervisionWrapper",
     "train augmenter": "NonDetMultiThreadedAugmenter",
@@ -99,6 +99,7 @@ IMPORTED = {
     "nnunetv2.inference.export_prediction": "convert_predicted_logits_to_segmentation_with_correct_shape",
     "nnunetv2.inference.predict_from_raw_data": "nnUNetPredictor",
     "nnunetv2.preprocessing.cropping.cropping": "create_nonzero_mask crop_to_nonzero",
+    "nnunetv2.preprocessing.preprocessors.default_preprocessor": "DefaultPreprocessor",
     "nnunetv2.run.load_pretrained_weights": "load_pretrained_weights",
     "nnunetv2.run.run_training": "get_trainer_from_args maybe_load_checkpoint run_training_entry",
     "nnunetv2.training.dataloading.data_loader": "nnUNetDataLoader",
@@ -126,7 +127,7 @@ OVERRIDDEN = {
     "BasicTransform": "__init__ apply",
     "LocalLogger": "__init__ load_checkpoint log plot_progress_png",
     "SegOnlyTransform": "__init__ _apply_to_segmentation",
-    "nnUNetDataLoader": "__init__",
+    "nnUNetDataLoader": "__init__ get_bbox get_indices",
     "nnUNetDatasetBlosc2": "__init__ load_case",
     "nnUNetTrainer": "__init__ _build_loss configure_optimizers "
     "configure_rotation_dummyDA_mirroring_and_inital_patch_size do_split get_dataloaders "
@@ -141,7 +142,7 @@ USED = {
     "use_mask_for_norm",
     "DatasetFingerprintExtractor": "dataset num_foreground_voxels_for_intensitystats run show_progress_bar",
     "DeepSupervisionWrapper": "loss weight_factors",
-    "DefaultPreprocessor": "run_case_save",
+    "DefaultPreprocessor": "_sample_foreground_locations run_case_save",
     "ExperimentPlanner": "plan_experiment",
     "GaussianBlurTransform": "benchmark",
     "LabelManager": "all_labels apply_inference_nonlin convert_probabilities_to_segmentation foreground_regions "
@@ -156,7 +157,8 @@ USED = {
     "SegOnlyTransform": "__init__",
     "SimpleITKIO": "read_images read_seg write_seg",
     "UNetDecoder": "deep_supervision encoder seg_layers",
-    "nnUNetDataLoader": "__init__ has_ignore indices sampling_probabilities set_thread_id",
+    "nnUNetDataLoader": "__init__ _data final_patch_size get_bbox get_indices has_ignore indices "
+    "sampling_probabilities set_thread_id",
     "nnUNetDatasetBlosc2": "__init__ identifiers load_case save_seg source_folder",
     "nnUNetPredictor": "allowed_mirroring_axes configuration_manager initialize_from_trained_model_folder "
     "label_manager list_of_parameters network plans_manager predict_from_files_sequential "
@@ -169,8 +171,8 @@ USED = {
     "label_manager load_checkpoint local_rank logger loss network num_epochs num_input_channels "
     "num_iterations_per_epoch on_epoch_end on_train_epoch_end on_train_epoch_start "
     "on_train_start optimizer oversample_foreground_percent perform_actual_validation "
-    "plans_manager preprocessed_dataset_folder_base print_to_log_file save_checkpoint train_step "
-    "validation_step was_initialized weight_decay",
+    "plans_manager preprocessed_dataset_folder_base probabilistic_oversampling print_to_log_file save_checkpoint "
+    "train_step validation_step was_initialized weight_decay",
 }
 
 

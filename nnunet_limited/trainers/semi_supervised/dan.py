@@ -45,9 +45,9 @@ class LimitedAdversarialTrainer(LimitedTrainer):
         unlabeled = self.probabilities(self.network(crops.strong))
         # Background, as the network predicts in the padding of labelled crops, or padding would give the crop away.
         unlabeled = torch.where(crops.inside, unlabeled, self.labels.background(unlabeled))
-        # Without the crops forced onto foreground, which the unlabelled ones do not have, for the same reason.
-        drawn_alike = max(1, round(len(crops.image) * (1 - self.oversample_foreground_percent)))
-        image = crops.image[:drawn_alike]
+        # Crops that are drawn alike, or the crops forced onto foreground would give the labelled ones away.
+        forced = self.oversample_foreground_percent if self.config.unlabeled_sampling == "uniform" else 0.0
+        image = crops.image[: max(1, round(len(crops.image) * (1 - forced)))]
         with torch.no_grad():
             labeled = self.probabilities(self.network(image))
         judged = functional_call(unwrap(discriminator), frozen, (crops.strong, unlabeled))

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.data.loaders import UnlabeledDataset
+from nnunet_limited.data.loaders import PseudoLabeledDataset, UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, resample_to_network
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
@@ -67,9 +67,9 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
             plans,
             self.configuration_name,
             self.config.pseudo_label_confidence,
-            self.labels.unused_value,  # marks voxels without pseudo-label
+            self.labels,
         )
-        return UnlabeledDataset(str(self.run.unlabeled_folder), cases, str(folder))
+        return PseudoLabeledDataset(str(self.run.unlabeled_folder), cases, folder)
 
     def stored_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pseudo-labels as probabilities (u, c, *spatial), and where they are confident (u, 1, *spatial)."""
