@@ -48,7 +48,7 @@ class SplitTrainer(nnUNetTrainer):
     runs_on_several_gpus: ClassVar[bool] = True
     # Stored pseudo-labels that it learns: none, those of a model, or those that several sources agree on.
     learns_pseudo_labels: ClassVar[Literal["none", "model", "sources"]] = "none"
-    predictor_name: ClassVar[str] = "student"
+    predictor_name: str = "student"
     # Set by a short name, which is a subclass because nnU-Net names results after the class and after -tr.
     alias_of: ClassVar[str | None] = None
 

@@ -77,7 +77,8 @@ class ImageAlone(StudentView):
 
 
 @pytest.mark.parametrize(
-    "trainer", ["LimitedMeanTeacherTrainer", "LimitedFixMatchTrainer", "LimitedCrossPseudoSupervisionTrainer"]
+    "trainer",
+    ["LimitedMeanTeacherTrainer", "LimitedTeacherMatchTrainer", "LimitedCrossPseudoSupervisionTrainer"],
 )
 def test_an_equivariant_network_agrees_with_itself(workspaces, trainer: str) -> None:
     workspace = workspaces("2d")

@@ -257,6 +257,32 @@ def test_fixmatch_ignores_voxels_of_low_confidence(start, monkeypatch) -> None:
     assert made.unsupervised_loss(crops).loss == 0
 
 
+@pytest.mark.parametrize(("teacher", "heads"), [("ema", "finest"), ("self", "all"), ("ema", "all")])
+def test_fixmatch_has_a_teacher_and_heads_to_choose(start, monkeypatch, teacher: str, heads: str) -> None:
+    settings = {"confidence_threshold": 0.0, "teacher": teacher, "unsupervised_heads": heads}
+    made, crops = start("LimitedFixMatchTrainer", **settings)
+    assert made.predictor_name == ("teacher" if teacher == "ema" else "student")
+    if teacher == "ema":
+        with torch.no_grad():
+            for parameter in made.partners["teacher"].parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    mixed = mixed_by(monkeypatch, crops)
+    p = softmax(made.networks[made.predictor_name](crops.weak)).detach()
+    label = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float()
+    image, target, mask = mixed(crops.strong, label, crops.valid)
+    found = made.unsupervised_loss(crops)
+    torch.testing.assert_close(found.target, p)
+    expected = torch.zeros(())
+    for number, (logits, weight) in enumerate(zip(made.network(image), (2 / 3, 1 / 3, 0), strict=True)):
+        if heads == "finest":
+            weight = float(number == 0)
+        if weight:
+            first, step = number, number + 1
+            t, m = (value[..., first::step, first::step] for value in (target, mask))
+            expected = expected + weight * segmentation_reference(logits, t, m, int(m.sum()))
+    torch.testing.assert_close(found.loss, expected)
+
+
 def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
     made, crops = start("LimitedUniMatchTrainer", confidence_threshold=0.3)
     assert len(crops.views) == 2

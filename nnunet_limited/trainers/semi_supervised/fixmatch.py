@@ -1,27 +1,34 @@
 """FixMatch (Sohn et al., NeurIPS 2020, arXiv 2001.07685; with CutMix: Yang et al., CVPR 2023, arXiv 2208.09910)."""
 
+from typing import Any, ClassVar, Literal
+
 import torch
 from pydantic import Field
+from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.engine.settings import StudentViewConfig
-from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.pseudo_label import segmentation_loss
+from nnunet_limited.engine.settings import TrainerConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
 
-class FixMatchConfig(StudentViewConfig):
+class FixMatchConfig(MeanTeacherConfig):
     """Settings of FixMatch."""
 
+    teacher: Literal["self", "ema"] = Field(
+        "self", description="network that labels the weak view: the student, or its moving average, which then predicts"
+    )
+    confidence_threshold: float = Field(
+        0.95, ge=0, lt=1, description="smallest probability of a pseudo-label that is used; 0 uses all"
+    )
+    unsupervised_heads: Literal["finest", "all"] = Field(
+        "finest", description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"
+    )
     cutmix: bool = Field(
         True, description="paste a box of the next crop into the student's view, and of its target into the target"
     )
 
-    confidence_threshold: float = Field(
-        0.95, ge=0, lt=1, description="smallest probability of a pseudo-label that is used"
-    )
 
-
-class LimitedFixMatchTrainer(LimitedTrainer):
+class LimitedFixMatchTrainer(LimitedMeanTeacherTrainer):
     """The hard label of the weak view, where the network is confident, is the label of the strong view.
 
     Voxels below the threshold are ignored; they do not become background. As in UniMatch, the strong view contains
@@ -29,22 +36,39 @@ class LimitedFixMatchTrainer(LimitedTrainer):
     labelled cases of Hippocampus not better.
     """
 
-    Config = FixMatchConfig
+    Config: ClassVar[type[TrainerConfig]] = FixMatchConfig
+    predictor_name = "student"
+
+    def make_partners(self) -> dict[str, nn.Module]:
+        """Return the averaged teacher, if it labels; it is then the network to predict with."""
+        if self.config.teacher == "self":
+            return {}
+        self.predictor_name = "teacher"
+        return super().make_partners()
+
+    def after_step(self) -> None:
+        """Move the averaged teacher, if there is one, towards the student."""
+        if "teacher" in self.partners:
+            super().after_step()
 
     def pseudo_label(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return probabilities and hard labels (u, c, *spatial) of the weak view, and where they count."""
         with torch.no_grad():
-            probability = self.probabilities(self.network(crops.weak))
+            probability = self.probabilities(self.partners.get("teacher", self.network)(crops.weak))
         confident = self.labels.confidence(probability) >= self.config.confidence_threshold
         return probability, self.labels.harden(probability), confident & crops.valid
+
+    def label_loss(self, output: Any, label: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a network output against hard labels, on the heads of the settings."""
+        every_head = self.config.unsupervised_heads == "all"
+        return self.pseudo_label_loss(output, label, weight, valid, every_head)
 
     def strong_loss(self, crops: Crops, label: torch.Tensor, confident: torch.Tensor) -> torch.Tensor:
         """Return the loss over the confident voxels inside the image, the mean of the strong views."""
         losses = []
         for view in crops.views:
-            image, mixed, mixed_confident, valid = self.student_view(view, label, confident, crops.valid)
-            logits = self.full_resolution(self.network(image))
-            losses.append(segmentation_loss(logits, mixed, mixed_confident, valid, self.labels))
+            image, expected, counted, valid = self.student_view(view, label, confident, crops.valid)
+            losses.append(self.label_loss(self.network(image), expected, counted, valid))
         return torch.stack(losses).mean()
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:

@@ -1,7 +1,6 @@
 """UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910)."""
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrainer
 
@@ -15,6 +14,6 @@ class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return half of the strong views' loss and half of that of the perturbed features."""
         probability, label, confident = self.pseudo_label(crops)
-        dropped = self.full_resolution(perturbed(self.network, crops.weak, channel_dropout))
-        loss = segmentation_loss(dropped, label, confident, crops.valid, self.labels)
+        dropped = perturbed(self.network, crops.weak, channel_dropout)
+        loss = self.label_loss(dropped, label, confident, crops.valid)
         return Unsupervised((loss + self.strong_loss(crops, label, confident)) / 2, probability, valid=confident)
