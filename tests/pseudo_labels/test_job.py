@@ -209,7 +209,9 @@ def test_dice_of_two_labels() -> None:
 @pytest.mark.parametrize("variant", ["2d", "regions"])
 def test_unsure_voxels_have_no_influence(workspaces, variant: str) -> None:
     workspace = workspaces(variant)
-    made = workspace.trainer("LimitedSelfTrainingTrainer", workspace.configure("unsure", **FROM_START))
+    made = workspace.trainer(
+        "LimitedSelfTrainingTrainer", workspace.configure("unsure", **FROM_START, unsupervised_heads="finest")
+    )
     made.on_train_start()
     made.on_train_epoch_start()
     made.network.eval()

@@ -302,13 +302,30 @@ def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
 
 
 def test_recipe_mixes_images_pseudo_labels_and_masks_alike(start, monkeypatch) -> None:
-    made, crops = start("LimitedRecipeTrainer")
+    made, crops = start("LimitedRecipeTrainer", unsupervised_heads="finest")
     mixed = mixed_by(monkeypatch, crops)
     sure = (crops.stored >= 0) & (crops.stored < 3) & crops.valid
     label = functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
     image, target, counted, mask = mixed(crops.strong, label, sure, crops.valid)
     expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
     torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
+
+
+@pytest.mark.parametrize("heads", ["all", "finest"])
+@pytest.mark.parametrize(
+    "trainer", ["LimitedSelfTrainingTrainer", "LimitedRecipeTrainer", "LimitedPromptedPseudoLabelTrainer"]
+)
+def test_stored_pseudo_labels_teach_the_heads_of_the_settings(start, trainer: str, heads: str) -> None:
+    made, crops = start(trainer, unsupervised_heads=heads)
+    outputs = []
+    hook = made.network.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    loss = made.unsupervised_loss(crops).loss
+    hook.remove()
+    gradients = torch.autograd.grad(loss, outputs[0], allow_unused=True)
+    learning = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+    weighted = [weight > 0 for weight in made.head_weights]
+    assert sum(weighted) > 1
+    assert learning == (weighted if heads == "all" else [True] + [False] * (len(weighted) - 1))
 
 
 def test_rdrop_is_symmetric_over_two_different_passes(start, monkeypatch) -> None:

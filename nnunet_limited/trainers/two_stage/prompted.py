@@ -10,7 +10,6 @@ from pydantic import Field
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.losses.consistency import mean_squared_difference
-from nnunet_limited.losses.pseudo_label import segmentation_loss
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer, SelfTrainingConfig
 
@@ -50,8 +49,8 @@ class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanT
         image, label, counted, valid, taught = self.student_view(
             crops.strong, target, confident, crops.valid, self.teach(crops.weak)
         )
-        logits = self.full_resolution(self.network(image))
-        loss = segmentation_loss(logits, label, counted, valid, self.labels)
-        mine = self.labels.probabilities(logits)
-        loss = loss + self.config.teacher_weight * mean_squared_difference(mine, taught, valid)
+        output = self.network(image)
+        loss = self.pseudo_label_loss(output, label, counted, valid, self.config.unsupervised_heads == "all")
+        consistency = mean_squared_difference(self.probabilities(output), taught, valid)
+        loss = loss + self.config.teacher_weight * consistency
         return Unsupervised(loss, target, valid=confident)

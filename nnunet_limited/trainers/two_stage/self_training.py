@@ -14,7 +14,6 @@ from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, 
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.pseudo_label import segmentation_loss
 
 
 class SelfTrainingConfig(StudentViewConfig):
@@ -28,6 +27,9 @@ class SelfTrainingConfig(StudentViewConfig):
     )
     pseudo_label_confidence: float = Field(0.8, ge=0, le=1, description="smallest confidence of a voxel that is used")
     stable_fraction: float = Field(0.8, gt=0, le=1, description="fraction of the cases used, the most stable ones")
+    unsupervised_heads: Literal["finest", "all"] = Field(
+        "all", description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"
+    )
 
 
 class LimitedSelfTrainingTrainer(LimitedTrainer):
@@ -80,6 +82,6 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         """Return the loss over the voxels with a confident pseudo-label."""
         target, confident = self.stored_label(crops)
         image, label, counted, valid = self.student_view(crops.strong, target, confident, crops.valid)
-        logits = self.full_resolution(self.network(image))
-        loss = segmentation_loss(logits, label, counted, valid, self.labels)
+        every_head = self.config.unsupervised_heads == "all"
+        loss = self.pseudo_label_loss(self.network(image), label, counted, valid, every_head)
         return Unsupervised(loss, target, valid=confident)
