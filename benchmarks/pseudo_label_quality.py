@@ -29,29 +29,31 @@ def read(file: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-def dice(label: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
-    """Return the mean Dice of the classes that one of the two has within ``where``."""
+def dice(label: np.ndarray, truth: np.ndarray, where: np.ndarray) -> dict[int, float]:
+    """Return the Dice of each class that one of the two has within ``where``."""
     label, truth = label[where], truth[where]
     classes = sorted({*np.unique(label), *np.unique(truth)} - {0})
-    each = [2 * ((label == c) & (truth == c)).sum() / ((label == c).sum() + (truth == c).sum()) for c in classes]
-    return float(np.mean(each)) if each else float("nan")
+    return {
+        int(c): 2 * float(((label == c) & (truth == c)).sum()) / float((label == c).sum() + (truth == c).sum())
+        for c in classes
+    }
 
 
 def quality(folder: Path, raw: RawDataset) -> dict[str, Any]:
     """Return a row for the pseudo-labels in ``folder``."""
     record = json.loads((folder / "pseudo_labels.json").read_text(encoding="utf-8"))
-    rows = []
+    rows, whole, within = [], [], []
     for case, about in record["cases"].items():
         label, confidence = (read(folder / f"{case}{end}{record['file_ending']}") for end in ("", "_confidence"))
         truth = read(Path(str(raw.cases[case].label)))
         kept = confidence > 0
         foreground = kept & (label > 0)
+        whole.append(dice(label, truth, np.ones_like(kept)))
+        within.append(dice(label, truth, kept))
         rows.append(
             {
                 "coverage": kept.mean(),
                 "foreground coverage": kept[truth > 0].mean(),
-                "Dice": dice(label, truth, np.ones_like(kept)),
-                "Dice of kept": dice(label, truth, kept),
                 "confidence": confidence[foreground].mean() / 100 if foreground.any() else np.nan,
                 "right": (label == truth)[foreground].mean() if foreground.any() else np.nan,
                 "seconds a case": about.get("seconds", {}).get("total", np.nan),
@@ -60,7 +62,10 @@ def quality(folder: Path, raw: RawDataset) -> dict[str, Any]:
     sources = record.get("sources") or ["student"]
     shown = ", ".join(source.split(":")[0] if source.partition(":")[1] else source for source in sources)
     number = 1 if record["previous"] is None else 2
-    mean = pd.DataFrame(rows).mean().round(3).to_dict()
+    # nnU-Net's mean Dice: of each class over its cases, then over the classes
+    scores = {"Dice": pd.DataFrame(whole).mean().mean(), "Dice of kept": pd.DataFrame(within).mean().mean()}
+    mean = {**pd.DataFrame(rows).mean(), **scores}
+    mean = {name: round(float(value), 3) for name, value in mean.items()}
     return {"split": record["split"], "sources": shown, "round": number, "cases": len(rows), **mean}
 
 

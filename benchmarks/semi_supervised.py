@@ -7,10 +7,10 @@ on where it stopped, and the results are written after every run.
     python benchmarks/semi_supervised.py RAW/Dataset004_Hippocampus --labeled 4 --seeds 0 1 2 --iterations 1000 \
         --work /tmp/work --out docs/results/hippocampus
 
-Writes runs.csv (a row a run), table.md and table.png. ``gap closed`` is the part of the distance between supervised
-training on the labelled cases and on all cases, where the latter (``--upper-bound``) was run too. Self-training is a
-teacher's run and another one that learns from it; ``--longer-baseline 2 4`` shows what supervised training makes of
-twice and four times the iterations.
+Writes runs.csv (a row a run and class), table.md and table.png. Intervals and p-values need five seeds. ``gap closed``
+is the part of the distance between supervised training on the labelled cases and on all cases, where the latter
+(``--upper-bound``) was run too. Self-training is a teacher's run and another one that learns from it;
+``--longer-baseline 2 4`` shows what supervised training makes of twice and four times the iterations.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ import matplotlib
 
 matplotlib.use("agg")
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot
 
+from nnunet_limited.metrics.registry import METRICS, SAFEGUARDS
+from nnunet_limited.metrics.statistics import Difference, difference_of, evidence, holm, setbacks
+from nnunet_limited.report.tables import interval, number
 from nnunet_limited.trainers.catalogue import describe, is_for_sparse_labels, trainer_names
 from nnunet_limited.util.files import write_json
 
 SUPERVISED = "LimitedSupervisedTrainer"
-COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", "dice", "minutes")
+SCORES = ("dice", *SAFEGUARDS)
+COLUMNS = ("labelled", "seed", "trainer", "settings", "iterations", "fold", "class", *SCORES, "minutes")
+NAN = float("nan")
 
 
 def nnunet_limited(*arguments: str) -> str:
@@ -85,17 +91,23 @@ def train(
     )  # fmt: skip
     result = json.loads(printed)[-1] if rounds else json.loads(printed)
     minutes = (time.time() - started) / 60
+    run = (labeled, seed, trainer, " ".join(arguments.set), iterations)
     return [
-        dict(
-            zip(
-                COLUMNS,
-                (labeled, seed, trainer, " ".join(arguments.set), iterations, fold, name, dice, minutes),
-                strict=True,
-            )
-        )
-        for name, values in result["dice_per_fold"].items()
-        for fold, dice in zip(result["folds"], values, strict=True)
+        dict(zip(COLUMNS, (*run, fold, name, *(values[key] for key in SCORES), minutes), strict=True))
+        for fold in result["folds"]
+        for name, values in measure(result, fold).items()
     ]
+
+
+def measure(result: dict[str, Any], fold: int) -> dict[str, dict[str, float]]:
+    """Return the metrics of each class, and as ``mean`` over classes, of the validation cases of a fold."""
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / result["dataset"]
+    model = f"{result['trainer']}__{result['plans']}__{result['configuration']}"
+    predictions = Path(os.environ["nnUNet_results"]) / result["dataset"] / model / f"fold_{fold}" / "validation"
+    words = ("--dataset-json", str(preprocessed / "dataset.json"), "--json")
+    printed = nnunet_limited("evaluate", str(predictions), str(preprocessed / "gt_segmentations"), *words)
+    classes: dict[str, dict[str, float]] = json.loads(printed)["classes"]
+    return classes
 
 
 def learns_pseudo_labels(trainer: str) -> bool:
@@ -108,7 +120,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     with file.open(newline="", encoding="utf-8") as stream:
         return [
             {**row, "seed": int(row["seed"]), "iterations": int(row["iterations"]), "fold": int(row["fold"]),
-             "dice": float(row["dice"]), "minutes": float(row["minutes"])}
+             **{key: float(row.get(key, NAN)) for key in SCORES},  # a metric may be newer than the file
+             "minutes": float(row["minutes"])}
             for row in csv.DictReader(stream)
         ]  # fmt: skip
 
@@ -149,7 +162,9 @@ def write(folder: Path, rows: list[dict[str, Any]], arguments: argparse.Namespac
     with temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "dice": f"{row['dice']:.5f}", "minutes": f"{row['minutes']:.1f}"} for row in rows)
+        scores = ({key: f"{row[key]:.5f}" for key in SCORES} for row in rows)
+        minutes = ({"minutes": f"{row['minutes']:.1f}"} for row in rows)
+        writer.writerows({**row, **some, **more} for row, some, more in zip(rows, scores, minutes, strict=True))
     temporary.replace(folder / "runs.csv")
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     settings, iterations = " ".join(arguments.set), arguments.iterations
@@ -168,50 +183,58 @@ def is_longer(row: dict[str, Any], iterations: int) -> bool:
 
 
 def summarise(rows: list[dict[str, Any]], iterations: int) -> list[dict[str, Any]]:
-    """Return a row for each labelled size and trainer: mean Dice over folds and seeds against supervised training."""
-    folds: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for row in rows:
-        if row["class"] == "mean":
-            name = row["trainer"] + (f", {row['iterations']} iterations" if is_longer(row, iterations) else "")
-            folds.setdefault((row["labelled"], name), {}).setdefault(row["seed"], []).append(row["dice"])
-    means = {key: {seed: float(np.mean(dice)) for seed, dice in seeds.items()} for key, seeds in folds.items()}
-    upper = means.get(("100%", SUPERVISED), {})
-    summaries = []
-    for (labeled, trainer), dice in means.items():
-        lower = means.get((labeled, SUPERVISED), {})
-        paired = [seed for seed in dice if seed in lower]
-        gaps = [seed for seed in paired if seed in upper and upper[seed] > lower[seed]]
-        difference = [dice[seed] - lower[seed] for seed in paired]
-        summaries.append(
-            {
-                "labelled": labeled,
-                "trainer": trainer,
-                "seeds": len(dice),
-                "dice": float(np.mean(list(dice.values()))),
-                "sd": float(np.std(list(dice.values()), ddof=1)) if len(dice) > 1 else 0.0,
-                "difference": float(np.mean(difference)) if difference else float("nan"),
-                "better": sum(d > 0 for d in difference),
-                "gap": float(np.sum([dice[s] - lower[s] for s in gaps]) / np.sum([upper[s] - lower[s] for s in gaps]))
-                if gaps
-                else float("nan"),
-            }
-        )
-    return sorted(summaries, key=lambda s: (s["labelled"], -s["dice"]))
+    """Return a row for each labelled size and trainer: means over folds and seeds, and supervised training's beside it.
+
+    Differences are paired by seed; those of HD95 and NSD decide whether a gain of Dice is claimed.
+    """
+    table = pd.DataFrame([row for row in rows if row["class"] == "mean"])
+    longer = table.apply(lambda row: f", {row['iterations']} iterations" if is_longer(row, iterations) else "", axis=1)
+    keys = [table["labelled"], (table["trainer"] + longer).rename("trainer")]
+    seeds = table.groupby([*keys, table["seed"]], sort=False)[list(SCORES)].mean()  # over folds
+    found: list[tuple[dict[str, Any], Difference]] = []
+    for (labeled, trainer), means in seeds.groupby(level=["labelled", "trainer"], sort=False):
+        mine = means.droplevel(["labelled", "trainer"])
+        lower, upper = (_of(seeds, size, SUPERVISED) for size in (labeled, "100%"))
+        against = {
+            key: difference_of((mine[key] - lower[key]).to_numpy(), METRICS[key].higher_is_better) for key in SCORES
+        }
+        dice = against.pop("dice") if trainer != SUPERVISED else Difference()
+        room = (upper["dice"] - lower["dice"]).reindex(mine.index)
+        room = room[room > 0]
+        gap = (mine["dice"] - lower["dice"])[room.index].sum() / room.sum() if len(room) else NAN
+        summary = {"labelled": labeled, "trainer": trainer, "seeds": len(mine), **mine.mean().to_dict()}
+        summary |= {f"{key}_sd": float(mine[key].std(ddof=1)) if len(mine) > 1 else 0.0 for key in SCORES}
+        summary |= {"difference": dice.mean, "low": dice.low, "high": dice.high, "better": dice.better, "gap": gap}
+        summary["setbacks"] = setbacks({METRICS[key].title: one for key, one in against.items() if key in SAFEGUARDS})
+        found.append((summary, dice))
+    for (summary, dice), p in zip(found, holm([dice.p for _, dice in found]), strict=True):
+        summary |= {"p": p, "evidence": evidence(dice, p, summary["setbacks"])}
+    return sorted((summary for summary, _ in found), key=lambda s: (s["labelled"], -s["dice"]))
+
+
+def _of(seeds: pd.DataFrame, labeled: str, trainer: str) -> pd.DataFrame:
+    """Return the means of a trainer by seed, empty if it was not trained on this size."""
+    chosen = seeds[(seeds.index.get_level_values(0) == labeled) & (seeds.index.get_level_values(1) == trainer)]
+    return chosen.droplevel(["labelled", "trainer"])
 
 
 def table(summaries: list[dict[str, Any]], command: str) -> str:
+    """Return the table in Markdown."""
+    scores = [METRICS[key].heading(voxels=False) for key in SCORES]
+    heads = ["labelled", "trainer", "seeds", *scores, "Dice against supervised [95 %]", "evidence", "gap closed"]
     lines = [
-        "Mean foreground Dice of the validation cases, mean ± sd over seeds; made by", "", f"    {command}", "",
+        "Means over the classes of their means over the validation cases, ± sd over seeds; made by", "",
+        f"    {command}", "",
         "A trainer of pseudo-labels learns those of a run before it: by its end two runs lie behind it.", "",
-        "| labelled | trainer | seeds | Dice | against supervised | seeds better | gap closed |",
-        "|---|---|---|---|---|---|---|",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
     ]  # fmt: skip
     for s in summaries:
-        difference = "" if s["trainer"] == SUPERVISED or np.isnan(s["difference"]) else f"{s['difference']:+.4f}"
-        better = f"{s['better']} of {s['seeds']}" if difference else ""
+        shown = ("" if np.isnan(s[key]) else f"{number(s[key])} ± {number(s[f'{key}_sd'])}" for key in SCORES)
+        difference = interval(pd.Series(s))
         gap = f"{100 * s['gap']:.0f} %" if difference and not np.isnan(s["gap"]) else ""
-        dice = f"{s['dice']:.4f} ± {s['sd']:.4f}"
-        lines.append(f"| {s['labelled']} | {s['trainer']} | {s['seeds']} | {dice} | {difference} | {better} | {gap} |")
+        cells = [s["labelled"], s["trainer"], str(s["seeds"]), *shown, difference, s["evidence"], gap]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

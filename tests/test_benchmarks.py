@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import false_positives
 import pytest
 import sparse_labels
 from helpers import DATASET, FROM_START, assert_same
-from semi_supervised import COLUMNS, SUPERVISED, check_setup, read_rows, summarise, write
+from scipy import stats
+from semi_supervised import COLUMNS, SUPERVISED, check_setup, read_rows, summarise, table, write
 from step_time import Bench
 from trainer_sets import SEMI_SUPERVISED, few
 
@@ -27,9 +31,10 @@ def test_a_step_comes_apart_into_its_passes(workspaces, trainer: str) -> None:
 
 
 def row(
-    labelled: str, seed: int, trainer: str, dice: float, iterations: int = 1000, name: str = "mean"
+    labelled: str, seed: int, trainer: str, dice: float, iterations: int = 1000, name: str = "mean", hd95: float = 5.0
 ) -> dict[str, Any]:
-    return dict(zip(COLUMNS, (labelled, seed, trainer, "", iterations, 0, name, dice, 1.0), strict=True))
+    values = (labelled, seed, trainer, "", iterations, 0, name, dice, hd95, 0.5, 1.0)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 ROWS = [
@@ -50,6 +55,46 @@ def test_the_gap_is_that_of_the_seeds_both_have() -> None:
     assert recipe["gap"] == pytest.approx(0.05 / 0.20)
     assert found["4", f"{SUPERVISED}, 2000 iterations"]["difference"] == pytest.approx(0.02)
     assert [s["dice"] for s in found.values() if s["labelled"] == "4"] == pytest.approx([0.74, 0.735, 0.73, 0.71])
+    assert recipe["evidence"] == "2 seeds: no p-value; better in 1 of 2"
+    assert found["4", SUPERVISED]["evidence"] == found["100%", SUPERVISED]["evidence"] == ""
+
+
+def test_five_seeds_have_an_interval_and_a_p_value() -> None:
+    gains = [0.02, 0.03, 0.02, 0.04, 0.03]
+    rows = [row("4", seed, SUPERVISED, 0.7 + seed / 100) for seed in range(5)]
+    rows += [row("4", seed, "LimitedRecipeTrainer", 0.7 + seed / 100 + gain) for seed, gain in enumerate(gains)]
+    summaries = summarise(rows, 1000)
+    recipe, expected = summaries[0], stats.ttest_1samp(gains, 0)
+    assert recipe["p"] == pytest.approx(expected.pvalue)
+    assert recipe["low"] == pytest.approx(expected.confidence_interval().low)
+    text = table(summaries, "")
+    assert "| +0.0280 [+0.0176, +0.0384] | 5 seeds: better, p = 0.002; better in 5 of 5 |" in text
+    rows += [row("4", seed, "LimitedFixMatchTrainer", 0.8, hd95=6.0) for seed in range(5)]
+    fixmatch = next(s for s in summarise(rows, 1000) if "FixMatch" in s["trainer"])
+    assert fixmatch["evidence"] == "5 seeds: no gain, p < 0.001; better in 5 of 5, but HD95 worse in 5 of 5"
+    four = table(summarise([one for one in rows if one["seed"] < 4], 1000), "")
+    assert not re.search(r"p [=<]|\[[+-]", four)
+    assert four.count("4 seeds: no p-value") == 2
+
+
+def test_results_from_before_surfaces_were_measured_are_read(tmp_path: Path) -> None:
+    text = "labelled,seed,trainer,settings,iterations,fold,class,dice,minutes\n4,0,T,,10,0,mean,0.50000,nan\n"
+    (tmp_path / "runs.csv").write_text(text, encoding="utf-8")
+    (found,) = read_rows(tmp_path / "runs.csv")
+    assert found["dice"] == 0.5
+    assert math.isnan(found["hd95"])
+    assert "| 4 | T | 1 | 0.5000 ± 0.0000 |  |  |  |  |  |" in table(summarise([found], 10), "")
+
+
+@pytest.mark.slow
+def test_no_effect_is_judged_by_the_functions_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """An effect of the case that is mistaken for evidence would be wrong in half of the studies."""
+    monkeypatch.setattr("sys.argv", ["false_positives.py", "--studies", "30"])
+    false_positives.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    shares = [float(share) for share in re.findall(r"wrong in (\d+\.\d) %", last)]
+    assert len(shares) == 2
+    assert max(shares) < 20
 
 
 def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(
@@ -61,11 +106,12 @@ def test_the_table_holds_runs_of_one_length_and_settings_and_the_file_all(
     rows = [*ROWS, row("4", 0, "LimitedRecipeTrainer", 0.5, iterations=500), *lengths, other]
     write(tmp_path, rows, Namespace(set=[], iterations=1000))
     assert_same(read_rows(tmp_path / "runs.csv"), rows)
-    table = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "2000 iterations" in table
-    assert "1500 iterations" not in table
-    assert r"--size '' --group-by 'patient\d+'" in table
-    assert "| 4 | LimitedRecipeTrainer | 2 | 0.7350 ± 0.0354 | +0.0250 | 1 of 2 | 25 % |" in table
+    shown = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "2000 iterations" in shown
+    assert "1500 iterations" not in shown
+    assert r"--size '' --group-by 'patient\d+'" in shown
+    assert "| 4 | LimitedRecipeTrainer | 2 | 0.7350 ± 0.0354 | 5.0000 ± 0.0000 | 0.5000 ± 0.0000 | +0.0250 | " in shown
+    assert "| 2 seeds: no p-value; better in 1 of 2 | 25 % |" in shown
     assert (tmp_path / "table.png").stat().st_size > 1000
 
 

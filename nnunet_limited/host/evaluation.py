@@ -2,8 +2,10 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_limited.util.files import one_at_a_time
 
@@ -21,6 +23,16 @@ def merge_folds(results: Path, folds: Sequence[int]) -> Path | None:
         except RuntimeError:  # nnU-Net's word for a case that two folds predicted
             return None
     return merged
+
+
+def mean_dice(summary: Mapping[str, Any]) -> float:
+    """Return the mean Dice of nnU-Net's ``summary.json``: of each class over its cases, then over the classes.
+
+    It is ``foreground_mean``, but a class that no case has is left out, where that is nan; nan without any class.
+    """
+    found = [values["Dice"] for key, values in summary["mean"].items() if key != "0"]
+    finite = [float(value) for value in found if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def dice_of_files(truth: Path, predicted: Path, values: Sequence[int]) -> list[float]:

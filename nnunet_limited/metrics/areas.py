@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize
 
-from nnunet_limited.metrics.statistics import holm
+from nnunet_limited.metrics.statistics import LEVEL, MIN_SEEDS, Difference, difference_of, holm
 
 
 def area_under_budget_curve(dice: Sequence[float]) -> float:
@@ -48,37 +48,34 @@ def _fit(curve: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray, start: 
         return np.full(len(start), np.nan)
 
 
-def penalties(settings: Sequence[Mapping[str, np.ndarray]], level: float = 0.05) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return how often each strategy (row) was beaten by each other strategy (column), and the corrected p-values.
+def penalties(settings: Sequence[Mapping[str, np.ndarray]], level: float = LEVEL) -> pd.DataFrame:
+    """Return how often each strategy (row) was beaten by each other strategy (column).
 
     Each of the ``settings``, e.g. a round, holds the scores of every strategy, of shape (seeds,) and paired by seed. A
-    strategy is beaten if its mean is lower with p < ``level`` in a paired two-sided t-test; the first table is the
-    fraction of settings (pairwise penalty matrix; Ash et al., ICLR 2020). The second table compares the means over
-    settings, with Holm's correction over all pairs; it is nan for fewer than two seeds.
+    strategy is beaten if its mean is lower with p < ``level`` in a paired two-sided t-test; the values are fractions of
+    the settings (pairwise penalty matrix; Ash et al., ICLR 2020), nan for fewer than ``MIN_SEEDS`` seeds.
     """
     names = list(settings[0])
-    fractions = pd.DataFrame(0.0, index=names, columns=names)
-    for scores in settings:
+    enough = all(len(scores[names[0]]) >= MIN_SEEDS for scores in settings)
+    fractions = pd.DataFrame(0.0 if enough else np.nan, index=names, columns=names)
+    for scores in settings if enough else ():
         for a, b in permutations(names, 2):
-            if scores[a].mean() < scores[b].mean() and _paired(scores[a], scores[b]) < level:
+            found = difference_of(scores[a] - scores[b])
+            if found.mean < 0 and found.p < level:
                 fractions.loc[a, b] += 1 / len(settings)
-    pairs = list(combinations(names, 2))
+    return fractions
+
+
+def compare_pairs(settings: Sequence[Mapping[str, np.ndarray]]) -> dict[tuple[str, str], tuple[Difference, float]]:
+    """Return the difference of each pair of strategies, first minus second, and its p-value by Holm over all pairs.
+
+    ``settings`` are those of :func:`penalties`; the scores of a seed are averaged over them first.
+    """
+    names = list(settings[0])
     means = {name: np.mean([scores[name] for scores in settings], axis=0) for name in names}
-    corrected = holm([_paired(means[a], means[b]) for a, b in pairs]) if pairs else []
-    p = pd.DataFrame(np.nan, index=names, columns=names)
-    for (a, b), value in zip(pairs, corrected, strict=True):
-        p.loc[a, b] = p.loc[b, a] = value
-    return fractions, p
-
-
-def _paired(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the p-value of a paired t-test: 1 for equal scores, nan for a single pair."""
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    if len(difference) < 2:
-        return float("nan")
-    if np.ptp(difference) == 0:
-        return 0.0 if difference[0] else 1.0
-    return float(stats.ttest_rel(a, b).pvalue)
+    found = {(a, b): difference_of(means[a] - means[b]) for a, b in combinations(names, 2)}
+    corrected = holm([one.p for one in found.values()])
+    return {pair: (one, p) for (pair, one), p in zip(found.items(), corrected, strict=True)}
 
 
 def predicted_gain(dice: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from nnunet_limited.datasets.derived import RECORD as ANNOTATIONS
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.evaluation import mean_dice
 from nnunet_limited.queries.windows import Granularity, Window
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import read_object, replacing, write_json
@@ -192,7 +193,7 @@ def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int
         return ()
     files = [model.results / f"fold_{fold}" / "validation" / "summary.json" for fold in folds]
     summaries = [read_object(file, "validation", "validate again") for file in files if file.is_file()]
-    found = [float(summary["foreground_mean"]["Dice"]) for summary in summaries]
+    found = [mean_dice(summary) for summary in summaries]
     if not found or not np.isfinite(found).all():
         return ()
     before = annotations_of(raw)

@@ -27,6 +27,14 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
+def interval(row: pd.Series) -> str:
+    """Return the ``difference`` of a row with its interval from ``low`` to ``high``, if it has one."""
+    if math.isnan(row["difference"]):
+        return ""
+    ends = "" if math.isnan(row["low"]) else f" [{row['low']:+.4f}, {row['high']:+.4f}]"
+    return f"{row['difference']:+.4f}{ends}"
+
+
 def text_column(title: str, key: str | None = None) -> Column:
     """Return a column of text; by default its title is its key."""
     return Column(title, key or title, lambda row: str(row[key or title]))

@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_limited.datasets.description import DatasetDescription, values_of
 from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.evaluation import merge_folds
+from nnunet_limited.host.evaluation import mean_dice, merge_folds
 from nnunet_limited.runs.launch import prepare
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import one_at_a_time, read_object, write_json
@@ -116,8 +116,9 @@ def read_scores(base: Path, trainer: str, plans: str, folds: Sequence[int]) -> S
     for file in files:
         content = read_object(file, "validation result", "validate the fold again with --val")
         classes = {names.get(key, key): values for key, values in content["mean"].items()}
-        for name, values in {**classes, MEAN: content["foreground_mean"]}.items():
+        for name, values in classes.items():
             dice.setdefault(name, []).append(float("nan") if values["Dice"] is None else float(values["Dice"]))
+        dice.setdefault(MEAN, []).append(mean_dice(content))
     return Scores(trainer, plans, dice)
 
 

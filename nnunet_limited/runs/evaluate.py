@@ -77,14 +77,13 @@ def evaluate_case(
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over cases of each metric (column) by class, and in the row ``mean`` that over classes."""
-    means = rows.groupby("class", sort=False)[list(METRICS)].agg(_mean)
-    return pd.concat([means, means.agg([_mean]).set_axis(["mean"])])
+    """Return the mean over cases of each metric (column) by class, and in the row ``mean`` that over classes.
 
-
-def _mean(values: pd.Series) -> float:
-    """Return the mean without nan, as nnU-Net does; nan if there is nothing else."""
-    return float(np.nanmean(values.to_numpy())) if values.notna().any() else float("nan")
+    It is nnU-Net's ``foreground_mean``; a class that no case has is left out, where nnU-Net's mean is nan.
+    """
+    means = rows.groupby("class", sort=False)[list(METRICS)].mean()
+    means.loc["mean"] = means.mean()
+    return means
 
 
 def write_rows(file: Path, rows: pd.DataFrame) -> None:

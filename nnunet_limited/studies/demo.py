@@ -65,7 +65,7 @@ def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]
     scores = {label: evaluate(raw_folder(DATASET) / "labelsTs", folder) for label, folder in predictions.items()}
     picture = out / "demo.png"
     draw(predictions, scores, picture)
-    dice = {label: table.mean().to_dict() for label, table in scores.items()}
+    dice = {label: mean_of_classes(table) for label, table in scores.items()}
     result = {"seed": seed, "cases": len(scores["supervised"]), "dice": dice, "picture": str(picture)}
     write_json(out / "demo.json", result)
     return result
@@ -104,6 +104,12 @@ def evaluate(truth: Path, predicted: Path) -> pd.DataFrame:
     rows = [dice_of_files(file, predicted / file.name, list(CLASSES)) for file in files]
     table = pd.DataFrame(rows, [file.name.removesuffix(".nii.gz") for file in files], list(CLASSES.values()))
     return table.assign(mean=table.mean(axis=1))
+
+
+def mean_of_classes(table: pd.DataFrame) -> dict[str, float]:
+    """Return the mean over cases of each class, and as ``mean`` that over classes, as nnU-Net defines it."""
+    means = table.drop(columns="mean").mean()
+    return {**means.to_dict(), "mean": float(means.mean())}
 
 
 def draw(predictions: dict[str, Path], scores: dict[str, pd.DataFrame], picture: Path) -> None:

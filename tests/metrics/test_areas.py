@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, penalties, predicted_gain
+from nnunet_limited.metrics.areas import (
+    area_under_budget_curve,
+    compare_pairs,
+    foreground_efficiency,
+    penalties,
+    predicted_gain,
+)
 
 
 def test_area_under_the_budget_curve() -> None:
@@ -22,20 +28,33 @@ def test_foreground_efficiency() -> None:
     assert np.isnan(foreground_efficiency([1, 1], [0.5, 0.6], 0.5, 0.9))
 
 
+FIRST = {"a": [0.1, 0.2, 0.3, 0.2, 0.1], "b": [0.3, 0.41, 0.5, 0.4, 0.3], "c": [0.1, 0.2, 0.3, 0.2, 0.1]}
+SECOND = {"a": [0.1, 0.5, 0.3, 0.2, 0.4], "b": [0.4, 0.1, 0.5, 0.3, 0.1], "c": [0.1, 0.5, 0.3, 0.2, 0.4]}
+SETTINGS = [{name: np.array(scores) for name, scores in one.items()} for one in (FIRST, SECOND)]
+
+
 def test_penalties() -> None:
     """In the first setting b beats a for certain; in the second nothing is certain."""
-    first = {"a": np.array([0.1, 0.2, 0.3]), "b": np.array([0.3, 0.41, 0.5]), "c": np.array([0.1, 0.2, 0.3])}
-    second = {"a": np.array([0.1, 0.5, 0.3]), "b": np.array([0.4, 0.1, 0.5]), "c": np.array([0.1, 0.5, 0.3])}
-    shares, p = penalties([first, second])
+    shares = penalties(SETTINGS)
     assert shares.loc["a", "b"] == shares.loc["c", "b"] == 0.5
     assert shares.to_numpy().sum() == 1.0  # nothing else is beaten
-    raw = stats.ttest_rel((first["a"] + second["a"]) / 2, (first["b"] + second["b"]) / 2).pvalue
-    assert p.loc["a", "b"] == p.loc["b", "a"] == pytest.approx(min(1, 3 * raw))
-    assert p.loc["a", "c"] == 1
-    one = {"a": np.array([0.1]), "b": np.array([0.9])}
-    shares, p = penalties([one])
-    assert not shares.to_numpy().any()
-    assert np.isnan(p.loc["a", "b"])
+
+
+def test_pairs_are_compared_over_all_settings() -> None:
+    pairs = compare_pairs(SETTINGS)
+    means = {name: (np.array(FIRST[name]) + np.array(SECOND[name])) / 2 for name in "abc"}
+    raw = stats.ttest_rel(means["a"], means["b"]).pvalue
+    found, p = pairs["a", "b"]
+    assert (found.seeds, found.mean) == (5, pytest.approx(np.mean(means["a"] - means["b"])))
+    assert p == pytest.approx(min(1, 3 * raw))
+    assert pairs["a", "c"][1] == 1
+
+
+def test_few_seeds_are_compared_without_tests() -> None:
+    few = [{name: scores[:4] for name, scores in one.items()} for one in SETTINGS]
+    assert penalties(few).isna().all(axis=None)
+    assert all(np.isnan(p) for _, p in compare_pairs(few).values())
+    assert compare_pairs(few)["a", "b"][0].worse == 3
 
 
 def test_gain_of_the_next_round() -> None:

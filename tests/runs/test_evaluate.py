@@ -13,8 +13,10 @@ import SimpleITK as sitk
 from shapes import blob
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.evaluation import mean_dice
 from nnunet_limited.metrics.registry import METRICS, MaskPair, Metric, compare
 from nnunet_limited.metrics.request import EvaluateRequest
+from nnunet_limited.metrics.statistics import seed_means
 from nnunet_limited.runs.evaluate import evaluate, summarise, write_rows
 
 SPACINGS = {2: (2.0, 0.5), 3: (5.0, 0.8, 1.3)}
@@ -72,6 +74,26 @@ def test_folders_are_compared_as_nnunet_does(folders: tuple[Path, Path]) -> None
     summary = summarise(rows)["dice"]
     assert summary["core"] == rows["dice"][1], "a case without the class is left out"
     assert summary["mean"] == pytest.approx((summary["whole"] + summary["core"]) / 2)
+
+
+@pytest.mark.slow
+def test_the_mean_dice_is_the_foreground_mean_of_nnunet(folders: tuple[Path, Path]) -> None:
+    """A class that is missing in one of the cases shows in which order the mean is taken."""
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    predicted, truth = folders
+    regions = [(1, 2), (2,)]
+    options = {"regions_or_labels": regions, "ignore_label": 3, "num_processes": 1}
+    theirs = compute_metrics_on_folder(str(truth), str(predicted), None, SimpleITKIO(), ".nii.gz", **options)
+    expected = theirs["foreground_mean"]["Dice"]
+    rows = evaluate(asked(folders))
+    assert summarise(rows)["dice"]["mean"] == pytest.approx(expected)
+    assert mean_dice(theirs) == pytest.approx(expected)
+    indexed = rows.assign(seed=0).set_index(["seed", "case", "class"])["dice"]
+    assert seed_means(indexed)[0] == pytest.approx(expected)
+    assert rows.groupby("case")["dice"].mean().mean() != pytest.approx(expected, abs=1e-3)
+    assert mean_dice({"mean": {"1": {"Dice": 0.5}, "2": {"Dice": float("nan")}, "3": {"Dice": None}}}) == 0.5
 
 
 def test_distances_are_in_voxels_on_request(folders: tuple[Path, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import DATASET, Variant, command, write_dataset
+from scipy import stats
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.runs.evaluate import write_rows
 from nnunet_limited.splits import load_split
 from nnunet_limited.studies.active import job
 from nnunet_limited.studies.active.folder import ActiveFolder, open_active
+from nnunet_limited.studies.active.results import load_results
+from nnunet_limited.studies.active.study import Step
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.kinds import make_report
 from nnunet_limited.util.files import write_json
@@ -148,7 +153,10 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
         second["costs"]["foreground_voxels"] > first["costs"]["foreground_voxels"] > start["costs"]["foreground_voxels"]
     )
     assert second["costs"]["minutes"] > first["costs"]["minutes"] > start["costs"]["minutes"] == 0
-    assert start["dice"].keys() == second["dice"].keys()  # all are validated on the same cases
+    scores = [pd.read_csv(folder.run_folder(run) / "metrics.csv") for run, *_ in folder.states()[1:]]
+    assert scores[0]["case"].tolist() == scores[2]["case"].tolist(), "all are validated on the same cases"
+    summary = json.loads((out / second["results"][-1] / "validation" / "summary.json").read_text(encoding="utf-8"))
+    assert load_results(folder)["dice"].iloc[-1] == pytest.approx(summary["foreground_mean"]["Dice"])
     with folder.active():
         raw = RawDataset.load(second["dataset"])
         fold = load_split(out / "preprocessed" / raw.name, "r2").folds[0]
@@ -167,15 +175,22 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
     assert [path.parent for path in times if again[path] != times[path]] == [last]
     assert checkpoint.stat().st_mtime_ns == trained  # what it had trained is not trained again
     table = pd.read_csv(out / "report" / "table.csv")
-    curve = [float(np.mean(list(one["dice"].values()))) for one in (start, first, second)]
+    curve = [one.groupby("class")["dice"].mean().mean() for one in scores]
     assert table["aubc"][0] == pytest.approx((curve[0] + 2 * curve[1] + curve[2]) / 4)
     assert table["final"][0] == pytest.approx(curve[2])
     assert table["strategy"][0] == "random_fg66 (oracle)"
 
 
-def test_cases_may_have_dots_in_their_names() -> None:
-    entries = [{"prediction_file": f"v/1.3.{n}.nii.gz", "metrics": {"1": {"Dice": n / 10}}} for n in (6, 7)]
-    assert job.dice_by_case({"metric_per_case": entries}, ".nii.gz") == {"1.3.6": 0.6, "1.3.7": 0.7}
+def write_scores(folder: ActiveFolder, run: Step, dice: float, hd95: float = 2.0) -> None:
+    """Write the metrics of two cases and two classes, of which one case lacks the second; their mean is ``dice``."""
+    rows = [
+        ("case_00", "a", dice - 0.1),
+        ("case_03", "a", dice + 0.1),
+        ("case_00", "b", dice),
+        ("case_03", "b", np.nan),
+    ]
+    table = pd.DataFrame(rows, columns=["case", "class", "dice"]).assign(hd95=hd95, nsd=dice)
+    write_rows(folder.run_folder(run) / "metrics.csv", table)
 
 
 @pytest.fixture
@@ -183,7 +198,8 @@ def pretended(folders: Path) -> ActiveFolder:
     """Two strategies, the second better in every round; one training of another chain has failed."""
     write_dataset(folders / "raw", Variant(cases=8))
     target = [{"what": "patch", "size": "4x8x8", "items": 3}, {"what": "slice", "items": 2}]
-    file = write(folders / "a.yaml", rounds=3, seeds=[0, 1, 2], strategies=["random", "entropy"], targets=target)
+    seeds = [0, 1, 2, 3, 4]
+    file = write(folders / "a.yaml", rounds=3, seeds=seeds, strategies=["random", "entropy"], targets=target)
     folder = open_active(file, folders / "out")
     for run, *_ in folder.states():
         if run.target == "slice":
@@ -193,14 +209,14 @@ def pretended(folders: Path) -> ActiveFolder:
                 failed_marker(folder.log(run, "")).write_text("failed", encoding="utf-8")
             continue
         gain = {"full": 0.4, "start": 0.0}.get(run.target, (0.1 if run.strategy == "random" else 0.15) * run.number)
-        dice = 0.5 + gain + 0.001 * run.seed * run.number
+        write_scores(folder, run, 0.5 + gain + 0.001 * run.seed * run.number * len(run.strategy))
         write_json(
             folder.run_folder(run) / "trained.json",
             {
-                "dice": {"case_00": dice - 0.1, "case_03": dice + 0.1},
                 "costs": {"items": 1 + 3 * run.number, "voxels": 9, "foreground_voxels": 100 * (1 + run.number),
                           "minutes": 5 * run.number},
                 "minutes": 1.0,
+                "results": [f"results/{run.identifier}"],
                 "versions": {"nnunetv2": "2.8.1"},
                 "machine": "x86_64",
                 "command": "nnunet-limited crossval <&>",
@@ -214,24 +230,49 @@ def test_the_report_of_a_simulation(pretended: ActiveFolder) -> None:
     files = {file.name: file for file in make_report(pretended)}
     table = pd.read_csv(files["table.csv"])
     random, entropy = table[table["strategy"] == "random"].iloc[0], table[table["strategy"] == "entropy"].iloc[0]
-    assert random["final"] == pytest.approx(0.8 + 0.003)
-    assert entropy["final"] == pytest.approx(0.95 + 0.003)
-    assert entropy["difference"] == pytest.approx(np.mean([0, 0.05, 0.1, 0.15]) + (0.15 - 0) / 6 - 0.15 / 6)
-    assert entropy["better"] == 3
+    assert random["final"] == pytest.approx(0.8 + 0.001 * 2 * 3 * len("random"))
+    assert entropy["final"] == pytest.approx(0.95 + 0.001 * 2 * 3 * len("entropy"))
+    areas = [0.05 / 3 + 0.1 / 3 + 0.15 / 6 + seed * (1 / 3 + 2 / 3 + 3 / 6) * 0.001 for seed in range(5)]
+    expected = stats.ttest_1samp(areas, 0)
+    assert entropy["difference"] == pytest.approx(np.mean(areas))
+    assert entropy["p"] == pytest.approx(expected.pvalue)
+    assert entropy["low"] == pytest.approx(expected.confidence_interval().low)
+    assert entropy["evidence"] == "5 seeds: better, p < 0.001; better in 5 of 5"
     assert np.isnan(random["difference"])
     assert entropy["efficiency"] > random["efficiency"] > 0
     gains = pd.read_csv(files["gains.csv"])
     assert gains["number"].tolist() == [2, 3, 2, 3]
-    assert gains["gain"].tolist() == pytest.approx([0.101, np.nan, 0.151, np.nan], nan_ok=True)
+    assert gains["gain"].tolist() == pytest.approx([0.112, np.nan, 0.164, np.nan], nan_ok=True)
     assert gains["predicted"].notna().all()  # after the last round too
-    incomplete = "slice/sup/entropy/s2/round_3; not done yet: 15 of 42 runs"
-    page = files["index.html"].read_text(encoding="utf-8")
-    for text in (page, files["table.md"].read_text(encoding="utf-8")):
-        assert f"3 runs failed: slice/sup/entropy/s0/round_3, slice/sup/entropy/s1/round_3, {incomplete}" in text
+    incomplete = "slice/sup/entropy/s4/round_3; not done yet: 25 of 70 runs"
+    page, shown = (files[name].read_text(encoding="utf-8") for name in ("index.html", "table.md"))
+    for text in (page, shown):
+        assert "5 runs failed: slice/sup/entropy/s0/round_3, slice/sup/entropy/s1/round_3, " in text
+        assert incomplete in text
+    assert "last HD95 (mm) | last NSD" in shown
     assert "&lt;no room&gt;" in page
     assert "entropy beats random in 100%" in page
     assert command("report", str(pretended.path)) == 0
     assert command("study", "status", str(pretended.path), "--log", "slice/sup/entropy/s0/round_3") == 0
+
+
+def test_a_strategy_whose_surfaces_get_worse_gains_nothing(pretended: ActiveFolder) -> None:
+    for run, *_ in pretended.states():
+        if run.strategy == "entropy" and run.target != "slice" and run.seed < 3:
+            write_scores(pretended, run, 0.99, hd95=9.0)
+    table = pd.read_csv(next(file for file in make_report(pretended) if file.name == "table.csv"))
+    assert table["evidence"].iloc[1].startswith("5 seeds: no gain, p = 0.0")
+    assert table["evidence"].iloc[1].endswith("but HD95 worse in 3 of 5")
+
+
+def test_a_training_from_before_metrics_were_measured_has_the_dice_of_nnunet(pretended: ActiveFolder) -> None:
+    run = pretended.states()[0][0]
+    (pretended.run_folder(run) / "metrics.csv").unlink()
+    classes = {"1": {"Dice": 0.25}, "2": {"Dice": 0.75}, "3": {"Dice": None}}
+    write_json(pretended.path / "results" / run.identifier / "validation" / "summary.json", {"mean": classes})
+    first = load_results(pretended).iloc[0]
+    assert first["dice"] == 0.5
+    assert np.isnan(first["hd95"])
 
 
 def test_the_page_of_a_simulation_works_in_a_browser(pretended: ActiveFolder, browser) -> None:
@@ -241,17 +282,19 @@ def test_the_page_of_a_simulation_works_in_a_browser(pretended: ActiveFolder, br
 
 
 def test_a_report_of_what_is_not_complete(pretended: ActiveFolder) -> None:
-    """A chain is missing, a case has no foreground in label and prediction, and all labels were not trained yet."""
+    """A chain is missing, and all labels were not trained yet; the seeds that are left are too few for a test."""
     for run, *_ in pretended.states():
-        file = pretended.run_folder(run) / "trained.json"
         if run.target == "full" or (run.strategy == "entropy" and run.seed == 2):
-            file.unlink(missing_ok=True)
-        elif file.is_file():
-            record = json.loads(file.read_text(encoding="utf-8"))
-            write_json(file, {**record, "dice": {**record["dice"], "case_06": float("nan")}})
+            (pretended.run_folder(run) / "trained.json").unlink(missing_ok=True)
     files = {file.name: file for file in make_report(pretended)}
     table = pd.read_csv(files["table.csv"])
-    assert table["seeds"].tolist() == [3, 2]
-    assert table["final"].tolist() == pytest.approx([0.803, 0.9515])
+    assert table["seeds"].tolist() == [5, 4]
+    assert table["final"].tolist() == pytest.approx([0.836, 0.992])
     assert table["efficiency"].isna().all()
-    assert "entropy beats random in 100%" in files["index.html"].read_text(encoding="utf-8")
+    assert table[["low", "high", "p", "p_holm"]].isna().all(axis=None)
+    page = files["index.html"].read_text(encoding="utf-8")
+    assert "Tests need 5 seeds that are complete for all strategies; there are 4." in page
+    assert "beats random" not in page
+    assert page.count("4 seeds: no p-value; better in 4 of 4") == 2, "in the summary, and in the table"
+    assert "4 seeds: no p-value; better in 0 of 4" in page, "random minus entropy"
+    assert not re.search(r"p [=<] 0\.|p &lt; 0\.0", page)

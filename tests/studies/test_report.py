@@ -152,18 +152,20 @@ def test_the_tables_say_what_the_runs_found(study: ComparisonFolder, page: Path)
     assert row["seeds"] == 2
     means, pairs = [], []
     for seed in (0, 1):
-        by_case = {}
+        by_method = {}
         for method in ("supervised", "mean-teacher"):
             found = pd.read_csv(study.path / "runs" / DATASET / "2d" / f"l2s{seed}" / method / "fold_0" / "metrics.csv")
-            by_case[method] = found.groupby("case")["dice"].mean()
-        means.append(by_case["mean-teacher"].mean())
-        pairs.append(by_case["mean-teacher"] - by_case["supervised"])
+            by_method[method] = found.groupby("class")["dice"].mean().mean()
+        means.append(by_method["mean-teacher"])
+        pairs.append(by_method["mean-teacher"] - by_method["supervised"])
     assert row["dice"] == pytest.approx(np.mean(means))
     assert row["dice_sd"] == pytest.approx(np.std(means, ddof=1))
-    assert row["difference"] == pytest.approx(np.mean([pair.mean() for pair in pairs]))
-    assert row["low"] <= row["difference"] <= row["high"]
+    assert row["difference"] == pytest.approx(np.mean(pairs))
+    assert row["evidence"] == "2 seeds: no p-value; better in 2 of 2"
     assert row["labels_saved"] > 0, "it beats the baseline with the same labels"
-    assert "± " in (page.parent / "table.md").read_text(encoding="utf-8")
+    shown = (page.parent / "table.md").read_text(encoding="utf-8")
+    assert "± " in shown
+    assert "| Dice | HD95 (mm) | NSD | Dice against supervised [95 %] | evidence |" in shown
     latex = (page.parent / "table.tex").read_text(encoding="utf-8")
     assert latex.count(r"\\") == 1 + len(table)
     assert r"[95 \%]" in latex
@@ -195,6 +197,16 @@ def test_a_metric_needs_a_row_of_the_registry_only(study: ComparisonFolder, tmp_
     assert page.count("missed surface (mm)</button>") == 2, "of the methods and of the classes"
     lowest = table.loc[table["labeled"] == "2"].sort_values("misses").iloc[0]
     assert re.search(rf'<tr class="best"><td class="text">{lowest["method"]} .*?{lowest["misses"]:.4f}', page)
+
+
+def test_few_seeds_have_no_p_value_in_any_file(page: Path) -> None:
+    """Neither on the page nor in a table for people, for LaTeX or for programs."""
+    for file in page.parent.glob("*.*"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"p\s*(=|<|\$<\$|&lt;)\s*0?\.\d", text), file
+        assert file.suffix == ".csv" or "no p-value" in text
+    table = pd.read_csv(page.parent / "table.csv")
+    assert table[["low", "high", "p", "p_holm", "labels_saved_low", "labels_saved_high"]].isna().all(axis=None)
 
 
 def test_missing_results_are_reported(study: ComparisonFolder, page: Path) -> None:

@@ -26,16 +26,16 @@ from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do
 from nnunet_limited.studies.engine.study_file import Method
 from nnunet_limited.util.files import read_object, write_json
 
+METRICS_FILE = "metrics.csv"  # a row for each validation case and class
 COSTS = ("items", "voxels", "foreground_voxels", "minutes")
 
 
 class StepRecord(TrainingRecord):
-    """The record of a step: its dataset and split, the cost of all labels so far, Dice of each validation case."""
+    """The record of a step: its dataset and split, and the cost of all labels so far."""
 
     dataset: str
     split: str
     costs: dict[str, float]
-    dice: dict[str, float]
 
 
 def main(arguments: list[str]) -> int:
@@ -56,10 +56,12 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
         planned = json.loads(call("nnunet-limited", "plan", dataset, *words, "--json"))
         method = Method(name=FULL) if step.target == FULL else study.method(step.method)
         record = train(call, study, method, step.seed, dataset, study.configuration, planned["plans"], 0)
-    summary = folder.path / record["results"][-1] / "validation" / "summary.json"
-    ending = RawDataset.load(dataset).description.file_ending
-    dice = dice_by_case(read_object(summary, "validation", "run again"), ending)
-    whole: StepRecord = {**record, "dataset": dataset, "split": split, "costs": costs, "dice": dice}
+    preprocessed = preprocessed_folder(RawDataset.load(dataset).name)
+    predictions = folder.path / record["results"][-1] / "validation"
+    labels = preprocessed / "gt_segmentations"
+    words = options({"--dataset-json": preprocessed / "dataset.json", "--out": folder.run_folder(step) / METRICS_FILE})
+    call("nnunet-limited", "evaluate", str(predictions), str(labels), *words)
+    whole: StepRecord = {**record, "dataset": dataset, "split": split, "costs": costs}
     write_json(folder.run_folder(step) / TRAINED, whole)
 
 
@@ -109,15 +111,6 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
     new: dict[str, Any] = {key: sum(one[key] for one in record["cases"].values()) for key in COSTS[1:]}
     new["items"] = len(record["queries"])
     return {key: float(before["costs"][key] + new[key]) for key in COSTS}
-
-
-def dice_by_case(summary: dict[str, Any], ending: str) -> dict[str, float]:
-    """Return the mean Dice over the classes of each validation case, as nnU-Net measured it."""
-    values = {
-        Path(entry["prediction_file"]).name.removesuffix(ending): [one["Dice"] for one in entry["metrics"].values()]
-        for entry in summary["metric_per_case"]
-    }
-    return {case: float(np.nanmean(np.asarray(dice, float))) for case, dice in values.items()}
 
 
 if __name__ == "__main__":

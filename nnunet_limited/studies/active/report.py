@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nnunet_limited.metrics.areas import penalties
+from nnunet_limited.metrics.areas import compare_pairs, penalties
+from nnunet_limited.metrics.registry import METRICS, SAFEGUARDS
+from nnunet_limited.metrics.statistics import MIN_SEEDS, evidence
 from nnunet_limited.report.figures import Picture, picture, styles
 from nnunet_limited.report.page import Section
-from nnunet_limited.report.tables import number_column, table_of, text_column
+from nnunet_limited.report.tables import Column, interval, number_column, table_of, text_column
 from nnunet_limited.studies.active.folder import ActiveFolder
 from nnunet_limited.studies.active.results import complete_chains, headline, load_results, predicted_gains, shown
 from nnunet_limited.studies.active.study import FULL, ActiveStudy
@@ -27,8 +28,9 @@ HEADLINE = [
     number_column("± sd", "aubc_sd"),
     number_column("last Dice", "final"),
     number_column("± sd", "final_sd"),
-    number_column("AUBC against the baseline", "difference"),
-    number_column("seeds better", "better", 0),
+    *(number_column(f"last {METRICS[name].heading(voxels=False)}", name) for name in SAFEGUARDS),
+    Column("AUBC against the baseline [95 %]", "difference", interval),
+    text_column("evidence"),
     number_column("FG-Eff", "efficiency", 2),
     number_column("foreground voxels", "foreground_voxels", 0),
     number_column("minutes", "minutes", 0),
@@ -45,11 +47,14 @@ STOP_NOTE = (
     "After three or more trainings, a curve whose gains shrink by the same factor each round is fitted to the Dice; "
     "stop when the predicted gain is not worth the minutes. The actual gain of the next round is shown beside it."
 )
-PENALTIES_NOTE = (
-    "Fraction of the settings (what × method × round) in which the strategy of the row was beaten by that of the "
-    "column (p < 0.05 in a paired t-test over seeds); the p-values are those of the means over settings, with Holm's "
-    "correction. A few seeds show large differences only."
+PAIRS_NOTE = (
+    "Differences of the mean Dice over the settings (what × method × round), paired by seed, with Holm's correction."
 )
+PENALTIES_NOTE = (
+    "The matrix has the fraction of the settings in which the strategy of the row was beaten by that of the column "
+    "(p < 0.05 in a paired t-test over seeds). A few seeds show large differences only."
+)
+TOO_FEW_NOTE = f"Tests need {MIN_SEEDS} seeds that are complete for all strategies; there are {{seeds}}."
 
 
 def make_active_report(folder: ActiveFolder, out: Path) -> list[Path]:
@@ -66,7 +71,7 @@ def make_active_report(folder: ActiveFolder, out: Path) -> list[Path]:
         ]
     runs = pd.DataFrame([{"run": one.run.identifier, "state": one.state} for one in folder.states()])
     about = f"Active learning, {study.name}", _summary(table, study), sections, (table, HEADLINE), (runs, RUNS)
-    return write_report(folder, out, *about, rounds=curves.drop(columns="cases", errors="ignore"), gains=gains)
+    return write_report(folder, out, *about, rounds=curves, gains=gains)
 
 
 def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
@@ -79,7 +84,8 @@ def _summary(table: pd.DataFrame, study: ActiveStudy) -> str:
         return text + NOT_DONE
     for (target, method), part in table.groupby(["target", "method"], sort=False):
         best = part.sort_values("aubc", ascending=False).iloc[0]
-        text += f" {target}, {method}: highest AUBC {best['strategy']}, {best['aubc']:.4f}."
+        follows = f" ({best['evidence']})" if best["evidence"] else ""
+        text += f" {target}, {method}: highest AUBC {best['strategy']}, {best['aubc']:.4f}{follows}."
     return text
 
 
@@ -87,12 +93,15 @@ def _headline_section(table: pd.DataFrame, study: ActiveStudy) -> Section:
     notes = [
         "AUBC is the area under the Dice over the rounds, on [0, 1]; strategies share the start of a seed. FG-Eff is "
         "the rate at which annotated foreground closes the gap to all labels (nnActive, arXiv 2511.19183). Costs are "
-        f"those at the end. The baseline is {study.strategies[0]}.",
+        "those at the end.",
+        f"The baseline is {study.strategies[0]}. Differences are paired by seed; from {MIN_SEEDS} seeds on they have a "
+        "95 % interval and a p-value (t-test over the seeds, Holm's correction over the rows). No gain is claimed "
+        "where HD95 or NSD of the last round are worse in most seeds.",
         "(oracle): the strategy uses the hidden foreground, which is not available in practice.",
     ]
     if table.empty:
         return Section("Strategies", [NOT_DONE])
-    best = table.groupby(["target", "method"])["aubc"].idxmax()
+    best = table[table["setbacks"] == ""].groupby(["target", "method"])["aubc"].idxmax()
     return Section("Strategies", notes, [table_of("Strategies", table.assign(best=table.index.isin(best)), HEADLINE)])
 
 
@@ -127,7 +136,7 @@ def _draw_curves(title: str, part: pd.DataFrame, names: Sequence[str], full: flo
 
 
 def _penalties_section(curves: pd.DataFrame, study: ActiveStudy) -> Section:
-    section = Section("Pairwise comparison", [PENALTIES_NOTE])
+    section = Section("Pairwise comparison", [PAIRS_NOTE])
     wide = [
         part.pivot(index="seed", columns="strategy", values="dice").dropna()
         for _, part in curves[curves["number"] > 0].groupby(["target", "method", "number"], sort=False)
@@ -135,17 +144,18 @@ def _penalties_section(curves: pd.DataFrame, study: ActiveStudy) -> Section:
     wide = [one for one in wide if len(one.columns) == len(study.strategies)]
     shared = sorted(set.intersection(*(set(one.index) for one in wide))) if wide else []
     settings = [{name: one.loc[shared, name].to_numpy() for name in study.strategies} for one in wide]
-    if len(shared) < 2:
-        section.notes = ["A comparison needs two seeds that are complete for all strategies."]
+    if not shared:
+        section.notes = ["A comparison needs a seed that is complete for all strategies."]
         return section
-    fractions, p = penalties(settings)
-    section.pictures["penalties"] = _draw_penalties(fractions.rename(index=shown, columns=shown))
-    pairs = list(combinations(study.strategies, 2))
-    rows = [(shown(a), shown(b), fractions.loc[a, b], fractions.loc[b, a], p.loc[a, b]) for a, b in pairs]
-    table = pd.DataFrame(rows, columns=["a", "b", "fraction_a", "fraction_b", "p"])
-    columns = [text_column("strategy", "a"), text_column("and", "b"), number_column("first is beaten", "fraction_a", 2)]
-    columns += [number_column("second is beaten", "fraction_b", 2), number_column("p (Holm)", "p", 3)]
-    section.tables.append(table_of("Pairs of strategies", table, columns))
+    if len(shared) >= MIN_SEEDS:
+        section.notes.append(PENALTIES_NOTE)
+        section.pictures["penalties"] = _draw_penalties(penalties(settings).rename(index=shown, columns=shown))
+    else:
+        section.notes.append(TOO_FEW_NOTE.format(seeds=len(shared)))
+    rows = [(shown(a), shown(b), one.mean, evidence(one, p)) for (a, b), (one, p) in compare_pairs(settings).items()]
+    table = pd.DataFrame(rows, columns=["a", "b", "difference", "evidence"])
+    columns = [text_column("strategy", "a"), text_column("minus", "b"), number_column("Dice", "difference")]
+    section.tables.append(table_of("Pairs of strategies", table, [*columns, text_column("evidence")]))
     return section
 
 

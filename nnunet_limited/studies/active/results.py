@@ -2,29 +2,44 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 
+from nnunet_limited.host.evaluation import mean_dice
 from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_efficiency, predicted_gain
+from nnunet_limited.metrics.registry import METRICS, SAFEGUARDS
+from nnunet_limited.metrics.statistics import Difference, difference_of, evidence, holm, setbacks
 from nnunet_limited.queries.strategies.registry import strategies
+from nnunet_limited.runs.evaluate import summarise
 from nnunet_limited.studies.active.folder import ActiveFolder
-from nnunet_limited.studies.active.job import StepRecord
-from nnunet_limited.studies.active.study import FULL, START, ActiveStudy
+from nnunet_limited.studies.active.job import METRICS_FILE, StepRecord
+from nnunet_limited.studies.active.study import FULL, START, ActiveStudy, Step
+from nnunet_limited.util.files import read_object
 
 KEYS = ["target", "method", "strategy"]
+SCORES = ("dice", *SAFEGUARDS)
+COMPARED = {"aubc": True, **{name: METRICS[name].higher_is_better for name in SAFEGUARDS}}  # higher is better
 
 
 def load_results(folder: ActiveFolder) -> pd.DataFrame:
-    """Return a row for each training that is done: its keys, its Dice (mean over cases), and what its labels cost."""
+    """Return a row for each training that is done: its keys, its mean metrics, and what its labels cost."""
     rows = []
     for step, state, _ in folder.states():
         if state == "done":
             record: StepRecord = folder.record(step)
             keys = {key: getattr(step, key) for key in (*KEYS, "seed", "number")}
-            dice = float(np.nanmean(list(record["dice"].values())))
-            rows.append({**keys, "dice": dice, "cases": record["dice"], **record["costs"], "fit": record["minutes"]})
-    columns = [*KEYS, "seed", "number", "dice", "cases", "items", "voxels", "foreground_voxels", "minutes", "fit"]
+            rows.append({**keys, **_scores(folder, step, record), **record["costs"], "fit": record["minutes"]})
+    columns = [*KEYS, "seed", "number", *SCORES, "items", "voxels", "foreground_voxels", "minutes", "fit"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _scores(folder: ActiveFolder, step: Step, record: StepRecord) -> dict[str, float]:
+    """Return the mean metrics of a training; of one from before they were measured only nnU-Net's Dice."""
+    file = folder.run_folder(step) / METRICS_FILE
+    if file.is_file():
+        means = summarise(pd.read_csv(file).reindex(columns=["class", *METRICS])).loc["mean"]
+        return {name: float(means[name]) for name in SCORES}
+    summary = folder.path / record["results"][-1] / "validation" / "summary.json"
+    return {**dict.fromkeys(SCORES, math.nan), "dice": mean_dice(read_object(summary, "validation", "run again"))}
 
 
 def complete_chains(found: pd.DataFrame, study: ActiveStudy) -> pd.DataFrame:
@@ -40,36 +55,48 @@ def complete_chains(found: pd.DataFrame, study: ActiveStudy) -> pd.DataFrame:
 
 
 def headline(curves: pd.DataFrame, found: pd.DataFrame, study: ActiveStudy) -> pd.DataFrame:
-    """Return a row for each chain: AUBC, last Dice and FG-Eff, their spread over seeds, difference to the baseline."""
+    """Return a row for each chain: AUBC, last scores and FG-Eff, difference to the baseline, and what follows."""
     full = found.loc[found["target"] == FULL, ["dice", "foreground_voxels"]].mean()
-    rows = []
+    rows, differences = [], []
     for (target, method), part in curves.groupby(["target", "method"], sort=False):
         start = float(part.loc[part["number"] == 0, "dice"].mean())
-        baseline = pd.Series(dtype=float)
+        baseline = _by_seed(part[part["strategy"] == study.strategies[0]])
         for strategy, rounds in part.groupby("strategy", observed=True):
-            areas = rounds.groupby("seed")["dice"].agg(area_under_budget_curve)
+            mine = _by_seed(rounds)
+            against = {name: difference_of(mine[name] - baseline[name], better) for name, better in COMPARED.items()}
+            if strategy == study.strategies[0]:
+                against = dict.fromkeys(COMPARED, Difference())
+            area = against.pop("aubc")
             place = {"target": target, "method": study.method(method).name, "strategy": shown(strategy)}
-            rows.append({**place, **_chain(rounds, areas, baseline, start, full)})
-            baseline = areas if strategy == study.strategies[0] else baseline
+            row = {**place, **_chain(rounds, mine, start, full), "difference": area.mean}
+            row |= {"low": area.low, "high": area.high, "p": area.p, "paired_seeds": area.seeds, "better": area.better}
+            row["setbacks"] = setbacks({METRICS[name].title: one for name, one in against.items()})
+            rows.append(row)
+            differences.append(area)
+    for row, area, p in zip(rows, differences, holm([row["p"] for row in rows]), strict=True):
+        row |= {"p_holm": p, "evidence": evidence(area, p, row["setbacks"])}
     return pd.DataFrame(rows)
 
 
-def _chain(
-    rounds: pd.DataFrame, areas: pd.Series, baseline: pd.Series, start: float, full: pd.Series
-) -> dict[str, float]:
+def _by_seed(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return for each seed of a chain the AUBC and the safeguards after the last round."""
+    areas = rounds.groupby("seed")["dice"].agg(area_under_budget_curve)
+    last = rounds[rounds["number"] == rounds["number"].max()].set_index("seed")[list(SAFEGUARDS)]
+    return last.assign(aubc=areas)
+
+
+def _chain(rounds: pd.DataFrame, seeds: pd.DataFrame, start: float, full: pd.Series) -> dict[str, float]:
     """Return the values of a chain: ``start`` is the mean Dice before the first query, ``full`` is with all labels."""
     last = rounds[rounds["number"] == rounds["number"].max()]
     means = rounds.groupby("number")[["foreground_voxels", "dice"]].mean()
     foreground = (100 * means["foreground_voxels"] / full["foreground_voxels"]).tolist()
-    differences = (areas - baseline).dropna()
     return {
-        "seeds": len(areas),
-        "aubc": areas.mean(),
-        "aubc_sd": areas.std(ddof=1),
+        "seeds": len(seeds),
+        "aubc": seeds["aubc"].mean(),
+        "aubc_sd": seeds["aubc"].std(ddof=1),
         "final": last["dice"].mean(),
         "final_sd": last["dice"].std(ddof=1),
-        "difference": differences.mean(),
-        "better": float((differences > 0).sum()) if len(differences) else math.nan,
+        **seeds[list(SAFEGUARDS)].mean().to_dict(),
         "efficiency": foreground_efficiency(foreground, means["dice"].tolist(), start, full["dice"]),
         "foreground_voxels": last["foreground_voxels"].mean(),
         "minutes": last["minutes"].mean(),
