@@ -244,7 +244,7 @@ def plot(summaries: list[dict[str, Any]], file: Path) -> None:
     names = [f"{s['trainer'].removeprefix('Limited').replace('Trainer', '')} ({s['labelled']})" for s in ordered]
     colours = ["tab:gray" if s["trainer"].startswith(SUPERVISED) else "tab:blue" for s in ordered]
     for y, (summary, colour) in enumerate(zip(ordered, colours, strict=True)):
-        axes.errorbar(summary["dice"], y, xerr=summary["sd"], fmt="o", color=colour, capsize=3)
+        axes.errorbar(summary["dice"], y, xerr=summary["dice_sd"], fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(ordered)), names)
     axes.set_xlabel("mean foreground Dice, ± sd over seeds")
     axes.grid(axis="x", alpha=0.3)
