@@ -37,8 +37,8 @@ def set_folder(preprocessed: Path, split: Split, name: str) -> Path:
 class PseudoLabels:
     """The pseudo-labels in one folder: their ``origin``, and a record of each case that is done.
 
-    ``cases[case]`` holds ``confidence``, the mean in percent over the foreground, and ``stability``, a Dice in [0, 1]
-    or None if there is nothing to compare with.
+    ``cases[case]`` holds ``confidence``, the mean in percent over the foreground, None without any, and ``stability``,
+    a Dice in [0, 1] or, in sets of earlier versions, None if there was nothing to compare with.
     """
 
     folder: Path
@@ -76,11 +76,17 @@ class PseudoLabels:
         return done
 
     def most_stable(self, fraction: float) -> list[str]:
-        """Return the ``fraction`` of the cases with the highest stability; all cases if it is unknown for one."""
+        """Return the ``fraction`` of the cases with the highest stability times confidence of the foreground.
+
+        A case without foreground has no confidence and counts as the least confident one. All cases are returned if
+        the stability of one is unknown.
+        """
         cases = sorted(self.cases)
         if any(self.cases[case]["stability"] is None for case in cases):
             return cases
-        ordered = sorted(cases, key=lambda case: -self.cases[case]["stability"])
+        known = {case: c for case in cases if (c := self.cases[case].get("confidence")) is not None}
+        least = min(known.values(), default=100.0)
+        ordered = sorted(cases, key=lambda case: -self.cases[case]["stability"] * known.get(case, least))
         return sorted(ordered[: max(1, round(fraction * len(ordered)))])
 
     def refuse_empty(self) -> None:
@@ -94,13 +100,16 @@ class PseudoLabels:
 
 
 def open_set(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
-    """Return the pseudo-labels of ``origin`` in ``folder``, new or incomplete; refuse those of another origin."""
+    """Return the pseudo-labels of ``origin`` in ``folder``, new or incomplete; refuse those of another origin.
+
+    What an earlier version did not record is not compared.
+    """
     file = folder / RECORD
     if not file.is_file():
         return PseudoLabels(folder, file_ending, origin, {})
     found = _load(folder)
     for key, value in origin.items():
-        if found.origin.get(key) != value:
+        if found.origin.get(key, value) != value:
             raise LimitedError(
                 f"{folder} holds pseudo-labels with {key}={found.origin.get(key)}, not {value}; choose another --name "
                 "or delete that folder"

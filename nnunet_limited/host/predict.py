@@ -1,18 +1,56 @@
 """nnU-Net's predictor and its export of predictions."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_limited.losses.label_space import LabelSpace
+from nnunet_limited.metrics.agreement import class_counts
 
 
-def load_predictor(results: Path, folds: Sequence[int | str], device: str, checkpoint: str) -> Any:
+class ComparingPredictor(nnUNetPredictor):
+    """nnU-Net's predictor, which can compare the mirrored passes of each tile with their mean at no further pass.
+
+    While ``compared`` is set, ``counts`` collects for each pass, by its flipped axes, what
+    :func:`~nnunet_limited.metrics.agreement.class_counts` returns for the hard labels of the pass and of the mean. It
+    is the sum over the tiles, so that voxels of several tiles count several times.
+    """
+
+    compared: LabelSpace | None = None
+    counts: dict[tuple[int, ...], torch.Tensor]
+
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Return nnU-Net's prediction of a tile ``x`` (1, c, *spatial), and compare its passes."""
+        labels = self.compared
+        if labels is None or not (self.use_mirroring and self.allowed_mirroring_axes):
+            return super()._internal_maybe_mirror_and_predict(x)
+        passes: list[torch.Tensor] = []
+
+        def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:  # nnU-Net adds the passes up in place
+            passes.append(labels.foreground_numbers(labels.probabilities(output)))
+
+        hook = self.network.register_forward_hook(keep)
+        try:
+            mean = super()._internal_maybe_mirror_and_predict(x)
+        finally:
+            hook.remove()
+        axes = [axis + 2 for axis in self.allowed_mirroring_axes]
+        flips = [flip for n in range(len(axes) + 1) for flip in combinations(axes, n)]  # in nnU-Net's order
+        expected, classes = labels.foreground_numbers(labels.probabilities(mean)), len(labels.foreground_values)
+        for flip, numbers in zip(flips, passes, strict=True):
+            found = class_counts(numbers.flip(flip), expected, classes)
+            self.counts[flip] = self.counts[flip] + found if flip in self.counts else found
+        return mean
+
+
+def load_predictor(results: Path, folds: Sequence[int | str], device: str, checkpoint: str) -> ComparingPredictor:
     """Return nnU-Net's predictor with the checkpoints of some folds, without progress bar."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(
+    predictor = ComparingPredictor(
         device=torch.device(device), perform_everything_on_device=device == "cuda", allow_tqdm=False
     )
     predictor.initialize_from_trained_model_folder(str(results), list(folds), checkpoint)

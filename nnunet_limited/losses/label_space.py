@@ -128,12 +128,12 @@ class LabelSpace:
         """Return the channels of foreground classes, or of all regions."""
         return values[:, self.first_foreground :]
 
-    def foreground_numbers(self, hard: torch.Tensor) -> torch.Tensor:
-        """Return hard labels (b, c, *spatial) as label maps (b, 1, *spatial), or (b, c, *spatial) for regions.
+    def foreground_numbers(self, probability: torch.Tensor) -> torch.Tensor:
+        """Return the hard label as label maps (b, 1, *spatial), or (b, c, *spatial) for regions.
 
         Foreground classes or regions are numbered from 1; 0 is the background.
         """
-        return hard.argmax(1, keepdim=True).to(torch.int16)
+        return probability.argmax(1, keepdim=True).to(torch.int16)
 
     # ---- numpy, (c, *spatial) ----------------------------------------------------------------------------------------
 
@@ -259,9 +259,10 @@ class RegionLabels(LabelSpace):
         inside = [torch.isin(label, torch.tensor(values, device=label.device)) for values in self.values]
         return torch.cat(inside, dim=1).float(), valid
 
-    def foreground_numbers(self, hard: torch.Tensor) -> torch.Tensor:
-        numbers = torch.arange(1, 1 + hard.shape[1], device=hard.device).reshape(-1, *[1] * (hard.ndim - 2))
-        return (hard * numbers).to(torch.int16)
+    def foreground_numbers(self, probability: torch.Tensor) -> torch.Tensor:
+        dims = probability.ndim - 2
+        numbers = torch.arange(1, 1 + probability.shape[1], device=probability.device).reshape(-1, *[1] * dims)
+        return ((probability > 0.5) * numbers).to(torch.int16)
 
     def foreground_maps(self, label: np.ndarray) -> np.ndarray:
         maps = [number * np.isin(label, values) for number, values in enumerate(self.values, 1)]

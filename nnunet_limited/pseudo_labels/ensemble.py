@@ -193,17 +193,18 @@ class SourceEnsemble:
         draw_slice(picture, scan.image[0], scan.spacing, axis, masks, panels, (8, 4), 80, ~fused.valid)
         first, across = self.labels.first_foreground, (0, *(a + 1 for a in range(3) if a != axis))
         seen = np.any([(p[first:] > 0.5).any(across) for p in probabilities.values()], axis=0)
-        agreement = float(fused.agreement[seen].mean()) if seen.any() else 1.0
+        agreement = float(fused.agreement[seen].mean()) if seen.any() else None
+        classes = [any((p[c] > 0.5).any() for p in probabilities.values()) for c in range(first, self.labels.channels)]
         about = {
             "coverage": round(float(valid.mean()), 4),
             "foreground_coverage": round(float(valid[label > 0].mean()), 4) if (label > 0).any() else None,
-            "agreement": round(agreement, 4),
+            "agreement": None if agreement is None else round(agreement, 4),
             "sources": {
                 name: {"reliability": None if p.reliability is None else round(float(p.reliability), 4), **p.about}
                 for name, p in predictions.items()
             },
         }
-        return PseudoLabel(label, confidence, agreement, about)
+        return PseudoLabel(label, confidence, np.where(classes, agreement or 0.0, np.nan), about)
 
     def calibrate(self, file: Path, origin: str) -> Calibration:
         """Return the calibration on labelled cases, from ``file`` if it is of the same ``origin``."""

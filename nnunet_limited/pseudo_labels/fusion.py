@@ -110,16 +110,6 @@ def votes(predictions: Mapping[str, SourcePrediction], labels: LabelSpace) -> di
     return made
 
 
-def label_dice(label: np.ndarray, other: np.ndarray) -> float:
-    """Return the mean Dice of two label images over the classes that one of them has; 1 if both are empty."""
-    dice = [
-        2 * ((label == c) & (other == c)).sum() / ((label == c).sum() + (other == c).sum())
-        for c in np.union1d(label, other)
-        if c != 0
-    ]
-    return float(np.mean(dice)) if dice else 1.0
-
-
 def _without_left_out(
     predictions: Predictions, left_out: Mapping[str, Sequence[int]], labels: LabelSpace
 ) -> dict[str, np.ndarray]:

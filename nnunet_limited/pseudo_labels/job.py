@@ -1,18 +1,19 @@
 """Pseudo-labels of the unlabelled cases of some folds: the job that makes them with a labeller, case by case."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from nnunet_limited.data.components import Components
 from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
 from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import plans_manager
 from nnunet_limited.planners.preprocessing import require_preprocessed
-from nnunet_limited.pseudo_labels.fusion import label_dice
+from nnunet_limited.pseudo_labels.plausibility import Expectation
 from nnunet_limited.runs.predict import Predictor, trained
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import one_at_a_time
@@ -22,14 +23,15 @@ Track = Callable[[list[str]], Iterable[str]]
 
 @dataclass(frozen=True)
 class PseudoLabel:
-    """A label on the grid of a scan, its confidence (*spatial) and its stability in [0, 1], and more for the record.
+    """A label on the grid of a scan, its confidence (*spatial) in [0, 1], its agreement, and more for the record.
 
-    Stability is the agreement of several labels of the case, None without any to compare.
+    ``agreement`` (foreground classes or regions,) in [0, 1] is that of several labels of the case on each class, NaN
+    for a class that none of them has.
     """
 
     label: np.ndarray
     confidence: np.ndarray
-    stability: float | None = None
+    agreement: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -41,6 +43,7 @@ class ModelLabeller:
     """What a job labels with: the folds of a trained ``model`` by their prediction; subclasses label differently."""
 
     model: TrainRequest
+    components: Components = field(default="auto", kw_only=True)  # as in ComponentRule.of; islands have no confidence
     uses_sources: ClassVar[bool] = False  # whether several sources label together
 
     def check(self, folds: Sequence[int | str]) -> None:
@@ -59,9 +62,7 @@ class ModelLabeller:
         predictor = Predictor(self.model.results, labels.origin["folds"], device)
 
         def label_case(case: str, image: np.ndarray, properties: dict[str, Any]) -> PseudoLabel:
-            label, confidence, members = predictor.predict(image, properties)
-            stability = float(np.mean([label_dice(label, m) for m in members])) if members else None
-            return PseudoLabel(label, confidence, stability)
+            return PseudoLabel(*predictor.predict(image, properties))
 
         return label_case
 
@@ -127,6 +128,7 @@ class PseudoLabelJob:
             "folds": list(folds),
             "checkpoints": checkpoints,
             "previous": self.previous,
+            "components": self.labeller.components,
             **self.labeller.origin(folds),
         }
         base = set_folder(model.folder, split, self.name)
@@ -161,16 +163,16 @@ class PseudoLabelJob:
         label_case = self.labeller.load(labels, device)
         reader = plans_manager(planned.plans).image_reader_writer_class()
         previous = None if self.previous is None else self._previous(folds[0])
+        expected = Expectation.of(model, folds, labels.origin.get("components", "all"))  # sets from before kept all
         dataset = UnlabeledDataset(str(folder), cases)
         for case in track(cases):
             data, _, _, properties = dataset.load_case(case)
             made = label_case(case, np.asarray(data[:]), properties)
-            seen = made.confidence[made.label > 0]
-            confidence = round(100 * float(seen.mean()), 2) if seen.size else None
-            about = {"confidence": confidence, "stability": made.stability}
             if previous is not None:
-                about["stability"] = label_dice(made.label, previous.read(case, reader)[0])
-            labels = labels.add(case, made.label, made.confidence, properties, about | made.about, reader)
+                made = replace(made, agreement=expected.agreement(made.label, previous.read(case, reader)[0]))
+            confidence = np.where(expected.islands(made.label), 0.0, made.confidence)
+            about = expected.about(made.label, confidence, made.agreement, properties["spacing"]) | made.about
+            labels = labels.add(case, made.label, confidence, properties, about, reader)
         return labels
 
     def summary_lines(self, labels: PseudoLabels) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,12 @@ class SourceOptions(Request):
         default=None, description="Licence of a model's weights that you accept, where the weights require it."
     )
 
+    components: Literal["auto", "largest", "all"] = Field(
+        default="auto",
+        description="Classes whose voxels outside of the largest component have confidence 0: auto, those that are one "
+        "component in nearly all labelled cases; largest, every class; all, none.",
+    )
+
     def labeller(self, model: TrainRequest, device: str) -> ModelLabeller:
         """Return what labels with the trained ``model``; raise LimitedError for sources that cannot work together."""
         from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
@@ -45,13 +51,16 @@ class SourceOptions(Request):
         if self.sources is None:
             if self.ask or self.accept_licence:
                 raise LimitedError("--ask and --accept-licence are for several sources; give --sources student,… too")
-            return ModelLabeller(model)
+            return ModelLabeller(model, components=self.components)
         settings = parse_ask(SourceSettings, self.ask)
-        return EnsembleLabeller(model, parse_sources(self.sources), settings, self.accept_licence, device)
+        sources = parse_sources(self.sources)
+        return EnsembleLabeller(model, sources, settings, self.accept_licence, device, components=self.components)
 
     def set_name(self, name: str) -> str:
         """Return a name for pseudo-labels of a model ``name``; other sources make other pseudo-labels."""
-        return name if self.sources is None else f"{name}-{content_hash([self.sources, list(self.ask) or None])[:6]}"
+        if self.sources is not None:
+            name = f"{name}-{content_hash([self.sources, list(self.ask) or None])[:6]}"
+        return name if self.components == "auto" else f"{name}-{self.components}"
 
 
 class PseudoLabelRequest(SourceOptions):

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import label_space
 from nnunet_limited.host.predict import load_predictor, to_scan
+from nnunet_limited.metrics.agreement import class_counts, mean_agreement
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import file_hash, read_object
@@ -48,8 +49,20 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
     return checkpoints
 
 
+class Prediction(NamedTuple):
+    """Label and confidence in [0, 1] (*spatial) on the grid of a scan, and how far several predictions agree.
+
+    ``agreement`` (foreground classes or regions,) is the mean Dice of single predictions with their mean, NaN for a
+    class that is in none of them.
+    """
+
+    label: np.ndarray
+    confidence: np.ndarray
+    agreement: np.ndarray
+
+
 class Predictor:
-    """nnU-Net's predictor, which returns label, confidence and the labels of the members of an ensemble."""
+    """nnU-Net's predictor of the folds of a trained model, an ensemble if there are several."""
 
     def __init__(self, results: Path, folds: Sequence[int | str], device: str) -> None:
         """Load the final checkpoints of ``folds``."""
@@ -59,16 +72,30 @@ class Predictor:
         self.members = self.host.list_of_parameters
         self.reader = self.host.plans_manager.image_reader_writer_class()
 
-    def predict(self, image: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Return label, confidence in [0, 1] and the members' labels (none for a single one), on the scan's grid.
+    def predict(self, image: np.ndarray, properties: dict[str, Any]) -> Prediction:
+        """Return the prediction for a preprocessed case, ``image`` (c, *spatial).
 
-        ``image`` (c, *spatial) is a preprocessed case.
+        The agreement is that of the members with their mean. For a single model it is that of the passes over mirrored
+        images, which nnU-Net makes anyway, or of passes with noise where mirroring is not allowed.
         """
+        self.host.compared, self.host.counts = (self.labels, {}) if len(self.members) == 1 else (None, {})
         logits = list(self._logits(image))
+        self.host.compared = None
         label, probability = self._to_scan(torch.stack(logits).mean(0), properties)
-        confidence = self.labels.case_confidence(probability)
-        members = [self._to_scan(each, properties)[0] for each in logits] if len(logits) > 1 else []
-        return label, confidence, members
+        if len(logits) > 1:
+            members = [self._counts(self._to_scan(each, properties)[0], label) for each in logits]
+        else:
+            members = list(self.host.counts.values()) or self._noisy_counts(image)
+        return Prediction(label, self.labels.case_confidence(probability), mean_agreement(members))
+
+    def _counts(self, one: np.ndarray, other: np.ndarray) -> torch.Tensor:
+        maps = [torch.from_numpy(self.labels.foreground_maps(label)) for label in (one, other)]
+        return class_counts(maps[0], maps[1], len(self.labels.foreground_values))
+
+    def _noisy_counts(self, image: np.ndarray) -> list[torch.Tensor]:
+        """Return the voxels of each class in predictions of the image with noise and in that without."""
+        clean, *noisy = (self.labels.foreground_numbers(p[None].cpu()) for p in self.probabilities(image))
+        return [class_counts(one, clean, len(self.labels.foreground_values)) for one in noisy]
 
     def probabilities(self, image: np.ndarray) -> Iterator[torch.Tensor]:
         """Yield what each member predicts for a preprocessed ``image``, as probabilities (c, *spatial) on its grid.

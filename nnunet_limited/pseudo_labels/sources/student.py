@@ -1,10 +1,11 @@
 """The student: trained models of some folds."""
 
 import numpy as np
+import torch
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.metrics.agreement import class_counts, mean_agreement
 from nnunet_limited.prompters.prompter import ModelCard
-from nnunet_limited.pseudo_labels.fusion import label_dice
 from nnunet_limited.pseudo_labels.sources.base import Scan, SourceContext, SourcePrediction, without_small_components
 from nnunet_limited.runs.predict import Predictor, trained
 
@@ -36,7 +37,10 @@ class StudentSource:
         return None
 
     def __call__(self, scan: Scan, guess: np.ndarray | None) -> SourcePrediction:
-        """Return the models' prediction without small components; its reliability is the agreement of the models."""
+        """Return the models' prediction without small components; its reliability is the agreement of the models.
+
+        There is none for a single model, or if no model sees any foreground.
+        """
         labels, fold = self.context.labels, None
         if scan.case in self.train_cases:
             fold = self.fold_without(scan.case)
@@ -45,6 +49,8 @@ class StudentSource:
             if fold not in self.predictors:
                 self.predictors[fold] = Predictor(self.model.results, [fold], self.context.device)
         probability, members = self.predictors[fold].mean(scan.image)
-        label, *others = (labels.hard_label(p) for p in (probability, *members))
-        reliability = float(np.mean([label_dice(label, other) for other in others])) if others else None
+        mine, *others = (labels.foreground_numbers(torch.from_numpy(p)[None]) for p in (probability, *members))
+        counts = [class_counts(one, mine, len(labels.foreground_values)) for one in others]
+        agreement = mean_agreement(counts) if counts else np.array([])
+        reliability = float(np.nanmean(agreement)) if np.isfinite(agreement).any() else None
         return SourcePrediction(without_small_components(probability, labels, self.context.settings.clean), reliability)

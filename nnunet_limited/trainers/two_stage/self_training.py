@@ -35,8 +35,9 @@ class SelfTrainingConfig(StudentViewConfig):
 class LimitedSelfTrainingTrainer(LimitedTrainer):
     """The pseudo-labels that ``nnunet-limited pseudo-label`` stored are the labels of the strong view.
 
-    Voxels below the confidence are ignored. Cases are chosen by stability, the agreement with the previous round or
-    among the members of the ensemble.
+    Voxels below the confidence are ignored. Cases are chosen by stability times confidence. The stability is the
+    agreement with the previous round, among the members of the ensemble or, of a single model, among its predictions
+    of mirrored images; classes that are missing or of a volume unlike the labelled ones lower it.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SelfTrainingConfig
