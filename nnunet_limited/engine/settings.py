@@ -13,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nnunet_limited.errors import LimitedError
 
 
+def former(before: Any, default: Any, **options: Any) -> Any:
+    """Return a pydantic field whose value is ``before`` in records of runs that are older than the setting."""
+    return Field(default, json_schema_extra={"before": before}, **options)
+
+
 class TrainerConfig(BaseModel):
     """Settings of every trainer. The defaults are nnU-Net's own."""
 
@@ -30,6 +35,9 @@ class TrainerConfig(BaseModel):
     )
     sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
     channels_last: bool = Field(False, description="use channels-last memory on a CPU, which is faster")
+    cpu_autocast: bool = Field(
+        False, description="compute in bfloat16 on a CPU that has instructions for it (AMX or AVX512-BF16)"
+    )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="random seed; on a CPU a run with nnUNet_n_proc_DA=0 is repeatable to the bit"
     )
@@ -40,15 +48,19 @@ class SemiSupervisedConfig(TrainerConfig):
 
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
     start_fraction: float = Field(
-        0.4, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+        0.1, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
     )
     rampup_fraction: float = Field(
         0.1, ge=0, le=1, description="fraction of the run over which the weight of the unsupervised loss rises"
     )
+    schedule_limit: int | None = former(
+        None, 5000, ge=0, description="largest number of steps before the start, and of the ramp-up; none: no limit"
+    )
     unlabeled_batch_size: int | None = Field(
         None, ge=1, description="unlabelled crops per step and GPU; default: as many as labelled ones"
     )
-    unlabeled_sampling: Literal["foreground", "uniform"] = Field(
+    unlabeled_sampling: Literal["foreground", "uniform"] = former(
+        "uniform",
         "foreground",
         description="unlabelled crops: forced onto foreground like labelled ones, where a network or a stored "
         "pseudo-label has it, or uniform",
@@ -92,6 +104,18 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(renamed[key], bool):
             renamed[key] = RENAMED_VALUES[key][renamed[key]]
     return renamed
+
+
+def recorded(model: type[BaseModel], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in the record of a run, under present names and with those that are newer than the record.
+
+    A newer setting has the value that stands for how runs were trained before it existed.
+    """
+    known = with_current_names(settings)
+    extras = {key: field.json_schema_extra for key, field in model.model_fields.items()}
+    before = {key: extra["before"] for key, extra in extras.items() if isinstance(extra, dict) and "before" in extra}
+    defaults = {key: field.default for key, field in model.model_fields.items()}
+    return defaults | before | known
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

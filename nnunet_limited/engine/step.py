@@ -27,6 +27,14 @@ from nnunet_limited.losses.pseudo_label import deep_supervised_loss
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream
 
+COUNTS = ("tp_hard", "fp_hard", "fn_hard")  # of a validation step
+
+
+def _gradient(network: nn.Module) -> torch.Tensor:
+    """Return a copy of the gradients of a network's parameters, in one vector."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+
 
 class LimitedTrainer(SplitTrainer):
     """nnU-Net's trainer with a second, unlabelled stream.
@@ -49,12 +57,14 @@ class LimitedTrainer(SplitTrainer):
     student_view: StudentView
     unlabeled_loader: TwoStreamLoader | None = None
     hidden_labels: HiddenLabelDice | None = None
+    gradient_ratio = float("nan")  # unsupervised / supervised, of the student, in the last step of an epoch
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
         """Return the log keys this trainer adds to nnU-Net's."""
         keys = ["supervised_losses", "unsupervised_losses", "unsupervised_weights"]
-        keys += ["pseudo_label_shares", "counted_shares"]
+        keys += ["gradient_ratios", "pseudo_label_shares", "counted_shares"]
+        keys += [] if self.predictor_name == "student" else ["student_dice"]
         return (*keys, "pseudo_label_dice") if self.config.log_pseudo_label_dice else tuple(keys)
 
     # ---- what a method overrides -------------------------------------------------------------------------------------
@@ -104,7 +114,7 @@ class LimitedTrainer(SplitTrainer):
         with self.method_stream.active():
             made = self.make_partners()
         for name, partner in made.items():
-            self.partners[name] = self.to_channels_last(partner.to(self.device))
+            self.partners[name] = self.prepare_for_cpu(partner.to(self.device))
             if not any(parameter.requires_grad for parameter in partner.parameters()):
                 continue
             if self._do_i_compile():
@@ -158,6 +168,7 @@ class LimitedTrainer(SplitTrainer):
         if slot == "generator":
             train._finish()  # its workers hold the labelled loader alone; they start again at the next batch
         setattr(train, slot, self.unlabeled_loader)
+        self._wake_unlabeled_stream()
         if self.config.log_pseudo_label_dice:
             self.hidden_labels = HiddenLabelDice.of(self, getattr(val, loader_attribute(val)))
         return train, val
@@ -203,15 +214,33 @@ class LimitedTrainer(SplitTrainer):
     @property
     def progress(self) -> float:
         """Return how far the ramp-up of the unsupervised loss is: 0 at its start, 1 at its end, negative before."""
-        total = self.num_epochs * self.num_iterations_per_epoch
-        since_start = self.iteration - self.config.start_fraction * total
-        length = self.config.rampup_fraction * total
+        since_start = self.iteration - self.start_step
+        length = self._limited_steps(self.config.rampup_fraction)
         return since_start / length if length else (1.0 if since_start >= 0 else -1.0)
 
     @property
     def part_done(self) -> float:
         """Return the part of the whole run that is over, in [0, 1)."""
-        return float(self.iteration / (self.num_epochs * self.num_iterations_per_epoch))
+        return self.iteration / self.total_steps
+
+    @property
+    def total_steps(self) -> int:
+        """Return the number of optimizer steps of the run."""
+        return int(self.num_epochs * self.num_iterations_per_epoch)
+
+    @property
+    def start_step(self) -> float:
+        """Return the number of steps before the unsupervised loss starts."""
+        return self._limited_steps(self.config.start_fraction)
+
+    def _limited_steps(self, fraction: float) -> float:
+        """Return a fraction of the run in steps.
+
+        There is a limit because a fraction of a long run is long: 100,000 steps on a handful of cases make a teacher
+        that is sure of its errors, and leave little of the learning rate.
+        """
+        limit = self.config.schedule_limit
+        return min(fraction * self.total_steps, self.total_steps if limit is None else limit)
 
     @property
     def unsupervised_weight(self) -> float:
@@ -228,10 +257,14 @@ class LimitedTrainer(SplitTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one optimizer step on the labelled batch and, once it has weight, on the unlabelled one."""
         weight = self.unsupervised_weight
+        while weight and "unlabeled" not in batch:  # worker processes prepared it while the stream was resting
+            batch = next(self.dataloader_train)
         crops = self.crops(batch)
+        measured = bool(weight) and (self.iteration + 1) % self.num_iterations_per_epoch == 0
         for optimizer in (self.optimizer, *(optimizer for optimizer, _ in self.partner_optimizers.values())):
             optimizer.zero_grad(set_to_none=True)
-        supervised = self._supervised_backward(self.network, crops, sync=not weight)
+        supervised = self._supervised_backward(self.network, crops, sync=measured or not weight)
+        gradient = _gradient(self.network) if measured else None
         for name in self.supervised_partners:
             self._supervised_backward(self.partners[name], crops, sync=not weight)
         terms = [supervised, torch.zeros_like(supervised), torch.zeros_like(supervised)]
@@ -241,12 +274,15 @@ class LimitedTrainer(SplitTrainer):
             with self._autocast(cache=False), self.method_stream.active():
                 loss, pseudo, partner_loss, valid = self.unsupervised_loss(crops)
             self._backward(weight * loss if partner_loss is None else weight * loss + partner_loss)
+            if gradient is not None:
+                self.gradient_ratio = float((_gradient(self.network) - gradient).norm() / gradient.norm())
             valid = crops.valid if valid is None else valid
             terms[1], terms[2] = loss.detach(), masked_mean(valid.float(), crops.valid)
             shares = self.labels.class_fractions(pseudo, valid)
         self._optimizer_step()
         self.after_step()
         self.iteration += 1
+        self._wake_unlabeled_stream()
         values = torch.cat([torch.stack(terms).float(), shares.float()]).cpu().numpy()
         return {
             "loss": values[0] + weight * values[1] if weight else values[0],
@@ -257,12 +293,19 @@ class LimitedTrainer(SplitTrainer):
             "pseudo_label_shares": values[3:],
         }
 
+    def _wake_unlabeled_stream(self) -> None:
+        """Let the loader draw unlabelled crops from when they have weight on; before, it would do so in vain."""
+        if self.unlabeled_loader is not None:
+            self.unlabeled_loader.active.value = bool(self.unsupervised_weight)
+
     def crops(self, batch: dict[str, Any]) -> Crops:
-        """Return a batch of the training loader on the device."""
-        labeled, unlabeled = (
-            {key: self._to_device(part[key]) for key in ("data", "target")} for part in (batch, batch["unlabeled"])
+        """Return a batch of the training loader on the device; without unlabelled crops while their stream rests."""
+        labeled, *unlabeled = (
+            {key: self._to_device(part[key]) for key in ("data", "target")}
+            for part in (batch, batch.get("unlabeled"))
+            if part
         )
-        return unpack(labeled, unlabeled, 1 + self.strong_views)
+        return unpack(labeled, unlabeled[0] if unlabeled else None, 1 + self.strong_views)
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
         with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():
@@ -312,7 +355,7 @@ class LimitedTrainer(SplitTrainer):
         return value.to(self.device, non_blocking=True)
 
     def _autocast(self, cache: bool = True) -> AbstractContextManager[Any]:
-        return autocast("cuda", cache_enabled=cache) if self.device.type == "cuda" else nullcontext()
+        return autocast("cuda", cache_enabled=cache) if self.device.type == "cuda" else self.cpu_autocast(cache)
 
     def _backward(self, loss: torch.Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -343,6 +386,7 @@ class LimitedTrainer(SplitTrainer):
             means = {key: np.mean([g[key] for g in gathered], axis=0) for key in means}
         for key, value in means.items():
             self.logger.log(key, value.tolist(), self.current_epoch)
+        self.logger.log("gradient_ratios", self.gradient_ratio, self.current_epoch)
         if self.config.log_pseudo_label_dice:
             with self.using_network(self.predictor_name):
                 dice = self.hidden_labels.dice(self) if self.hidden_labels is not None else float("nan")
@@ -359,7 +403,20 @@ class LimitedTrainer(SplitTrainer):
                     "WARNING: all pseudo-labels used in this epoch, if any, were of one class. Lower "
                     "consistency_weight, raise start_fraction, or check that the labelled cases contain every class."
                 )
+            self._warn_of_a_teacher_behind()
         super().on_epoch_end()
+
+    def _warn_of_a_teacher_behind(self) -> None:
+        """Warn when the network that teaches and predicts has been worse than its student for five epochs."""
+        if "student_dice" in self.logged_keys:
+            student, teacher = (
+                np.mean(self.logger.get_value(key, step=None)[-5:]) for key in ("student_dice", "mean_fg_dice")
+            )
+            if student - teacher > 0.01:
+                self.print_to_log_file(
+                    f"WARNING: in the last epochs the pseudo-Dice of the {self.predictor_name} was "
+                    f"{student - teacher:.3f} below that of the student. Lower ema_window."
+                )
 
     # ---- validation --------------------------------------------------------------------------------------------------
 
@@ -375,9 +432,29 @@ class LimitedTrainer(SplitTrainer):
             self.network = student
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Validate the network to predict with."""
-        with self.using_network(self.predictor_name):
+        """Validate the network to predict with, and the student too where that is another one."""
+        if self.predictor_name == "student":
             return super().validation_step(batch)
+        target = batch["target"]  # nnU-Net replaces ignored voxels in place
+        copied = [part.clone() for part in target] if isinstance(target, list) else target.clone()
+        with self.using_network(self.predictor_name):
+            found: dict[str, Any] = super().validation_step({**batch, "target": copied})
+        student = super().validation_step(batch)
+        return found | {f"student_{key}": student[key] for key in COUNTS}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log the pseudo-Dice of the predicting network as nnU-Net does, and that of the student beside it."""
+        super().on_validation_epoch_end(val_outputs)
+        if "student_dice" not in self.logged_keys:
+            return
+        counts = np.stack([[output[f"student_{key}"] for key in COUNTS] for output in val_outputs]).sum(0)
+        if self.is_ddp:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, counts)
+            counts = np.sum(gathered, axis=0)
+        true, false_positive, false_negative = counts
+        dice = np.nanmean(2 * true / (2 * true + false_positive + false_negative))
+        self.logger.log("student_dice", float(dice), self.current_epoch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate the network to predict with."""

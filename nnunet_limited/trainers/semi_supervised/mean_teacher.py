@@ -10,13 +10,18 @@ from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
-from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
+from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher, window_decay
 
 
 class MeanTeacherConfig(StudentViewConfig):
     """Settings of the mean teacher."""
 
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="largest decay per step of the teacher's moving average")
+    ema_window: float = Field(
+        0.02, gt=0, le=1, description="length of the teacher's moving average as a fraction of the run"
+    )
+    ema_decay: float | None = Field(
+        None, ge=0, lt=1, description="largest decay per step of that average; default: from ema_window"
+    )
 
 
 class LimitedMeanTeacherTrainer(LimitedTrainer):
@@ -49,4 +54,10 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
 
     def after_step(self) -> None:
         """Move the teacher towards the student."""
-        update_teacher(self.partners["teacher"], self.network, ema_decay(self.iteration, self.config.ema_decay))
+        update_teacher(self.partners["teacher"], self.network, ema_decay(self.iteration, self.largest_decay))
+
+    @property
+    def largest_decay(self) -> float:
+        """Return the decay of the moving average once it is as long as its window."""
+        fixed: float | None = self.config.ema_decay
+        return window_decay(self.config.ema_window, self.total_steps) if fixed is None else fixed
