@@ -7,10 +7,10 @@ from nnunet_limited.data.components import ComponentRule, Components
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
 from nnunet_limited.losses.pseudo_label import segmentation_loss
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 
 
-class BidirectionalCopyPasteConfig(MeanTeacherConfig):
+class BidirectionalCopyPasteConfig(TeacherConfig):
     """Settings of bidirectional copy-paste."""
 
     box_side: float = Field(2 / 3, gt=0, lt=1, description="edge of the pasted box as a fraction of the crop's")

@@ -8,10 +8,10 @@ from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import TrainerConfig
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 
 
-class FixMatchConfig(MeanTeacherConfig):
+class FixMatchConfig(TeacherConfig):
     """Settings of FixMatch."""
 
     teacher: Literal["self", "ema"] = Field(
