@@ -220,22 +220,30 @@ def _of(seeds: pd.DataFrame, labeled: str, trainer: str) -> pd.DataFrame:
 
 def table(summaries: list[dict[str, Any]], command: str) -> str:
     """Return the table in Markdown."""
+    old = any(np.isnan(summary[key]) for summary in summaries for key in SAFEGUARDS)
     scores = [METRICS[key].heading(voxels=False) for key in SCORES]
     heads = ["labelled", "trainer", "seeds", *scores, "Dice against supervised [95 %]", "evidence", "gap closed"]
     lines = [
         "Means over the classes of their means over the validation cases, ± sd over seeds; made by", "",
         f"    {command}", "",
         "A trainer of pseudo-labels learns those of a run before it: by its end two runs lie behind it.", "",
+        *(["Empty cells of HD95 and NSD: the runs are older than their measurement.", ""] if old else []),
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
     ]  # fmt: skip
     for s in summaries:
-        shown = ("" if np.isnan(s[key]) else f"{number(s[key])} ± {number(s[f'{key}_sd'])}" for key in SCORES)
+        shown = (with_spread(s, key) for key in SCORES)
         difference = interval(pd.Series(s))
         gap = f"{100 * s['gap']:.0f} %" if difference and not np.isnan(s["gap"]) else ""
         cells = [s["labelled"], s["trainer"], str(s["seeds"]), *shown, difference, s["evidence"], gap]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def with_spread(summary: dict[str, Any], key: str) -> str:
+    """Return a mean as text, ± its sd if there are several seeds; empty if it was not measured."""
+    spread = f" ± {number(summary[f'{key}_sd'])}" if summary["seeds"] > 1 else ""
+    return "" if np.isnan(summary[key]) else f"{number(summary[key])}{spread}"
 
 
 def plot(summaries: list[dict[str, Any]], file: Path) -> None:

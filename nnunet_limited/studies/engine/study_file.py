@@ -54,7 +54,9 @@ class StudyFile(Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the study")
     cases: int | None = Field(None, ge=4, description="number of cases, always the same random ones; default: all")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of splits, queries and runs")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="seeds of splits, queries and runs; intervals and p-values need five"
+    )
     number_of_folds: int = Field(5, ge=2, description="number of folds of the partition")
     size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that trains on a CPU")
     iterations: int = Field(250_000, ge=1, description="steps per run")
