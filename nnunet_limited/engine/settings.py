@@ -6,16 +6,26 @@ and configuration: two settings are two plans.
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.errors import LimitedError
 
-
-def former(before: Any, default: Any, **options: Any) -> Any:
-    """Return a pydantic field whose value is ``before`` in records of runs that are older than the setting."""
-    return Field(default, json_schema_extra={"before": before}, **options)
+StrongView = Annotated[
+    Literal["default", "strong"],
+    Field(
+        description="changes of intensity of the strong view: nnU-Net's own, which leave a third of the crops as they "
+        "are, or stronger ones, of which at least one always acts"
+    ),
+]
+GeometricView = Annotated[
+    Literal["none", "rot90", "flip", "both"],
+    Field(description="moves of the student's view, and of its target: quarter turns, mirror images, or both"),
+]
+CutMix = Annotated[
+    bool, Field(description="paste a box of the next crop into the student's view, and of its target into the target")
+]
 
 
 class TrainerConfig(BaseModel):
@@ -35,9 +45,6 @@ class TrainerConfig(BaseModel):
     )
     sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
     channels_last: bool = Field(False, description="use channels-last memory on a CPU, which is faster")
-    cpu_autocast: bool = Field(
-        False, description="compute in bfloat16 on a CPU that has instructions for it (AMX or AVX512-BF16)"
-    )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="random seed; on a CPU a run with nnUNet_n_proc_DA=0 is repeatable to the bit"
     )
@@ -48,23 +55,20 @@ class SemiSupervisedConfig(TrainerConfig):
 
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
     start_fraction: float = Field(
-        0.1, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+        0.4, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
     )
     rampup_fraction: float = Field(
         0.1, ge=0, le=1, description="fraction of the run over which the weight of the unsupervised loss rises"
     )
-    schedule_limit: int | None = former(
-        None, 5000, ge=0, description="largest number of steps before the start, and of the ramp-up; none: no limit"
-    )
     unlabeled_batch_size: int | None = Field(
         None, ge=1, description="unlabelled crops per step and GPU; default: as many as labelled ones"
     )
-    unlabeled_sampling: Literal["foreground", "uniform"] = former(
-        "uniform",
+    unlabeled_sampling: Literal["foreground", "uniform"] = Field(
         "foreground",
         description="unlabelled crops: forced onto foreground like labelled ones, where a network or a stored "
         "pseudo-label has it, or uniform",
     )
+    strong_view: StrongView = "default"
     log_pseudo_label_dice: bool = Field(
         False, description="log the Dice of the predicting network on unlabelled cases where hidden labels exist"
     )
@@ -73,12 +77,9 @@ class SemiSupervisedConfig(TrainerConfig):
 class StudentViewConfig(SemiSupervisedConfig):
     """Settings of trainers whose student sees other views of the crops than those that its target is made from."""
 
-    geometric_view: Literal["none", "rot90", "flip", "both"] = Field(
-        "none", description="moves of the student's view, and of its target: quarter turns, mirror images, or both"
-    )
-    cutmix: bool = Field(
-        False, description="paste a box of the next crop into the student's view, and of its target into the target"
-    )
+    strong_view: StrongView = "strong"
+    geometric_view: GeometricView = "none"
+    cutmix: CutMix = False
 
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -104,18 +105,6 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(renamed[key], bool):
             renamed[key] = RENAMED_VALUES[key][renamed[key]]
     return renamed
-
-
-def recorded(model: type[BaseModel], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings in the record of a run, under present names and with those that are newer than the record.
-
-    A newer setting has the value that stands for how runs were trained before it existed.
-    """
-    known = with_current_names(settings)
-    extras = {key: field.json_schema_extra for key, field in model.model_fields.items()}
-    before = {key: extra["before"] for key, extra in extras.items() if isinstance(extra, dict) and "before" in extra}
-    defaults = {key: field.default for key, field in model.model_fields.items()}
-    return defaults | before | known
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

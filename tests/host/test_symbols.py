@@ -121,7 +121,7 @@ LOOKED_UP = {
     "ConvertSegmentationToRegionsTransform DownsampleSegForDSTransform ExperimentPlanner "
     "GammaTransform GaussianBlurTransform GaussianNoiseTransform MaskImageTransform MirrorTransform "
     "MultiplicativeBrightnessTransform RemoveLabelTransform SimpleITKIO SimulateLowResolutionTransform "
-    "SpatialTransform nnunetv2.experiment_planning"
+    "SpatialTransform ZScoreNormalization nnunetv2.experiment_planning"
 }
 OVERRIDDEN = {
     "BasicTransform": "__init__ apply",

@@ -6,13 +6,15 @@ from pydantic import Field
 from nnunet_limited.data.components import ComponentRule, Components
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
+from nnunet_limited.engine.settings import StrongView
 from nnunet_limited.losses.pseudo_label import segmentation_loss
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
 
-class BidirectionalCopyPasteConfig(TeacherConfig):
-    """Settings of bidirectional copy-paste."""
+class BidirectionalCopyPasteConfig(MeanTeacherConfig):
+    """Settings of bidirectional copy-paste. The paper changes no intensities."""
 
+    strong_view: StrongView = "default"
     box_side: float = Field(2 / 3, gt=0, lt=1, description="edge of the pasted box as a fraction of the crop's")
     pseudo_label_weight: float = Field(
         0.5, ge=0, description="weight of pseudo-labelled voxels; labelled ones have weight 1"

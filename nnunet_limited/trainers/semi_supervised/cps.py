@@ -6,9 +6,15 @@ import torch
 from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
+from nnunet_limited.engine.settings import StrongView, StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.pseudo_label import segmentation_loss
+
+
+class CrossPseudoSupervisionConfig(StudentViewConfig):
+    """Settings of cross pseudo supervision. In the paper both networks see the image as it is."""
+
+    strong_view: StrongView = "default"
 
 
 class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
@@ -21,7 +27,7 @@ class LimitedCrossPseudoSupervisionTrainer(LimitedTrainer):
     better.
     """
 
-    Config: ClassVar[type[TrainerConfig]] = StudentViewConfig
+    Config: ClassVar[type[TrainerConfig]] = CrossPseudoSupervisionConfig
     supervised_partners = ("second",)
 
     def make_partners(self) -> dict[str, nn.Module]:

@@ -1,31 +1,35 @@
 """FixMatch (Sohn et al., NeurIPS 2020, arXiv 2001.07685; with CutMix: Yang et al., CVPR 2023, arXiv 2208.09910)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.engine.settings import TrainerConfig
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
+from nnunet_limited.engine.settings import CutMix, TrainerConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+
+Labeler = Annotated[
+    Literal["self", "ema"],
+    Field(description="network that labels the weak view: the student, or its moving average, which then predicts"),
+]
+Threshold = Annotated[
+    float, Field(ge=0, lt=1, description="smallest probability of a pseudo-label that is used; 0 uses all")
+]
+Heads = Annotated[
+    Literal["finest", "all"],
+    Field(description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"),
+]
 
 
-class FixMatchConfig(TeacherConfig):
+class FixMatchConfig(MeanTeacherConfig):
     """Settings of FixMatch."""
 
-    teacher: Literal["self", "ema"] = Field(
-        "self", description="network that labels the weak view: the student, or its moving average, which then predicts"
-    )
-    confidence_threshold: float = Field(
-        0.95, ge=0, lt=1, description="smallest probability of a pseudo-label that is used; 0 uses all"
-    )
-    unsupervised_heads: Literal["finest", "all"] = Field(
-        "finest", description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"
-    )
-    cutmix: bool = Field(
-        True, description="paste a box of the next crop into the student's view, and of its target into the target"
-    )
+    teacher: Labeler = "self"
+    confidence_threshold: Threshold = 0.95
+    unsupervised_heads: Heads = "finest"
+    cutmix: CutMix = True
 
 
 class LimitedFixMatchTrainer(LimitedMeanTeacherTrainer):

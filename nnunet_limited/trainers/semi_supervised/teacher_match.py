@@ -5,11 +5,16 @@ threshold and an early start. The averaged teacher is that of Tarvainen & Valpol
 strong views and CutMix are those of FixMatch as in Yang et al. (CVPR 2023, arXiv 2208.09910).
 """
 
-from typing import Literal
-
 from pydantic import Field
 
-from nnunet_limited.trainers.semi_supervised.fixmatch import FixMatchConfig, LimitedFixMatchTrainer
+from nnunet_limited.engine.settings import GeometricView
+from nnunet_limited.trainers.semi_supervised.fixmatch import (
+    FixMatchConfig,
+    Heads,
+    Labeler,
+    LimitedFixMatchTrainer,
+    Threshold,
+)
 
 
 class TeacherMatchConfig(FixMatchConfig):
@@ -21,18 +26,10 @@ class TeacherMatchConfig(FixMatchConfig):
     rampup_fraction: float = Field(
         0.0, ge=0, le=1, description="fraction of the run over which the weight of the unsupervised loss rises"
     )
-    teacher: Literal["self", "ema"] = Field(
-        "ema", description="network that labels the weak view: the student, or its moving average, which then predicts"
-    )
-    confidence_threshold: float = Field(
-        0.0, ge=0, lt=1, description="smallest probability of a pseudo-label that is used; 0 uses all"
-    )
-    unsupervised_heads: Literal["finest", "all"] = Field(
-        "all", description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"
-    )
-    geometric_view: Literal["none", "rot90", "flip", "both"] = Field(
-        "both", description="moves of the student's view, and of its target: quarter turns, mirror images, or both"
-    )
+    teacher: Labeler = "ema"
+    confidence_threshold: Threshold = 0.0
+    unsupervised_heads: Heads = "all"
+    geometric_view: GeometricView = "both"
 
 
 class LimitedTeacherMatchTrainer(LimitedFixMatchTrainer):

@@ -23,8 +23,7 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
 
     The uncertainty is the entropy of the mean of several teacher passes with noise on the input and dropout of
     channels of the deep features, added because nnU-Net's networks have no dropout. The largest entropy that counts
-    rises from 3/4 to all of the maximum over the whole run. The published ``consistency_weight`` is
-    0.1; as for the mean teacher, that is next to nothing beside nnU-Net's loss.
+    rises from 3/4 to all of the maximum over the whole run. The published ``consistency_weight`` is 0.1.
     """
 
     Config = UncertaintyAwareMeanTeacherConfig

@@ -2,18 +2,14 @@
 
 from typing import ClassVar
 
-from pydantic import Field
-
-from nnunet_limited.engine.settings import TrainerConfig
+from nnunet_limited.engine.settings import CutMix, TrainerConfig
 from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer, SelfTrainingConfig
 
 
 class RecipeConfig(SelfTrainingConfig):
     """Settings of the recipe."""
 
-    cutmix: bool = Field(
-        True, description="paste a box of the next crop into the student's view, and of its target into the target"
-    )
+    cutmix: CutMix = True
 
 
 class LimitedRecipeTrainer(LimitedSelfTrainingTrainer):
