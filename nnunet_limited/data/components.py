@@ -46,6 +46,16 @@ class ComponentRule:
         count = len(labels.foreground_values) if choice == "largest" else 0
         return cls(labels, frozenset(range(1, 1 + count)))
 
+    @classmethod
+    def of_mask(cls, labels: LabelSpace, mask: Sequence[bool]) -> ComponentRule:
+        """Return the rule with this :attr:`mask`."""
+        return cls(labels, frozenset(number for number, single in enumerate(mask, 1) if single))
+
+    @property
+    def mask(self) -> list[bool]:
+        """Whether each foreground class or region is one connected object."""
+        return [number in self.single for number in range(1, 1 + len(self.labels.foreground_values))]
+
     def in_case(self, label: np.ndarray) -> np.ndarray:
         """Return the islands of a whole case with label values (*spatial): (1, *spatial), or (c, *spatial) for regions.
 
@@ -71,7 +81,7 @@ class ComponentRule:
         return found
 
     def _of_map(self, numbers: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:
-        table = np.array([n if n in self.single else 0 for n in range(1 + len(self.labels.foreground_values))])
+        table = np.array([0, *(number * single for number, single in enumerate(self.mask, 1))])
         return islands(table.astype(np.uint16)[numbers], edge)
 
 

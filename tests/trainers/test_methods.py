@@ -421,6 +421,19 @@ def test_copy_paste_gives_islands_no_weight(start, monkeypatch, variant: str) ->
     assert any((weight[island] == 0).any() for weight in seen[-2:])
 
 
+def test_a_continued_run_keeps_its_rule_for_components(start, tmp_path: Path) -> None:
+    """Whatever has become of the labels that it was decided by."""
+    made, _ = start("LimitedBidirectionalCopyPasteTrainer")
+    assert made.rule.single == {1, 2}
+    made.is_single[0] = False
+    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    again, _ = start("LimitedBidirectionalCopyPasteTrainer")
+    assert again.rule.single == {1, 2}
+    again.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    again.on_train_start()
+    assert again.rule.single == {2}
+
+
 @pytest.mark.parametrize("variant", ["2d", "regions"])
 def test_dual_branch_learns_a_mixture(start, monkeypatch, variant: str) -> None:
     made, crops = start("LimitedDualBranchTrainer", variant)

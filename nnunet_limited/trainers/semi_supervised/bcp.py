@@ -38,12 +38,23 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     Config = BidirectionalCopyPasteConfig
 
     def prepare_data(self) -> None:
-        """Decide from the labels of the fold which classes are one component; the same at each start of a run."""
+        """Decide from the labels of the fold which classes are one component."""
         super().prepare_data()
         flat = len(self.configuration_manager.patch_size) == 2
         folder, cases = self.run.labeled_folder, self.run.fold.train
-        self.rule = ComponentRule.of(self.config.components, self.labels, folder, cases, flat)
-        self.print_to_log_file(f"Classes of which the largest component is used: {sorted(self.rule.single) or 'none'}")
+        rule = ComponentRule.of(self.config.components, self.labels, folder, cases, flat)
+        self.is_single = torch.tensor(rule.mask)
+        self.print_to_log_file(f"Classes of which the largest component is used: {sorted(rule.single) or 'none'}")
+
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return which classes are one component too, so that a continued run keeps its rule."""
+        return super().buffers | {"is_single": self.is_single}
+
+    @property
+    def rule(self) -> ComponentRule:
+        """Return the classes of which the largest component is used."""
+        return ComponentRule.of_mask(self.labels, self.is_single.tolist())
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""
