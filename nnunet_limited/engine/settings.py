@@ -26,6 +26,10 @@ GeometricView = Annotated[
 CutMix = Annotated[
     bool, Field(description="paste a box of the next crop into the student's view, and of its target into the target")
 ]
+Heads = Annotated[
+    Literal["finest", "all"],
+    Field(description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"),
+]
 
 
 class TrainerConfig(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.engine.settings import CutMix, TrainerConfig
+from nnunet_limited.engine.settings import CutMix, Heads, TrainerConfig
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
 Labeler = Annotated[
@@ -16,10 +16,6 @@ Labeler = Annotated[
 ]
 Threshold = Annotated[
     float, Field(ge=0, lt=1, description="smallest probability of a pseudo-label that is used; 0 uses all")
-]
-Heads = Annotated[
-    Literal["finest", "all"],
-    Field(description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"),
 ]
 
 

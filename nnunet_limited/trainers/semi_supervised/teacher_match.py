@@ -7,10 +7,9 @@ strong views and CutMix are those of FixMatch as in Yang et al. (CVPR 2023, arXi
 
 from pydantic import Field
 
-from nnunet_limited.engine.settings import GeometricView
+from nnunet_limited.engine.settings import GeometricView, Heads
 from nnunet_limited.trainers.semi_supervised.fixmatch import (
     FixMatchConfig,
-    Heads,
     Labeler,
     LimitedFixMatchTrainer,
     Threshold,

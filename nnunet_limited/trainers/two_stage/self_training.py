@@ -12,7 +12,7 @@ from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.loaders import PseudoLabeledDataset, UnlabeledDataset
 from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, resample_to_network
 from nnunet_limited.engine.run import Run
-from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
+from nnunet_limited.engine.settings import Heads, StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 
 
@@ -27,9 +27,7 @@ class SelfTrainingConfig(StudentViewConfig):
     )
     pseudo_label_confidence: float = Field(0.8, ge=0, le=1, description="smallest confidence of a voxel that is used")
     stable_fraction: float = Field(0.8, gt=0, le=1, description="fraction of the cases used, the most stable ones")
-    unsupervised_heads: Literal["finest", "all"] = Field(
-        "all", description="deep-supervision heads that learn pseudo-labels; all have nnU-Net's weights"
-    )
+    unsupervised_heads: Heads = "all"
 
 
 class LimitedSelfTrainingTrainer(LimitedTrainer):
