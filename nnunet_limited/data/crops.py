@@ -65,6 +65,7 @@ def unpack(labeled: dict[str, Any], unlabeled: dict[str, torch.Tensor], views: i
 class Unsupervised(NamedTuple):
     """The unsupervised loss of a batch, and the probabilities (u, c, *spatial) of the pseudo-labels behind it.
 
+    The pseudo-labels lie as the crops do (not as a view that was moved or mixed), as they show where foreground is.
     ``partner_loss`` trains partners and is not weighted. ``valid`` (u, 1 or c, *spatial) is True where pseudo-labels
     are used; None if that is all of ``Crops.valid``.
     """

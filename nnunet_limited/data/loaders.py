@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from nnunet_limited.data.exploration import Exploration
+from nnunet_limited.data.sightings import Sightings, origins
+from nnunet_limited.data.views import Views
 from nnunet_limited.host.cases import PreprocessedCases, read_locations
 from nnunet_limited.host.loaders import nnUNetDataLoader
 from nnunet_limited.util.random_state import RandomStream
@@ -21,6 +23,7 @@ class UnlabeledDataset(PreprocessedCases):
     """
 
     further_channels = 0
+    sightings: Sightings | None = None
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Return data, mask, None and properties, with the class locations that nnU-Net's loader needs."""
@@ -29,7 +32,7 @@ class UnlabeledDataset(PreprocessedCases):
 
     def foreground(self, identifier: str) -> dict[Any, Any]:
         """Return voxels (n, 4) of each class that may be in a case, in the format of nnU-Net's class locations."""
-        return {}
+        return {} if self.sightings is None else self.sightings.foreground(identifier)
 
 
 class PseudoLabeledDataset(UnlabeledDataset):
@@ -48,8 +51,11 @@ class PseudoLabeledDataset(UnlabeledDataset):
 class UnlabeledLoader(nnUNetDataLoader):
     """Crops of unlabelled cases: as many around foreground as nnU-Net's labelled ones, the others all over the case.
 
-    Where no foreground is known, all are.
+    Where no foreground is known, all are. Where sightings of foreground are recorded, a batch has the key ``origin``
+    (see :mod:`~nnunet_limited.data.sightings`).
     """
+
+    transforms: Views
 
     def __init__(
         self, *args: Any, exploration: Exploration | None, oversample_foreground_percent: float, **kwargs: Any
@@ -60,29 +66,45 @@ class UnlabeledLoader(nnUNetDataLoader):
         self.has_ignore = False  # no annotated voxels to centre crops on
         self.exploration = exploration
         self.drawn: list[str] = []
-        self.boxes: list[list[int]] = []
+        self.corners: list[list[int]] = []
+
+    @property
+    def sightings(self) -> Sightings | None:
+        """Where networks have seen foreground, if it is recorded."""
+        found: Sightings | None = self._data.sightings
+        return found
 
     @property
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return what decides where crops are drawn, in shared memory."""
-        return {} if self.exploration is None else {"explored": self.exploration.counts}
+        made = {} if self.exploration is None else {"explored": self.exploration.counts}
+        return made if self.sightings is None else {**made, "sightings": self.sightings.points}
 
     def get_indices(self) -> Any:
         """Return the cases of the next batch, as nnU-Net does."""
-        self.drawn, self.boxes = list(super().get_indices()), []
+        self.drawn, self.corners = list(super().get_indices()), []
         return self.drawn
 
     def get_bbox(self, data_shape: Any, force_fg: bool, class_locations: Any, *args: Any, **kwargs: Any) -> Any:
         """Return nnU-Net's box around a voxel of the foreground, or around the next place to look at."""
         if self.exploration is not None:
-            case = self.drawn[len(self.boxes)]
+            case = self.drawn[len(self.corners)]
             class_locations = self._data.foreground(case) if force_fg else {}
             if not any(len(voxels) for voxels in class_locations.values()):
                 centre = self.exploration.next_centre(case, data_shape, self.final_patch_size)
                 force_fg, class_locations = True, {"unexplored": np.array([[0, *centre]])}
         lower, upper = super().get_bbox(data_shape, force_fg, class_locations, *args, **kwargs)
-        self.boxes.append(lower)
+        self.corners.append(lower)
         return lower, upper
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        """Return a batch as nnU-Net does, and where its crops come from."""
+        self.transforms.maps.clear()
+        batch: dict[str, Any] = super().generate_train_batch()
+        if self.sightings is not None:
+            cases = [self.sightings.index[case] for case in self.drawn]
+            batch["origin"] = origins(cases, self.corners, self.transforms.maps)
+        return batch
 
 
 class TwoStreamLoader:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from nnunet_limited.data.crops import pack
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.geometry import apply_with_map, compose
 from nnunet_limited.host.loaders import GEOMETRIC, INTENSITY, LABEL_ONLY, MASKING, BasicTransform
 
 
@@ -23,6 +25,7 @@ class Views(BasicTransform):
         """
         super().__init__()
         self.strong, self.further = strong, further
+        self.maps: list[np.ndarray | None] = []  # of the crops of a batch; the loader takes them
         named = [(type(getattr(t, "transform", t)).__name__, t) for t in host_pipeline.transforms]
         for name, _ in named:
             if name not in GEOMETRIC | INTENSITY | LABEL_ONLY | MASKING:
@@ -36,8 +39,11 @@ class Views(BasicTransform):
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Return the views of ``data_dict`` stacked along the channels."""
+        maps: list[np.ndarray | None] = []
         for transform in self.geometric:
-            data_dict = transform(**data_dict)
+            data_dict, moved = apply_with_map(transform, data_dict)
+            maps.append(moved)
+        self.maps.append(compose(maps))
         image, mask = data_dict["image"], data_dict["segmentation"]
         image, further = image.split([len(image) - self.further, self.further])
         views = [image, *(self._strong_view(image, mask) for _ in range(self.strong))]

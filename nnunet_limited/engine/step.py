@@ -21,7 +21,7 @@ from nnunet_limited.engine.hidden_dice import HiddenLabelDice
 from nnunet_limited.engine.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.split_trainer import SplitTrainer
-from nnunet_limited.engine.unlabeled_crops import crops_loader
+from nnunet_limited.engine.unlabeled_crops import crops_loader, record_foreground
 from nnunet_limited.engine.views import device_views, student_view, unsuitable_views, worker_views
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.losses.consistency import masked_mean, rampup
@@ -241,6 +241,8 @@ class LimitedTrainer(SplitTrainer):
             shares = self.labels.class_fractions(pseudo, valid)
         self._optimizer_step()
         self.after_step()
+        if weight:
+            record_foreground(self, batch["unlabeled"], pseudo, crops.valid)
         self.iteration += 1
         values = torch.cat([torch.stack(terms).float(), shares.float()]).cpu().numpy()
         return {

@@ -101,6 +101,29 @@ class LabelSpace:
         counts.scatter_add_(0, probability.argmax(1).flatten(), valid.long().flatten())
         return counts / valid.sum().clamp(min=1)
 
+    def foreground_voxels(self, probability: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
+        """Return up to ``count`` voxels whose hard label is each foreground class: (b, classes or regions, count).
+
+        They are indices into the flattened crops, spread evenly over the voxels of the class in their order, -1 where
+        there are fewer. ``valid`` (b, 1, *spatial) is False where no voxels are wanted.
+        """
+        crop, channel, voxel = self._hard_voxels(probability, valid)
+        classes = len(self.foreground_values)
+        group, order = (crop * classes + channel).sort(stable=True)
+        sizes = group.bincount(minlength=len(probability) * classes)
+        steps = (sizes / count).clamp(min=1)[:, None]
+        place = ((torch.arange(count, device=sizes.device) + 0.5) * steps).long()
+        found = place < sizes[:, None]
+        place = torch.where(found, place + (sizes.cumsum(0) - sizes)[:, None], 0)
+        voxels = torch.cat([voxel[order], voxel.new_zeros(1)])[place]  # one more, as there may be none at all
+        return torch.where(found, voxels, -1).unflatten(0, (len(probability), classes))
+
+    def _hard_voxels(self, probability: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return crop, foreground channel and flattened index of each ``valid`` voxel with foreground as hard label."""
+        label = torch.where(valid[:, 0], probability.argmax(1), 0).flatten(1)
+        crop, voxel = label.nonzero(as_tuple=True)
+        return crop, label[crop, voxel] - 1, voxel
+
     def annotated(self, target: torch.Tensor) -> torch.Tensor:
         """Return where nnU-Net's training ``target`` (b, 1 or c, *spatial) is not ignored (b, 1, *spatial)."""
         return target != self.ignore if self.ignore is not None else torch.ones_like(target, dtype=torch.bool)
@@ -247,6 +270,9 @@ class RegionLabels(LabelSpace):
         axes = [0, *range(2, probability.ndim)]
         inside = valid.expand_as(probability)
         return ((probability > 0.5) & inside).sum(dim=axes) / inside.sum(dim=axes).clamp(min=1)
+
+    def _hard_voxels(self, probability: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return ((probability > 0.5) & valid).flatten(2).nonzero(as_tuple=True)
 
     def annotated(self, target: torch.Tensor) -> torch.Tensor:
         return ~target[:, -1:].bool() if self.ignore is not None else torch.ones_like(target[:, :1], dtype=torch.bool)

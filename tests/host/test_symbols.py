@@ -87,6 +87,7 @@ BY_NAME = {
 IMPORTED = {
     "batchgenerators.dataloading.single_threaded_augmenter": "SingleThreadedAugmenter",
     "batchgeneratorsv2.transforms.base.basic_transform": "BasicTransform SegOnlyTransform",
+    "batchgeneratorsv2.transforms.utils.random": "RandomTransform",
     "dynamic_network_architectures.architectures.primus": "Primus",
     "nnunetv2": "",
     "nnunetv2.evaluation.accumulate_cv_results": "accumulate_cv_results",
@@ -127,7 +128,7 @@ OVERRIDDEN = {
     "BasicTransform": "__init__ apply",
     "LocalLogger": "__init__ load_checkpoint log plot_progress_png",
     "SegOnlyTransform": "__init__ _apply_to_segmentation",
-    "nnUNetDataLoader": "__init__ get_bbox get_indices",
+    "nnUNetDataLoader": "__init__ generate_train_batch get_bbox get_indices",
     "nnUNetDatasetBlosc2": "__init__ load_case",
     "nnUNetPredictor": "_internal_maybe_mirror_and_predict",
     "nnUNetTrainer": "__init__ _build_loss configure_optimizers "
@@ -139,8 +140,8 @@ OVERRIDDEN = {
 USED = {
     "BasicTransform": "__init__",
     "ComposeTransforms": "transforms",
-    "ConfigurationManager": "batch_dice configuration patch_size preprocessor_class resampling_fn_seg spacing "
-    "use_mask_for_norm",
+    "ConfigurationManager": "batch_dice batch_size configuration patch_size preprocessor_class resampling_fn_seg "
+    "spacing use_mask_for_norm",
     "DatasetFingerprintExtractor": "dataset num_foreground_voxels_for_intensitystats run show_progress_bar",
     "DeepSupervisionWrapper": "loss weight_factors",
     "DefaultPreprocessor": "_sample_foreground_locations run_case_save",
@@ -154,12 +155,12 @@ USED = {
     "PlainConvUNet": "decoder encoder",
     "PlansManager": "get_configuration get_label_manager image_reader_writer_class plans plans_name "
     "transpose_backward transpose_forward",
-    "RandomTransform": "transform",
+    "RandomTransform": "apply get_parameters transform",
     "SegOnlyTransform": "__init__",
     "SimpleITKIO": "read_images read_seg write_seg",
     "UNetDecoder": "deep_supervision encoder seg_layers",
-    "nnUNetDataLoader": "__init__ _data final_patch_size get_bbox get_indices has_ignore indices "
-    "sampling_probabilities set_thread_id",
+    "nnUNetDataLoader": "__init__ _data final_patch_size generate_train_batch get_bbox get_indices has_ignore "
+    "indices sampling_probabilities set_thread_id transforms",
     "nnUNetDatasetBlosc2": "__init__ identifiers load_case save_seg source_folder",
     "nnUNetPredictor": "_internal_maybe_mirror_and_predict allowed_mirroring_axes configuration_manager "
     "initialize_from_trained_model_folder "
