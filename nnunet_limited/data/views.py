@@ -1,41 +1,56 @@
 """Views of one unlabelled crop: same geometry, different intensities."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from nnunet_limited.data.crops import pack
+from nnunet_limited.data.probe import effect, is_known
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.geometry import apply_with_map, compose
-from nnunet_limited.host.loaders import GEOMETRIC, INTENSITY, LABEL_ONLY, MASKING, BasicTransform
+from nnunet_limited.host.loaders import BasicTransform
 
 
 class Views(BasicTransform):
-    """Turn a crop into a weak view (geometry only) and strong views (nnU-Net's intensity augmentation on top).
+    """Turn a crop into a weak view (geometry only) and strong views (intensity augmentation on top).
 
     It takes ``image`` (c + further, *spatial) and ``segmentation`` (1 + n, *spatial): -1 outside of the image and 0
     inside, then stored labels. It returns both as :func:`~nnunet_limited.data.crops.pack` does, the weak view first.
     """
 
-    def __init__(self, host_pipeline: Any, strong: int = 1, further: int = 0) -> None:
-        """Sort the transforms of nnU-Net's ``get_training_transforms``.
+    def __init__(
+        self,
+        host_pipeline: Any,
+        strong: int = 1,
+        further: int = 0,
+        channels: int = 1,
+        patch_size: Sequence[int] = (32, 32),
+        of_host: bool = True,
+    ) -> None:
+        """Sort the transforms of a trainer's ``get_training_transforms``, those that nnU-Net does not have by trial.
 
-        Raises LimitedError for an unknown one: if it moved voxels, the views would show different places.
+        Without ``of_host`` nnU-Net's own intensity augmentation is left out; if there is no other, so are the strong
+        views. Raises LimitedError for a transform that fails.
         """
         super().__init__()
-        self.strong, self.further = strong, further
+        self.geometric: list[Any] = []
+        self.intensity: list[Any] = []
+        self.masking: list[Any] = []
+        sorted_by = {"geometric": self.geometric, "intensity": self.intensity, "masking": self.masking, "label": []}
+        names = [type(transform).__name__ for transform in host_pipeline.transforms]
+        flat = names.index("Convert2DTo3DTransform") if "Convert2DTo3DTransform" in names else 0
+        for place, transform in enumerate(host_pipeline.transforms):
+            if place < flat:  # where slices are channels, what is done is done to all views
+                self.geometric.append(transform)
+            else:
+                sorted_by[effect(transform, channels, patch_size)].append(transform)
+        if not of_host:
+            self.intensity = [transform for transform in self.intensity if not is_known(transform)]
+        self.unknown = [transform for transform in self.intensity if not is_known(transform)]
+        self.strong, self.further = strong if of_host or self.intensity else 0, further
         self.maps: list[np.ndarray | None] = []  # of the crops of a batch; the loader takes them
-        named = [(type(getattr(t, "transform", t)).__name__, t) for t in host_pipeline.transforms]
-        for name, _ in named:
-            if name not in GEOMETRIC | INTENSITY | LABEL_ONLY | MASKING:
-                raise LimitedError(
-                    f"augmentation {name} is neither a known spatial nor a known intensity augmentation, as the "
-                    "views of unlabelled crops need; train with nnU-Net's default augmentation"
-                )
-        self.geometric = [t for name, t in named if name in GEOMETRIC]
-        self.intensity = [t for name, t in named if name in INTENSITY]
-        self.masking = [t for name, t in named if name in MASKING]
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Return the views of ``data_dict`` stacked along the channels."""
@@ -52,7 +67,13 @@ class Views(BasicTransform):
         return pack(views, further, mask)
 
     def _strong_view(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        view = {"image": image.clone(), "segmentation": mask}
+        view = {"image": image.clone(), "segmentation": mask.clone() if self.unknown else mask}
         for transform in self.intensity:
             view = transform(**view)
+        if self.unknown and (view["image"].shape != image.shape or not torch.equal(view["segmentation"], mask)):
+            names = ", ".join(type(transform).__name__ for transform in self.unknown)
+            raise LimitedError(
+                f"one of the augmentations {names} moved voxels, which it does so rarely that it was not noticed at "
+                "the start; views of unlabelled crops would show different places, so leave it out"
+            )
         return view["image"]

@@ -263,10 +263,8 @@ class LimitedTrainer(SplitTrainer):
         if self.device_views is None:
             return crops
         with self.method_stream.active():
-            views = [
-                self.device_views(crops.weak, crops.inside, batch["unlabeled"]["keys"])
-                for _ in range(self.strong_views)
-            ]
+            sources, cases = crops.views or (crops.weak,) * self.strong_views, batch["unlabeled"]["keys"]
+            views = [self.device_views(source, crops.inside, cases) for source in sources]
         return crops._replace(views=tuple(views))
 
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:

@@ -22,9 +22,13 @@ def unsuitable_views(configuration: dict[str, Any], config: Any, mixes: bool) ->
 
 
 def worker_views(trainer: Any, pipeline: Any, dataset: UnlabeledDataset) -> Views:
-    """Return what turns a crop into its views in the loader's workers; strong ones only if nnU-Net makes them."""
-    strong = trainer.strong_views if trainer.config.strong_view == "default" else 0
-    return Views(pipeline, strong, dataset.further_channels)
+    """Return what turns a crop into its views in the loader's workers.
+
+    Where strong views are made on the device, workers apply no intensity augmentation but the user's own.
+    """
+    channels = trainer.num_input_channels
+    patch_size, of_host = trainer.configuration_manager.patch_size, trainer.config.strong_view == "default"
+    return Views(pipeline, trainer.strong_views, dataset.further_channels, channels, patch_size, of_host)
 
 
 def device_views(trainer: Any) -> StrongViews | None:

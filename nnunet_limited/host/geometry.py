@@ -17,14 +17,15 @@ def apply_with_map(transform: BasicTransform, data: dict[str, Any]) -> tuple[dic
     nnU-Net moves together, is moved in y and x. It is None if it is not affine, or of a transform that is not known.
     Random numbers are drawn as by calling the transform.
     """
-    parameters = transform.get_parameters(**data)
     if isinstance(transform, RandomTransform):
-        inner = transform.transform
+        inner, parameters = transform.transform, transform.get_parameters(**data)
         return apply_with_map(inner, data) if parameters["apply_transform"] else (data, np.eye(4))
-    before = data["image"].shape[1:]
-    made = transform.apply(data, **parameters)
     kind = MAPS.get(type(transform).__name__)
-    return made, None if kind is None else kind(parameters, before, made["image"].shape[1:])
+    if kind is None:
+        return transform(**data), None
+    before, parameters = data["image"].shape[1:], transform.get_parameters(**data)
+    made = transform.apply(data, **parameters)
+    return made, kind(parameters, before, made["image"].shape[1:])
 
 
 def compose(maps: Sequence[np.ndarray | None]) -> np.ndarray | None:

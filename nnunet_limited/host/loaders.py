@@ -1,5 +1,6 @@
 """nnU-Net's data loader, the augmenters around it, and the transforms of its training pipeline."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
@@ -27,12 +28,21 @@ def loader_attribute(augmenter: Any) -> str:
     return "data_loader" if isinstance(augmenter, SingleThreadedAugmenter) else "generator"
 
 
+def parts(transform: Any) -> Iterator[Any]:
+    """Yield what a transform of transforms consists of: those behind a probability, in a sequence or a choice."""
+    several = getattr(transform, "transforms", None) or getattr(transform, "list_of_transforms", None)
+    found = [part for part in several or [getattr(transform, "transform", None)] if isinstance(part, BasicTransform)]
+    for part in found:
+        yield from parts(part)
+    if not found:
+        yield transform
+
+
 def without_benchmark(pipeline: Any) -> None:
     """Switch off the timing of blur implementations in a host pipeline.
 
     It picks the faster of two that differ in the last bit, so a run with it is not repeatable.
     """
-    for transform in getattr(pipeline, "transforms", []):
-        inner = getattr(transform, "transform", transform)
+    for inner in parts(pipeline):
         if hasattr(inner, "benchmark"):
             inner.benchmark = False

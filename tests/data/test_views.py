@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from helpers import FROM_START
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_limited.data.views import Views
-from nnunet_limited.errors import LimitedError
 
 TEACHER = "LimitedMeanTeacherTrainer"
 
@@ -37,14 +35,6 @@ def test_strong_views_are_made_of_the_weak_ones_where_the_trainer_is(workspaces)
         assert one.shape == other.shape
         assert (one != other).flatten(1).any(1).all()
     assert set(made.device_views.transfer.rows) == {*made.run.fold.train, *made.run.fold.unlabeled}
-
-
-def test_unknown_augmentation_is_refused() -> None:
-    class Pipeline:
-        transforms = (object(),)
-
-    with pytest.raises(LimitedError, match="augmentation object"):
-        Views(Pipeline())
 
 
 def test_both_views_are_blank_outside_a_masked_image() -> None:
