@@ -24,7 +24,7 @@ from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.engine.unlabeled_crops import crops_loader, record_foreground
 from nnunet_limited.engine.views import device_views, student_view, unsuitable_views, worker_views
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
-from nnunet_limited.losses.consistency import masked_mean, rampup
+from nnunet_limited.losses.consistency import entropy_limit, masked_mean, rampup
 from nnunet_limited.losses.pseudo_label import deep_supervised_loss
 from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream
@@ -204,9 +204,14 @@ class LimitedTrainer(SplitTrainer):
         return since_start / length if length else (1.0 if since_start >= 0 else -1.0)
 
     @property
-    def part_done(self) -> float:
-        """Return the part of the whole run that is over, in [0, 1)."""
-        return float(self.iteration / (self.num_epochs * self.num_iterations_per_epoch))
+    def entropy_limit(self) -> float:
+        """Return the largest entropy of a confident voxel, as a fraction of the largest possible one.
+
+        It rises over the whole run and not with the weight of the unsupervised loss, so that some voxels are left out
+        until the end.
+        """
+        done = self.iteration / (self.num_epochs * self.num_iterations_per_epoch)
+        return entropy_limit(done) * self.labels.boundary_entropy
 
     @property
     def unsupervised_weight(self) -> float:

@@ -34,9 +34,9 @@ def rampup(progress: float) -> float:
 
 
 def entropy_limit(done: float) -> float:
-    """Return the largest entropy of a confident voxel, as a fraction of the largest possible one.
+    """Return the largest entropy of a confident voxel, as a fraction of that of two equally likely classes.
 
     ``done`` in [0, 1] is the part of the whole run that is over: the limit rises from 3/4 to 1 at the end of the run,
-    with the shape of :func:`rampup` (Yu et al., MICCAI 2019, arXiv 1907.07034). The weight of a loss rises earlier.
+    with the shape of :func:`rampup` (Yu et al., MICCAI 2019, arXiv 1907.07034).
     """
     return 0.75 + 0.25 * rampup(done)

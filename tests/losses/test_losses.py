@@ -76,6 +76,13 @@ def test_entropy_and_divergence_are_over_the_class_axis() -> None:
         torch.testing.assert_close(REGIONS.divergence(p, q)[b, 0, y, x], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_entropy_of_a_boundary() -> None:
+    """Between two of three classes, or in or out of one of three regions."""
+    between, maybe = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([1.0, 0.5, 0.0])
+    for labels, p in ((CLASSES, between), (REGIONS, maybe)):
+        assert labels.entropy(p[None, :, None]).item() == pytest.approx(labels.boundary_entropy, abs=1e-5)
+
+
 def test_entropy_of_a_saturated_softmax_has_a_finite_gradient() -> None:
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
     CLASSES.entropy(torch.softmax(logits, 1)).sum().backward()

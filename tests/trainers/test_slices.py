@@ -45,8 +45,9 @@ def test_weights_are_moved_like_the_image(workspaces, monkeypatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["planes", "planes_2d", "planes_regions"])
 @pytest.mark.parametrize("networks", [2, 3])
-def test_each_network_learns_what_all_but_one_plane_tell(workspaces, variant: str, networks: int) -> None:
+def test_each_network_learns_what_all_but_one_plane_tell(workspaces, monkeypatch, variant: str, networks: int) -> None:
     made, crops = started(workspaces(variant), f"loss{networks}", networks=networks, cross_weight=0.3)
+    monkeypatch.setattr(type(made), "entropy_limit", 0.97)  # of networks that have learnt nothing yet
     regions = variant == "planes_regions"
     axes = {"planes": [0, 1, 2], "planes_2d": [0, 1], "planes_regions": [0, 2]}[variant]
     torch.manual_seed(0)
@@ -80,7 +81,7 @@ def test_each_network_learns_what_all_but_one_plane_tell(workspaces, variant: st
             else:
                 entropy = -(p[j] * p[j].log()).sum(1, keepdim=True) / np.log(3)
                 ce = functional.cross_entropy(output, p[j].argmax(1), reduction="none")[:, None]
-            expected = expected + 0.3 * ce[mask & (entropy < 1.0)].sum() / mask.sum()
+            expected = expected + 0.3 * ce[mask & (entropy < 0.97)].sum() / mask.sum()
     found = made.unsupervised_loss(crops)
     torch.testing.assert_close(found.loss, expected, rtol=1e-4, atol=1e-5)
     changed = crops._replace(stored=torch.where(mask, crops.stored, 2), further=torch.where(mask, crops.further, 9.0))
@@ -88,17 +89,16 @@ def test_each_network_learns_what_all_but_one_plane_tell(workspaces, variant: st
 
 
 def test_early_uncertain_labels_of_others_do_not_count(workspaces, monkeypatch) -> None:
-    """A prediction of 0.6, 0.2 and 0.2 has 0.865 of the largest entropy."""
+    """A prediction of 0.7, 0.3 and 0 has 0.881 of the entropy of two equally likely classes."""
     made, crops = started(workspaces("planes_2d"), "uncertain")
     crops = crops._replace(further=torch.zeros_like(crops.further))
-    logits = torch.log(torch.tensor([0.6, 0.2, 0.2])).reshape(1, 3, 1, 1).expand(len(crops.strong), 3, 32, 32)
+    logits = torch.log(torch.tensor([0.7, 0.3, 1e-9])).reshape(1, 3, 1, 1).expand(len(crops.strong), 3, 32, 32)
     monkeypatch.setattr(made, "full_resolution", lambda output: logits)
     losses = []
-    for progress in (0.0, 1.0):
-        monkeypatch.setattr(type(made), "progress", property(lambda self, value=progress: value))
+    for made.iteration in (0, 5):  # of 6
         losses.append(float(made.unsupervised_loss(crops).loss))
     # Nothing is propagated, the Dice of nothing is 0, and each of two networks learns the other's label.
-    assert losses[1] - losses[0] == pytest.approx(2 * 0.1 * -np.log(0.6), rel=1e-4)
+    assert losses[1] - losses[0] == pytest.approx(2 * 0.1 * -np.log(0.7), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -110,7 +110,6 @@ def test_resumed_equals_never_stopped(workspaces, variant: str) -> None:
         plans = workspace.configure("resume", **config)
         made = workspace.trainer(TRAINER, plans)
         if stop is not None:
-            whole, made.num_epochs = made.num_epochs, stop
             made.on_train_start()
             for _ in range(stop):
                 made.on_epoch_start()
@@ -119,7 +118,6 @@ def test_resumed_equals_never_stopped(workspaces, variant: str) -> None:
                 with torch.no_grad():
                     made.on_validation_epoch_start()
                     made.on_validation_epoch_end([made.validation_step(next(made.dataloader_val))])
-                made.num_epochs = whole
                 made.on_epoch_end()
             made = workspace.trainer(TRAINER, plans, resume=True)
         made.run_training()

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from nnunet_limited.data.crops import Crops, Unsupervised
-from nnunet_limited.losses.consistency import entropy_limit, mean_squared_difference
+from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.perturb import channel_dropout, perturbed
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
 
@@ -23,7 +23,8 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
 
     The uncertainty is the entropy of the mean of several teacher passes with noise on the input and dropout of
     channels of the deep features, added because nnU-Net's networks have no dropout. The largest entropy that counts
-    rises from 3/4 to all of the maximum over the whole run. The published ``consistency_weight`` is 0.1.
+    rises over the whole run from 3/4 to all of that of two equally likely classes, the maximum in the paper, which has
+    two. The published ``consistency_weight`` is 0.1.
     """
 
     Config = UncertaintyAwareMeanTeacherConfig
@@ -42,7 +43,7 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the mean squared difference over the confident voxels inside the image."""
         target = self.teach(crops.weak)
-        confident = crops.valid & (self.uncertainty(crops.weak) < entropy_limit(self.part_done))
+        confident = crops.valid & (self.uncertainty(crops.weak) < self.entropy_limit)
         image, expected, counted = self.student_view(crops.strong, target, confident)
         prediction = self.probabilities(self.network(image))
         return Unsupervised(mean_squared_difference(prediction, expected, counted), target, valid=confident)

@@ -11,7 +11,6 @@ from nnunet_limited.data.loaders import UnlabeledDataset
 from nnunet_limited.data.propagated import PropagatedDataset
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
-from nnunet_limited.losses.consistency import entropy_limit
 from nnunet_limited.losses.pseudo_label import cross_entropy, segmentation_loss
 from nnunet_limited.trainers.sparse.scribbles import LimitedSparseTrainer, SparseConfig
 
@@ -90,7 +89,7 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
         networks = [self.network, *(self.partners[name] for name in self.supervised_partners)]
         logits = [self.full_resolution(network(crops.strong)) for network in networks]
         theirs = [self.labels.probabilities(output.detach()) for output in logits]
-        limit = entropy_limit(self.part_done)
+        limit = self.entropy_limit
         labels = [self.labels.harden(p) for p in theirs]
         confident = [crops.valid & (self.labels.entropy(p) < limit) for p in theirs]
         loss = torch.zeros((), device=self.device)
