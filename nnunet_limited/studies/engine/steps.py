@@ -20,6 +20,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.planners.planned import load_plans
+from nnunet_limited.studies.engine.begun import former_defaults
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.study_file import Method, StudyFile
 
@@ -99,13 +102,16 @@ def train(
     rounds = find_trainer(method.trainer).learns_pseudo_labels != "none"
     steps = study.iterations_per_epoch
     settings = {"seed": seed, "num_epochs": study.iterations // steps, "num_iterations_per_epoch": steps}
-    assignments = [f"{key}={value}" for key, value in {**settings, **method.settings}.items()]
+    settings |= method.settings
+    root = Path(os.environ["nnUNet_results"])
+    content = load_plans(preprocessed_folder(dataset), plans)
+    settings |= former_defaults(method, root / dataset, configuration, content, settings)
+    assignments = [f"{key}={value}" for key, value in settings.items()]
     words = ["self-train" if rounds else "crossval", dataset, configuration]
     words += options({"-tr": method.trainer, "-p": plans, "--folds": fold, "--set": assignments})
     words += self_training_words(method) if rounds else []
     printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
-    root = Path(os.environ["nnUNet_results"])
     models = [root / one["dataset"] / f"{one['trainer']}__{one['plans']}__{one['configuration']}" for one in results]
     folds = [model / f"fold_{fold}" for model in models]
     files = [one / "checkpoint_final.pth" for one in folds]
