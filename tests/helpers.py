@@ -46,6 +46,7 @@ SHORT = {
     "num_iterations_per_epoch": 3,
     "num_val_iterations_per_epoch": 1,
     "save_every": 100,
+    "cpu_autocast": False,  # references are computed in float32
     "seed": 7,
 }
 # Settings with which trainers of tiny plans are nnU-Net's.

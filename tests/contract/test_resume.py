@@ -80,6 +80,11 @@ def test_resumed_equals_never_stopped_with_hidden_labels_logged(untouched, monke
     assert_resumed(untouched("2d"), trainer, monkeypatch, **LENGTH, log_pseudo_label_dice=True)
 
 
+@pytest.mark.parametrize("trainer", TRAINERS_OF_THE_BASE)
+def test_resumed_equals_never_stopped_in_bfloat16(workspaces, monkeypatch, trainer: str) -> None:
+    assert_resumed(workspaces("2d"), trainer, monkeypatch, **LENGTH, cpu_autocast=True)
+
+
 @pytest.mark.parametrize("trainer", TRAINERS_OF_THE_BASE)  # that a run can be repeated is in the test above for all
 def test_same_seed_same_run(workspaces, trainer: str) -> None:
     first = losses(run(workspaces("2d").activate("seed_a"), trainer, "seeded"))
