@@ -31,8 +31,8 @@ SUPERVISED = "LimitedSupervisedTrainer"
 TIME_LIMIT, MEMORY_LIMIT = 1.10, 1.15
 
 
-def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
-    """Write the phantom, split and plan it; return dataset and plans."""
+def prepare(root: Path, configuration: str, size: str, steps: int = 0) -> tuple[str, str]:
+    """Write the phantom, split and plan it, train ``steps`` supervised ones for labels; return dataset and plans."""
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir()
         os.environ[f"nnUNet_{name}"] = str(root / name)
@@ -54,7 +54,7 @@ def prepare(root: Path, configuration: str, size: str) -> tuple[str, str]:
     plans = make_plans(request).plans
     settings = {"seed": 0, "start_fraction": 0.0, "rampup_fraction": 0.0}
     name = configure(preprocessed, plans, settings, "benchmark")
-    write_pseudo_labels(raw.name, configuration, name)
+    write_pseudo_labels(raw.name, configuration, name, steps)
     return raw.name, name
 
 
@@ -76,13 +76,15 @@ def write_boxes(folder: Path) -> None:
         sitk.WriteImage(image, str(folder / "labelsBoxes" / file.name))
 
 
-def write_pseudo_labels(dataset: str, configuration: str, plans: str) -> None:
-    """Write pseudo-labels for the self-training trainer: the predictions of an untrained network."""
+def write_pseudo_labels(dataset: str, configuration: str, plans: str, steps: int) -> None:
+    """Write pseudo-labels for the self-training trainer: the predictions of a network trained for ``steps``."""
     from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
     from nnunet_limited.runs.predict import CHECKPOINT
     from nnunet_limited.runs.request import TrainRequest
 
     trainer = Bench(SUPERVISED, dataset, configuration, plans, "cpu").trainer
+    for _ in range(steps):
+        trainer.train_step(next(trainer.dataloader_train))
     trainer.save_checkpoint(str(Path(trainer.output_folder) / CHECKPOINT))
     model = TrainRequest(dataset=dataset, configuration=configuration, fold="0", trainer=SUPERVISED, plans=plans)
     job = PseudoLabelJob(ModelLabeller(model), "model")

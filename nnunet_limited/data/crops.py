@@ -49,12 +49,17 @@ def pack(views: Sequence[torch.Tensor], further: torch.Tensor, target: torch.Ten
     return {"image": torch.cat([*views, further]), "segmentation": target}
 
 
-def unpack(labeled: dict[str, Any], unlabeled: dict[str, torch.Tensor], views: int) -> Crops:
+def unpack(labeled: dict[str, Any], unlabeled: dict[str, torch.Tensor] | None, views: int) -> Crops:
     """Return the crops of a batch with ``views`` of each unlabelled crop, the weak one included.
 
-    Both parts have the keys ``data`` and ``target``; the labelled target may be a list over heads.
+    Both parts have the keys ``data`` and ``target``; the labelled target may be a list over heads. Without an
+    unlabelled part there are no crops (u = 0).
     """
-    image, target = labeled["data"], unlabeled["target"]
+    image = labeled["data"]
+    if unlabeled is None:
+        empty = image[:0]
+        unlabeled = {"data": torch.cat([empty] * views, 1), "target": empty[:, :1]}
+    target = unlabeled["target"]
     ends = [image.shape[1] * (view + 1) for view in range(views)]
     *parts, further = unlabeled["data"].tensor_split(ends, dim=1)
     weak, *strong = (part.contiguous() for part in parts)  # torch.compile would compile again for other strides

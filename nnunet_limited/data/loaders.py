@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing import Value
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ class TwoStreamLoader:
     """Batches of the labelled loader with a batch of the unlabelled one under the key ``unlabeled``.
 
     One augmenter serves both, so there are no more worker processes than in a supervised run. The unlabelled stream has
-    its own randomness: the labelled batches are those of a supervised run.
+    its own randomness: the labelled batches are those of a supervised run. While ``active`` is off, which worker
+    processes see too, the unlabelled stream rests and the key is missing.
     """
 
     def __init__(self, labeled: nnUNetDataLoader, unlabeled: UnlabeledLoader, seed: tuple[int, ...] | None) -> None:
@@ -120,14 +122,16 @@ class TwoStreamLoader:
         self.unlabeled = unlabeled
         self.seed = seed
         self.stream = RandomStream(seed)
+        self.active = Value("b", True)
 
     def __iter__(self) -> TwoStreamLoader:
         return self
 
     def __next__(self) -> dict[str, Any]:
         batch: dict[str, Any] = next(self.labeled)
-        with self.stream.active():
-            batch["unlabeled"] = next(self.unlabeled)
+        if self.active.value:
+            with self.stream.active():
+                batch["unlabeled"] = next(self.unlabeled)
         return batch
 
     def set_thread_id(self, thread_id: int) -> None:

@@ -79,12 +79,13 @@ def check_weights(file: Path, trainer: Any, planned: PlannedData, configuration:
         ) from error
 
 
-def check(file: Path, trainer_name: str, record: dict[str, Any]) -> None:
+def check(file: Path, trainer: Any, record: dict[str, Any]) -> None:
     """Refuse, before anything is written, a checkpoint that :func:`load` would refuse; tensors are not read."""
-    _read(file, trainer_name, record, mmap=True)
+    _read(file, trainer, record, mmap=True)
 
 
-def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict[str, Any]:
+def _read(file: Path, trainer: Any, record: dict[str, Any], **options: Any) -> dict[str, Any]:
+    name = trainer.__name__
     try:
         content = torch.load(file, weights_only=False, **{"map_location": "cpu", **options})
     except UNREADABLE as error:
@@ -98,7 +99,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
         raise LimitedError(
             f"checkpoint {file} was not written by this version of nnunet_limited; train again without --c"
         )
-    before = with_defaults(content[KEY]["record"])
+    before = with_defaults(content[KEY]["record"], trainer.Config)
     for key, value in record.items():
         if before.get(key) != value:
             raise LimitedError(
@@ -110,7 +111,7 @@ def _read(file: Path, name: str, record: dict[str, Any], **options: Any) -> dict
 
 def load(trainer: Any, file: Path, host_load: Callable[[str], None]) -> None:
     """Load what :func:`save` wrote; refuse files of other trainers, settings or splits, and broken ones."""
-    content = _read(file, type(trainer).__name__, trainer.run.record)
+    content = _read(file, type(trainer), trainer.run.record)
     ours = content[KEY]
     host_load(str(file))
     weights = {**ours["networks"], trainer.predictor_name: content["network_weights"]}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import distributed
 
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.engine.settings import TrainerConfig, with_current_names
+from nnunet_limited.engine.settings import TrainerConfig, recorded
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw
 from nnunet_limited.planners.planned import PlannedData
@@ -62,11 +62,18 @@ class Run:
             )
 
 
-def open_run(trainer: str, planned: PlannedData, configuration: str, fold: int | str, settings: dict[str, Any]) -> Run:
+def open_run(trainer: str, planned: PlannedData, configuration: str, fold: int | str, config: TrainerConfig) -> Run:
     """Return a run as :func:`describe_run` does; refuse a read-only results folder or one of other settings."""
-    run = describe_run(trainer, planned, configuration, fold, settings)
-    check_results_folder(run.results.parent, run.record)
+    run = describe_run(trainer, planned, configuration, fold, config.model_dump(mode="json"))
+    check_results_folder(run.results.parent, run.record, type(config))
     return run
+
+
+def recorded_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings recorded for the runs in ``folder``, the same for all its folds; {} if there are none."""
+    file = next(iter(sorted(folder.glob(f"fold_*/{RECORD}"))), None)
+    settings = read_object(file, "run record", "delete its folder").get("settings") if file else None
+    return settings or {}
 
 
 def describe_run(
@@ -95,13 +102,13 @@ def describe_run(
     return Run(planned, configuration, split.fold(fold), results, record)
 
 
-def check_results_folder(base: Path, record: dict[str, Any]) -> None:
+def check_results_folder(base: Path, record: dict[str, Any], model: type[TrainerConfig]) -> None:
     """Refuse a results folder in which a run with other settings, plans or split was recorded, or that is read-only."""
     existing = next((parent for parent in (base, *base.parents) if parent.exists()), base)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise unwritable(base, OSError(None, "permission denied" if existing.is_dir() else f"{existing} is a file"))
     for file in sorted(base.glob(f"fold_*/{RECORD}")):
-        other = with_defaults(read_object(file, "run record", "delete its folder"))
+        other = with_defaults(read_object(file, "run record", "delete its folder"), model)
         differing = [key for key in record if other.get(key) != record[key]]
         if differing:
             key = differing[0]
@@ -116,10 +123,9 @@ def check_results_folder(base: Path, record: dict[str, Any]) -> None:
             )
 
 
-def with_defaults(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with present names of settings, and defaults of those that are newer than it."""
-    defaults = {key: field.default for key, field in TrainerConfig.model_fields.items()}
-    return {**record, "settings": defaults | with_current_names(record.get("settings") or {})}
+def with_defaults(record: dict[str, Any], model: type[TrainerConfig]) -> dict[str, Any]:
+    """Return a record with all settings of ``model``, those that are newer than the record too."""
+    return {**record, "settings": recorded(model, record.get("settings") or {})}
 
 
 def unlabeled_to_preprocess(run: Run) -> tuple[RawDataset | None, list[str]]:

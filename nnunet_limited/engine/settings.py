@@ -49,6 +49,9 @@ class TrainerConfig(BaseModel):
     )
     sparse_labels: bool = Field(False, description="treat unannotated voxels of partly annotated images as unlabelled")
     channels_last: bool = Field(False, description="use channels-last memory on a CPU, which is faster")
+    cpu_autocast: bool = Field(
+        False, description="compute in bfloat16 on a CPU that has instructions for it (AMX or AVX512-BF16)"
+    )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="random seed; on a CPU a run with nnUNet_n_proc_DA=0 is repeatable to the bit"
     )
@@ -59,10 +62,13 @@ class SemiSupervisedConfig(TrainerConfig):
 
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
     start_fraction: float = Field(
-        0.4, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
+        0.1, ge=0, lt=1, description="fraction of the run before the unsupervised loss starts"
     )
     rampup_fraction: float = Field(
         0.1, ge=0, le=1, description="fraction of the run over which the weight of the unsupervised loss rises"
+    )
+    schedule_limit: int | None = Field(
+        5000, ge=0, description="largest number of steps before the start, and of the ramp-up; none: no limit"
     )
     unlabeled_batch_size: int | None = Field(
         None, ge=1, description="unlabelled crops per step and GPU; default: as many as labelled ones"
@@ -100,6 +106,13 @@ RENAMED = {
 }
 # Their former values, of settings whose values have changed too.
 RENAMED_VALUES = {"components": {True: "largest", False: "all"}}
+# Settings whose default is not how runs were trained before they existed, with the value that is.
+BEFORE: dict[str, Any] = {
+    "schedule_limit": None,
+    "unlabeled_sampling": "uniform",
+    "strong_view": "default",
+    "unsupervised_heads": "finest",
+}
 
 
 def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +122,13 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(renamed[key], bool):
             renamed[key] = RENAMED_VALUES[key][renamed[key]]
     return renamed
+
+
+def recorded(model: type[BaseModel], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in the record of a run, under present names and with those that are newer than the record."""
+    defaults = {key: field.default for key, field in model.model_fields.items()}
+    before = {key: value for key, value in BEFORE.items() if key in defaults}
+    return defaults | before | with_current_names(settings)
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

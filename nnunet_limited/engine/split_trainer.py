@@ -1,19 +1,20 @@
 """nnU-Net's trainer on the labelled cases of a split: settings, data, start, saving and resuming."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import distributed, nn
+from torch import autocast, distributed, nn
 
 from nnunet_limited.data.sparse import IgnoreBeyondBorder, SparseDataset
 from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.log import LimitedLogger
-from nnunet_limited.engine.run import Run, open_run
-from nnunet_limited.engine.settings import TrainerConfig, resolve
+from nnunet_limited.engine.run import Run, open_run, recorded_settings
+from nnunet_limited.engine.settings import TrainerConfig, recorded, resolve, with_current_names
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.host.plans import label_space
@@ -61,9 +62,7 @@ class SplitTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         """Take nnU-Net's arguments; refuse what would not train as asked before anything is written."""
-        self.config = self.resolve_config(plans)
-        settings = self.config.model_dump(mode="json")
-        self.run = open_run(type(self).__name__, PlannedData.of(plans), configuration, fold, settings)
+        self.run, self.config = self.open_run(PlannedData.of(plans), configuration, fold)
         several = distributed.is_available() and distributed.is_initialized()
         self.gpus = distributed.get_world_size() if several else 1
         self.check_start(self.run, self.config, self.gpus, trains=False)
@@ -78,10 +77,27 @@ class SplitTrainer(nnUNetTrainer):
         self.logger.local_logger = LimitedLogger(self.logged_keys)
 
     @classmethod
-    def resolve_config(cls, plans: dict[str, Any]) -> Any:
-        """Return this trainer's settings from the section ``limited`` of ``plans``."""
-        settings = plans.get("limited", {}).get("settings", {})
-        return resolve(cls.Config, settings, known_settings(), f"plans {plans.get('plans_name')}")
+    def resolve_config(cls, plans: dict[str, Any], begun: dict[str, Any] | None = None) -> Any:
+        """Return this trainer's settings from the section ``limited`` of ``plans``.
+
+        What the plans leave open is as in ``begun``, the recorded settings of a run, if there is one, and the default
+        otherwise.
+        """
+        settings = with_current_names(plans.get("limited", {}).get("settings", {}))
+        before = recorded(cls.Config, begun) if begun else {}
+        known = known_settings()
+        before = {key: value for key, value in before.items() if key in known}
+        return resolve(cls.Config, before | settings, known, f"plans {plans.get('plans_name')}")
+
+    @classmethod
+    def open_run(cls, planned: PlannedData, configuration: str, fold: int | str) -> tuple[Run, Any]:
+        """Return a run and its resolved settings; refuse a folder that holds one of other settings.
+
+        Where folds were trained when defaults were others, these go on to hold, so that all folds are alike.
+        """
+        begun = recorded_settings(planned.results(cls.__name__, configuration))
+        config = cls.resolve_config(planned.plans, begun)
+        return open_run(cls.__name__, planned, configuration, fold, config), config
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
@@ -130,14 +146,42 @@ class SplitTrainer(nnUNetTrainer):
         if self.device.type == "cpu" and threads.isdigit():  # nnU-Net takes every core, those of other runs too
             torch.set_num_threads(max(1, int(threads)))
         super().initialize()
-        self.to_channels_last(self.network)
+        self.prepare_for_cpu(self.network)
 
-    def to_channels_last(self, network: nn.Module) -> nn.Module:
-        """Return the network, on a CPU with its convolutions' channels last if the settings ask for it."""
-        if self.config.channels_last and self.device.type == "cpu":
+    def cpu_autocast(self, cache: bool = True) -> AbstractContextManager[Any]:
+        """Return a context in which networks compute in bfloat16, if the settings ask for it and the CPU can.
+
+        The outputs of networks are float32 (:meth:`prepare_for_cpu`), so that losses are as precise as without it.
+        """
+        if self.device.type == "cpu" and self.config.cpu_autocast and has_bfloat16():
+            return autocast("cpu", torch.bfloat16, cache_enabled=cache)
+        return nullcontext()
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do nnU-Net's step."""
+        with self.cpu_autocast():
+            return super().train_step(batch)
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do nnU-Net's step."""
+        with self.cpu_autocast():
+            return super().validation_step(batch)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Validate as nnU-Net does."""
+        with self.cpu_autocast():
+            super().perform_actual_validation(save_probabilities)
+
+    def prepare_for_cpu(self, network: nn.Module) -> nn.Module:
+        """Return the network; on a CPU with channels last and outputs of float32 if the settings ask for it."""
+        if self.device.type != "cpu":
+            return network
+        if self.config.channels_last:
             for parameter in network.parameters():
                 if parameter.dim() in CHANNELS_LAST:
                     parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.dim()])
+        if self.config.cpu_autocast:
+            network.register_forward_hook(_to_float32)
         return network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -222,6 +266,13 @@ class SplitTrainer(nnUNetTrainer):
             f"{len(fold.unlabeled) if self.uses_unlabeled else 0} unlabelled, {len(fold.val)} validation cases; "
             f"{settings}"
         )
+        mine, today = self.config.model_dump(), self.resolve_config(self.plans_manager.plans).model_dump()
+        before = [f"{key}={value} (now {today[key]})" for key, value in mine.items() if value != today[key]]
+        if before:
+            self.print_to_log_file(
+                f"Settings that this run began with, whose defaults have changed since: {', '.join(before)}; they hold "
+                "for every fold in this results folder."
+            )
         if set(fold.train) & set(fold.val):
             self.print_to_log_file(
                 "Some validation cases are training cases too: the validation Dice is not informative for them."
@@ -265,6 +316,16 @@ class SplitTrainer(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
         checkpoint.load(self, Path(filename_or_checkpoint), super().load_checkpoint)
+
+
+def has_bfloat16() -> bool:
+    """Return whether this CPU has instructions for bfloat16; without them it is slower than float32."""
+    tests = (getattr(torch.cpu, name, bool) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test() for test in tests)
+
+
+def _to_float32(network: nn.Module, inputs: Any, output: Any) -> Any:
+    return [head.float() for head in output] if isinstance(output, (list, tuple)) else output.float()
 
 
 def trainer_classes() -> list[type[SplitTrainer]]:

@@ -1,15 +1,13 @@
 """The shared training step. A method adds what is special to it and nothing else; see ``mean_teacher.py``."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from torch import autocast, nn
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised, unpack
 from nnunet_limited.data.geometry import StudentView
@@ -18,9 +16,9 @@ from nnunet_limited.data.sparse import UnannotatedDataset
 from nnunet_limited.data.strong_views import StrongViews
 from nnunet_limited.data.views import Views
 from nnunet_limited.engine.hidden_dice import HiddenLabelDice
+from nnunet_limited.engine.partners import PartnersTrainer
 from nnunet_limited.engine.run import Run, check_unlabeled, preprocess_unlabeled
 from nnunet_limited.engine.settings import SemiSupervisedConfig, TrainerConfig
-from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.engine.unlabeled_crops import crops_loader, record_foreground
 from nnunet_limited.engine.views import device_views, student_view, unsuitable_views, worker_views
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
@@ -30,7 +28,13 @@ from nnunet_limited.networks.perturb import NOT_PERTURBABLE, can_perturb
 from nnunet_limited.util.random_state import RandomStream
 
 
-class LimitedTrainer(SplitTrainer):
+def _gradient(network: nn.Module) -> torch.Tensor:
+    """Return a copy of the gradients of a network's parameters, in one vector."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+
+
+class LimitedTrainer(PartnersTrainer):
     """nnU-Net's trainer with a second, unlabelled stream.
 
     A step is: labelled loss backward, ``weight * unsupervised loss`` backward, one clipped optimizer step,
@@ -44,7 +48,6 @@ class LimitedTrainer(SplitTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = SemiSupervisedConfig
     uses_unlabeled: ClassVar[bool] = True
-    supervised_partners: tuple[str, ...] = ()
     strong_views: ClassVar[int] = 1
     perturbs_features: ClassVar[bool] = False
     mixes_crops: ClassVar[bool] = False
@@ -53,28 +56,16 @@ class LimitedTrainer(SplitTrainer):
     device_views: StrongViews | None
     unlabeled_loader: TwoStreamLoader | None = None
     hidden_labels: HiddenLabelDice | None = None
+    gradient_ratio = float("nan")  # unsupervised / supervised, of the student, in the last step of an epoch
 
     @property
     def logged_keys(self) -> tuple[str, ...]:
         """Return the log keys this trainer adds to nnU-Net's."""
         keys = ["supervised_losses", "unsupervised_losses", "unsupervised_weights"]
-        keys += ["pseudo_label_shares", "counted_shares"]
+        keys += ["gradient_ratios", "pseudo_label_shares", "counted_shares", *super().logged_keys]
         return (*keys, "pseudo_label_dice") if self.config.log_pseudo_label_dice else tuple(keys)
 
     # ---- what a method overrides -------------------------------------------------------------------------------------
-
-    def make_partners(self) -> dict[str, nn.Module]:
-        """Return the networks besides the student, by name.
-
-        They are moved, saved and resumed with it; those with trainable parameters are also compiled, wrapped for DDP
-        and given an optimizer, and those named in ``supervised_partners`` learn from the labelled crops.
-        """
-        return {}
-
-    def make_partner_optimizer(self, name: str) -> tuple[torch.optim.Optimizer, Any]:
-        """Return optimizer and schedule of a trainable partner, which are those of the student."""
-        with self.using_network(name):
-            return self.configure_optimizers()
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss on the unlabelled crops."""
@@ -94,42 +85,11 @@ class LimitedTrainer(SplitTrainer):
             return NOT_PERTURBABLE
         return unsuitable_views(configuration, config, cls.mixes_crops)
 
-    def initialize(self) -> None:
-        """Build the student as nnU-Net does, then the partners, whose random numbers do not change the student's."""
-        super().initialize()
-        self.method_stream = RandomStream(self._seed(1))
-        with self.method_stream.active():
-            made = self.make_partners()
-        for name, partner in made.items():
-            self.partners[name] = self.to_channels_last(partner.to(self.device))
-            if not any(parameter.requires_grad for parameter in partner.parameters()):
-                continue
-            if self._do_i_compile():
-                self.partners[name] = torch.compile(self.partners[name])  # type: ignore[assignment]
-            self.partner_optimizers[name] = self.make_partner_optimizer(name)
-            if self.is_ddp:
-                synced = nn.SyncBatchNorm.convert_sync_batchnorm(self.partners[name])
-                self.partners[name] = DistributedDataParallel(synced, device_ids=[self.local_rank])
-
     def _build_loss(self) -> Any:
         """Return the loss on labelled crops, and keep the weights of the heads in it, the finest first."""
         loss: Any = super()._build_loss()
         self.head_weights = [float(weight) for weight in getattr(loss, "weight_factors", (1.0,))]
         return loss
-
-    def _seed(self, stream: int) -> tuple[int, ...] | None:
-        seed = self.config.seed
-        return None if seed is None else (seed, self.local_rank, self.iteration, stream)
-
-    def new_network(self) -> nn.Module:
-        """Return a network like the student with weights of its own."""
-        return self.build_network_architecture(
-            self.plans_manager,
-            self.configuration_manager,
-            self.num_input_channels,
-            self.labels.channels,
-            self.enable_deep_supervision,
-        )
 
     @property
     def streams(self) -> dict[str, RandomStream]:
@@ -155,6 +115,7 @@ class LimitedTrainer(SplitTrainer):
         if slot == "generator":
             train._finish()  # its workers hold the labelled loader alone; they start again at the next batch
         setattr(train, slot, self.unlabeled_loader)
+        self._wake_unlabeled_stream()
         if self.config.log_pseudo_label_dice:
             self.hidden_labels = HiddenLabelDice.of(self, getattr(val, loader_attribute(val)))
         return train, val
@@ -198,9 +159,8 @@ class LimitedTrainer(SplitTrainer):
     @property
     def progress(self) -> float:
         """Return how far the ramp-up of the unsupervised loss is: 0 at its start, 1 at its end, negative before."""
-        total = self.num_epochs * self.num_iterations_per_epoch
-        since_start = self.iteration - self.config.start_fraction * total
-        length = self.config.rampup_fraction * total
+        since_start = self.iteration - self.start_step
+        length = self._limited_steps(self.config.rampup_fraction)
         return since_start / length if length else (1.0 if since_start >= 0 else -1.0)
 
     @property
@@ -210,28 +170,43 @@ class LimitedTrainer(SplitTrainer):
         It rises over the whole run and not with the weight of the unsupervised loss, so that some voxels are left out
         until the end.
         """
-        done = self.iteration / (self.num_epochs * self.num_iterations_per_epoch)
-        return entropy_limit(done) * self.labels.boundary_entropy
+        return entropy_limit(self.iteration / self.total_steps) * self.labels.boundary_entropy
+
+    @property
+    def total_steps(self) -> int:
+        """Return the number of optimizer steps of the run."""
+        return int(self.num_epochs * self.num_iterations_per_epoch)
+
+    @property
+    def start_step(self) -> float:
+        """Return the number of steps before the unsupervised loss starts."""
+        return self._limited_steps(self.config.start_fraction)
+
+    def _limited_steps(self, fraction: float) -> float:
+        """Return a fraction of the run in steps.
+
+        There is a limit because a fraction of a long run is long: 100,000 steps on a handful of cases make a teacher
+        that is sure of its errors, and leave little of the learning rate.
+        """
+        limit = self.config.schedule_limit
+        return min(fraction * self.total_steps, self.total_steps if limit is None else limit)
 
     @property
     def unsupervised_weight(self) -> float:
         """Return the weight of the unsupervised loss at the current iteration."""
         return float(self.config.consistency_weight * rampup(self.progress)) if self.progress >= 0 else 0.0
 
-    def on_train_epoch_start(self) -> None:
-        """Start as nnU-Net does, the trainable partners too."""
-        super().on_train_epoch_start()
-        for name, (_, schedule) in self.partner_optimizers.items():
-            self.partners[name].train()
-            schedule.step(self.current_epoch)
-
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one optimizer step on the labelled batch and, once it has weight, on the unlabelled one."""
         weight = self.unsupervised_weight
+        while weight and "unlabeled" not in batch:  # worker processes prepared it while the stream was resting
+            batch = next(self.dataloader_train)
         crops = self.crops(batch)
+        measured = bool(weight) and (self.iteration + 1) % self.num_iterations_per_epoch == 0
         for optimizer in (self.optimizer, *(optimizer for optimizer, _ in self.partner_optimizers.values())):
             optimizer.zero_grad(set_to_none=True)
-        supervised = self._supervised_backward(self.network, crops, sync=not weight)
+        supervised = self._supervised_backward(self.network, crops, sync=measured or not weight)
+        gradient = _gradient(self.network) if measured else None
         for name in self.supervised_partners:
             self._supervised_backward(self.partners[name], crops, sync=not weight)
         terms = [supervised, torch.zeros_like(supervised), torch.zeros_like(supervised)]
@@ -241,6 +216,8 @@ class LimitedTrainer(SplitTrainer):
             with self._autocast(cache=False), self.method_stream.active():
                 loss, pseudo, partner_loss, valid = self.unsupervised_loss(crops)
             self._backward(weight * loss if partner_loss is None else weight * loss + partner_loss)
+            if gradient is not None:
+                self.gradient_ratio = float((_gradient(self.network) - gradient).norm() / gradient.norm())
             valid = crops.valid if valid is None else valid
             terms[1], terms[2] = loss.detach(), masked_mean(valid.float(), crops.valid)
             shares = self.labels.class_fractions(pseudo, valid)
@@ -249,6 +226,7 @@ class LimitedTrainer(SplitTrainer):
         if weight:
             record_foreground(self, batch["unlabeled"], pseudo, crops.valid)
         self.iteration += 1
+        self._wake_unlabeled_stream()
         values = torch.cat([torch.stack(terms).float(), shares.float()]).cpu().numpy()
         return {
             "loss": values[0] + weight * values[1] if weight else values[0],
@@ -259,13 +237,20 @@ class LimitedTrainer(SplitTrainer):
             "pseudo_label_shares": values[3:],
         }
 
+    def _wake_unlabeled_stream(self) -> None:
+        """Let the loader draw unlabelled crops from when they have weight on; before, it would do so in vain."""
+        if self.unlabeled_loader is not None:
+            self.unlabeled_loader.active.value = bool(self.unsupervised_weight)
+
     def crops(self, batch: dict[str, Any]) -> Crops:
-        """Return a batch of the training loader on the device."""
-        labeled, unlabeled = (
-            {key: self._to_device(part[key]) for key in ("data", "target")} for part in (batch, batch["unlabeled"])
+        """Return a batch of the training loader on the device; without unlabelled crops while their stream rests."""
+        labeled, *unlabeled = (
+            {key: self._to_device(part[key]) for key in ("data", "target")}
+            for part in (batch, batch.get("unlabeled"))
+            if part
         )
-        crops = unpack(labeled, unlabeled, 1 + self.worker_views.strong)
-        if self.device_views is None:
+        crops = unpack(labeled, unlabeled[0] if unlabeled else None, 1 + self.worker_views.strong)
+        if self.device_views is None or not unlabeled:
             return crops
         with self.method_stream.active():
             sources, cases = crops.views or (crops.weak,) * self.strong_views, batch["unlabeled"]["keys"]
@@ -282,22 +267,6 @@ class LimitedTrainer(SplitTrainer):
         self._backward(loss)
         return loss.detach()
 
-    def full_resolution(self, output: Any) -> torch.Tensor:
-        """Return the full-resolution head of a network output."""
-        return self.heads(output, 1)[0]
-
-    def heads(self, output: Any, count: int) -> list[torch.Tensor]:
-        """Return the ``count`` finest heads of a network output (all, if there are fewer).
-
-        Under DistributedDataParallel every head must take part in every backward pass; the others join with weight 0.
-        """
-        if not isinstance(output, (list, tuple)):
-            return [output]
-        used, others = list(output[:count]), output[count:]
-        if self.is_ddp and others and used[0].requires_grad:
-            used[0] = used[0] + 0.0 * sum(head.mean() for head in others)
-        return used
-
     def pseudo_label_loss(
         self, output: Any, target: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor, every_head: bool = True
     ) -> torch.Tensor:
@@ -310,33 +279,10 @@ class LimitedTrainer(SplitTrainer):
         heads = self.heads(output, sum(w != 0 for w in self.head_weights) if every_head else 1)
         return deep_supervised_loss(heads, target, weight, valid, self.labels, self.head_weights[: len(heads)])
 
-    def probabilities(self, output: Any) -> torch.Tensor:
-        """Return the float32 probabilities of the full-resolution head of a network output."""
-        return self.labels.probabilities(self.full_resolution(output))
-
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._to_device(v) for v in value]
         return value.to(self.device, non_blocking=True)
-
-    def _autocast(self, cache: bool = True) -> AbstractContextManager[Any]:
-        return autocast("cuda", cache_enabled=cache) if self.device.type == "cuda" else nullcontext()
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
-
-    def _optimizer_step(self) -> None:
-        """Clip and step each network by itself; one without gradient in this step is left alone."""
-        pairs = [(self.network, self.optimizer)]
-        pairs += [(self.partners[name], optimizer) for name, (optimizer, _) in self.partner_optimizers.items()]
-        pairs = [pair for pair in pairs if any(p.grad is not None for p in pair[0].parameters())]
-        for network, optimizer in pairs:
-            if self.grad_scaler is not None:
-                self.grad_scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(network.parameters(), 12)
-            optimizer.step() if self.grad_scaler is None else self.grad_scaler.step(optimizer)
-        if self.grad_scaler is not None:
-            self.grad_scaler.update()
 
     # ---- logging -----------------------------------------------------------------------------------------------------
 
@@ -351,6 +297,7 @@ class LimitedTrainer(SplitTrainer):
             means = {key: np.mean([g[key] for g in gathered], axis=0) for key in means}
         for key, value in means.items():
             self.logger.log(key, value.tolist(), self.current_epoch)
+        self.logger.log("gradient_ratios", self.gradient_ratio, self.current_epoch)
         if self.config.log_pseudo_label_dice:
             with self.using_network(self.predictor_name):
                 dice = self.hidden_labels.dice(self) if self.hidden_labels is not None else float("nan")
@@ -367,27 +314,5 @@ class LimitedTrainer(SplitTrainer):
                     "WARNING: all pseudo-labels used in this epoch, if any, were of one class. Lower "
                     "consistency_weight, raise start_fraction, or check that the labelled cases contain every class."
                 )
+            self._warn_of_a_teacher_behind()
         super().on_epoch_end()
-
-    # ---- validation --------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def using_network(self, name: str) -> Iterator[None]:
-        """Make ``self.network`` the network called ``name`` for the duration of the context."""
-        student = self.network
-        if name != "student":
-            self.network = self.partners[name]
-        try:
-            yield
-        finally:
-            self.network = student
-
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Validate the network to predict with."""
-        with self.using_network(self.predictor_name):
-            return super().validation_step(batch)
-
-    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Validate the network to predict with."""
-        with self.using_network(self.predictor_name):
-            super().perform_actual_validation(save_probabilities)

@@ -22,6 +22,15 @@ def ema_decay(iteration: int, maximum: float) -> float:
     return min(1 - 1 / (iteration + 1), maximum)
 
 
+def window_decay(window: float, steps: int) -> float:
+    """Return the largest decay of an average over the fraction ``window`` of a run of ``steps``, at least 10 steps.
+
+    A fixed decay is too slow for short runs, in which the teacher stays behind its student, and averages next to
+    nothing in long ones.
+    """
+    return 1 - 1 / max(10.0, window * steps)
+
+
 def make_teacher(student: nn.Module) -> nn.Module:
     """Return a frozen copy of the student in evaluation mode, outside any wrapper."""
     teacher = copy.deepcopy(unwrap(student)).eval()

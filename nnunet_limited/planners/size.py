@@ -22,6 +22,7 @@ SETTINGS = {
     "optimizer": "adamw",
     "initial_lr": 1e-3,
     "channels_last": True,
+    "cpu_autocast": True,
     "num_epochs": 20,
     "num_iterations_per_epoch": 50,
     "num_val_iterations_per_epoch": 5,

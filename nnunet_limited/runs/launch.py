@@ -29,7 +29,7 @@ def prepare(request: TrainRequest) -> TrainRequest:
         run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
         trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
         if checkpoint_file is not None:
-            checkpoint.check(checkpoint_file, trainer.__name__, run.record)
+            checkpoint.check(checkpoint_file, trainer, run.record)
         if weights is not None:
             checkpoint.check_weights(Path(weights), trainer, planned, request.configuration)
     elif not planned.cases(request.configuration).labeled.is_dir():

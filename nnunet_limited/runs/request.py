@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 import nnunet_limited.trainers as ours
-from nnunet_limited.engine.run import Run, open_run
+from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
@@ -102,7 +102,5 @@ def is_ours(trainer: Any) -> bool:
 
 def run_of(request: TrainRequest, fold: int | str) -> tuple[Run, Any]:
     """Return a run of a trainer of ours and its resolved settings; refuse a folder that holds one of other settings."""
-    trainer = find_trainer(request.trainer)
-    config = trainer.resolve_config(request.planned.plans)
-    settings = config.model_dump(mode="json")
-    return open_run(request.trainer, request.planned, request.configuration, fold, settings), config
+    found: tuple[Run, Any] = find_trainer(request.trainer).open_run(request.planned, request.configuration, fold)
+    return found

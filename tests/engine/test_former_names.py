@@ -44,10 +44,11 @@ def test_a_run_recorded_under_former_names_can_be_continued(workspaces) -> None:
     former = {key: value for key, value in settings.items() if key != "stable_fraction"} | {"stable_share": 0.5}
     run.results.mkdir(parents=True, exist_ok=True)
     (run.results / RECORD).write_text(json.dumps({**run.record, "settings": former}), encoding="utf-8")
-    again = open_run(TRAINER, run.planned, run.configuration, 0, settings)
+    again = open_run(TRAINER, run.planned, run.configuration, 0, made.config)
     assert again.record == {key: run.record[key] for key in again.record}
+    other = made.config.model_copy(update={"stable_fraction": 0.6})
     with pytest.raises(LimitedError, match=r"with stable_fraction=0.5, this one has stable_fraction=0.6"):
-        open_run(TRAINER, run.planned, run.configuration, 0, {**settings, "stable_fraction": 0.6})
+        open_run(TRAINER, run.planned, run.configuration, 0, other)
 
 
 def test_the_former_values_of_components_are_understood(workspaces) -> None:
@@ -62,3 +63,23 @@ def test_the_former_values_of_components_are_understood(workspaces) -> None:
         record = {**run.record, "settings": before | {"largest_component": former}}
         (run.results / RECORD).write_text(json.dumps(record), encoding="utf-8")
         assert workspace.trainer(trainer, plans).config.components == now
+
+
+def test_a_run_keeps_the_defaults_that_it_began_with(workspaces) -> None:
+    """Its other folds too; settings that are newer than its record stand for how it was trained without them."""
+    name = "LimitedMeanTeacherTrainer"
+    workspace = workspaces("2d")
+    plans = workspace.configure("begun", num_epochs=2)
+    made = workspace.trainer(name, plans)
+    newer = {"schedule_limit", "ema_window"}
+    former = {key: value for key, value in made.run.record["settings"].items() if key not in newer}
+    former |= {"start_fraction": 0.4, "consistency_weight": 1.0, "ema_decay": 0.99}
+    made.run.results.mkdir(parents=True, exist_ok=True)
+    (made.run.results / RECORD).write_text(json.dumps({**made.run.record, "settings": former}), encoding="utf-8")
+    for fold in (0, 1):
+        again = workspace.trainer(name, plans, fold=fold)
+        assert (again.config.start_fraction, again.config.ema_decay, again.config.schedule_limit) == (0.4, 0.99, None)
+        assert again.config.num_epochs == 2
+    other = made.config.model_copy(update={**former, "start_fraction": 0.3})
+    with pytest.raises(LimitedError, match=r"with start_fraction=0.4, this one has start_fraction=0.3"):
+        open_run(name, made.run.planned, made.run.configuration, 0, other)

@@ -8,10 +8,10 @@ from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
 from nnunet_limited.engine.settings import StrongView
 from nnunet_limited.losses.pseudo_label import segmentation_loss
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 
 
-class BidirectionalCopyPasteConfig(MeanTeacherConfig):
+class BidirectionalCopyPasteConfig(TeacherConfig):
     """Settings of bidirectional copy-paste. The paper changes no intensities."""
 
     strong_view: StrongView = "default"

@@ -1,9 +1,11 @@
 """Cross-consistency training (Ouali et al., CVPR 2020, arXiv 2003.09005)."""
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
+from nnunet_limited.engine.settings import SemiSupervisedConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
 from nnunet_limited.networks.auxiliary import AuxiliaryDecoders
@@ -12,13 +14,20 @@ from nnunet_limited.networks.perturb import channel_dropout, decode, encode, fea
 PERTURBATIONS = (channel_dropout, feature_noise, feature_drop)
 
 
+class CrossConsistencyConfig(SemiSupervisedConfig):
+    """Settings of cross-consistency training."""
+
+    consistency_weight: float = Field(20.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
+
+
 class LimitedCrossConsistencyTrainer(LimitedTrainer):
     """Auxiliary decoders on perturbed deep features must agree with the main decoder.
 
     The unsupervised loss trains the encoder and the auxiliary decoders; the main decoder trains on labelled crops
-    only. The auxiliary decoders are not used for prediction.
+    only. The auxiliary decoders are not used for prediction. The published ``consistency_weight`` is 30.
     """
 
+    Config = CrossConsistencyConfig
     perturbs_features = True
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
 

@@ -14,6 +14,7 @@ from nnunet_limited.trainers.semi_supervised.cps import LimitedCrossPseudoSuperv
 class DeepCoTrainingConfig(SemiSupervisedConfig):
     """Settings of deep co-training."""
 
+    consistency_weight: float = Field(10.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
     difference_weight: float = Field(
         0.05, ge=0, description="weight of the loss on the other network's adversarial examples"
     )
@@ -26,8 +27,8 @@ class LimitedDeepCoTrainingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """Two networks must agree on unlabelled crops, and each must resist the adversarial examples of the other.
 
     The agreement is the Jensen-Shannon divergence of their predictions. The adversarial examples (one step along
-    the sign of the gradient) keep the two networks different. The published values, for classification, are 10 for
-    ``consistency_weight`` and 0.5 for ``difference_weight``.
+    the sign of the gradient) keep the two networks different. The published ``consistency_weight`` is 10 too; the
+    published ``difference_weight``, for classification, is 0.5.
     """
 
     Config = DeepCoTrainingConfig

@@ -8,7 +8,7 @@ from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import CutMix, Heads, TrainerConfig
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 
 Labeler = Annotated[
     Literal["self", "ema"],
@@ -19,7 +19,7 @@ Threshold = Annotated[
 ]
 
 
-class FixMatchConfig(MeanTeacherConfig):
+class FixMatchConfig(TeacherConfig):
     """Settings of FixMatch."""
 
     teacher: Labeler = "self"

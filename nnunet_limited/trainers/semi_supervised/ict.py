@@ -12,6 +12,7 @@ from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeac
 class InterpolationConsistencyConfig(MeanTeacherConfig):
     """Settings of interpolation consistency training."""
 
+    consistency_weight: float = Field(20.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
     mixup_alpha: float = Field(0.2, gt=0, description="both parameters of the Beta distribution of the mixing fraction")
 
 

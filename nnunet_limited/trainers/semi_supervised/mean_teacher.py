@@ -10,13 +10,24 @@ from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 from nnunet_limited.losses.consistency import mean_squared_difference
-from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
+from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher, window_decay
 
 
-class MeanTeacherConfig(StudentViewConfig):
+class TeacherConfig(StudentViewConfig):
+    """Settings of trainers with an averaged teacher."""
+
+    ema_window: float = Field(
+        0.02, gt=0, le=1, description="length of the teacher's moving average as a fraction of the run"
+    )
+    ema_decay: float | None = Field(
+        None, ge=0, lt=1, description="largest decay per step of that average; default: from ema_window"
+    )
+
+
+class MeanTeacherConfig(TeacherConfig):
     """Settings of the mean teacher."""
 
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="largest decay per step of the teacher's moving average")
+    consistency_weight: float = Field(30.0, ge=0, description="weight of the unsupervised loss after the ramp-up")
 
 
 class LimitedMeanTeacherTrainer(LimitedTrainer):
@@ -24,8 +35,9 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
 
     The teacher gets the crop after nnU-Net's spatial augmentation, the student the same crop after intensity
     augmentation too. The loss is the mean squared difference of their probabilities. The teacher is validated,
-    saved as ``network_weights`` and used for prediction. Other implementations use input noise as strong view, and
-    often a weight of 0.1.
+    saved as ``network_weights`` and used for prediction. The published ``consistency_weight`` is 50 to 100; the 0.1
+    of many implementations belongs to other losses: this one is a mean over voxels and channels, beside a supervised
+    loss that nnU-Net sums over the heads of deep supervision, and at 1 it has about 2 % of the supervised gradient.
     """
 
     Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig
@@ -49,4 +61,10 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
 
     def after_step(self) -> None:
         """Move the teacher towards the student."""
-        update_teacher(self.partners["teacher"], self.network, ema_decay(self.iteration, self.config.ema_decay))
+        update_teacher(self.partners["teacher"], self.network, ema_decay(self.iteration, self.largest_decay))
+
+    @property
+    def largest_decay(self) -> float:
+        """Return the decay of the moving average once it is as long as its window."""
+        fixed: float | None = self.config.ema_decay
+        return window_decay(self.config.ema_window, self.total_steps) if fixed is None else fixed

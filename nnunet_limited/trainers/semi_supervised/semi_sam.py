@@ -69,8 +69,8 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     @property
     def prompter_weight(self) -> float:
         """Return the weight of the promptable model, which falls as that of the teacher rises."""
-        total = self.num_epochs * self.num_iterations_per_epoch
-        begin = self.config.start_fraction * total
+        total = self.total_steps
+        begin = self.start_step
         return float(self.config.prompter_weight * rampup(1 - (self.iteration - begin) / (total - begin)))
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:

@@ -24,7 +24,8 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
     The uncertainty is the entropy of the mean of several teacher passes with noise on the input and dropout of
     channels of the deep features, added because nnU-Net's networks have no dropout. The largest entropy that counts
     rises over the whole run from 3/4 to all of that of two equally likely classes, the maximum in the paper, which has
-    two. The published ``consistency_weight`` is 0.1.
+    two. The published ``consistency_weight`` is 0.1; as for the mean teacher, that is next to nothing beside
+    nnU-Net's loss.
     """
 
     Config = UncertaintyAwareMeanTeacherConfig

@@ -60,12 +60,12 @@ class LimitedBoxTrainer(LimitedSparseTrainer, LimitedTrainer):
     Config: ClassVar[type[TrainerConfig]] = BoxConfig
 
     @classmethod
-    def resolve_config(cls, plans: dict[str, Any]) -> Any:
+    def resolve_config(cls, plans: dict[str, Any], begun: dict[str, Any] | None = None) -> Any:
         """Return the settings, with defaults of the fractions of boxes that objects fill.
 
         An ellipsoid along the axes fills 0.52 of its box, thin and oblique objects less; an ellipse fills 0.79.
         """
-        config = super().resolve_config(plans)
+        config = super().resolve_config(plans, begun)
         shape = plans.get("original_median_shape_after_transp")
         if shape is None:  # settings are checked before there are plans
             return config

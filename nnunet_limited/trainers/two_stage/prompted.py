@@ -10,11 +10,11 @@ from pydantic import Field
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import TrainerConfig
 from nnunet_limited.losses.consistency import mean_squared_difference
-from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, MeanTeacherConfig
+from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 from nnunet_limited.trainers.two_stage.self_training import LimitedSelfTrainingTrainer, SelfTrainingConfig
 
 
-class PromptedPseudoLabelConfig(SelfTrainingConfig, MeanTeacherConfig):
+class PromptedPseudoLabelConfig(SelfTrainingConfig, TeacherConfig):
     """Settings of learning what several sources agree on."""
 
     start_fraction: float = Field(
@@ -29,7 +29,7 @@ class PromptedPseudoLabelConfig(SelfTrainingConfig, MeanTeacherConfig):
     stable_fraction: float = Field(
         1.0, gt=0, le=1, description="fraction of the cases used, those whose sources agree most"
     )
-    teacher_weight: float = Field(0.1, ge=0, description="weight of the consistency with the mean teacher")
+    teacher_weight: float = Field(30.0, ge=0, description="weight of the consistency with the mean teacher")
 
 
 class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanTeacherTrainer):
