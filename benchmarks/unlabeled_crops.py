@@ -4,7 +4,7 @@ A made-up unlabelled scan of 256^3 voxels with one bright object of 12^3 at a ra
 whose networks see the object by a threshold. Printed for each trainer and setting of ``unlabeled_sampling``: the
 fraction of the crops that hold half of the object or more, in the first steps and in as many steps after them.
 
-    python benchmarks/unlabeled_crops.py [TRAINER ...] [--steps 200] [--seeds 3] [--json]
+    python benchmarks/unlabeled_crops.py [TRAINER ...] [--steps 200] [--seeds 3] [--sampling foreground] [--json]
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("trainers", nargs="*", default=TRAINERS)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3, help="places of the object")
+    parser.add_argument("--sampling", nargs="+", choices=SAMPLING, default=SAMPLING)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +145,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             scan = Scan(root / f"scan_{seed}", (256, 256, 256), (12, 12, 12), seed)
             for name in arguments.trainers:
-                for sampling in SAMPLING:
+                for sampling in arguments.sampling:
                     settings = {"seed": seed, "unlabeled_sampling": sampling}
                     chosen = configure(preprocessed_folder(dataset), plans, settings, f"{sampling}{seed}")
                     with contextlib.redirect_stdout(io.StringIO()):

@@ -34,7 +34,7 @@ class Exploration:
         Crops lie inside the case where it is large enough, and cover its borders nearly as often as its inside.
         """
         number = self.first + self.step * int(self.counts[self.index[case]])
-        self.counts[self.index[case]] += 1
+        self.counts[self.index[case]] += 1  # without a lock: two processes may now and then take the same place
         size, sides = np.asarray(shape), np.asarray(patch)
         room = np.maximum(size - sides, 0)
         free = np.flatnonzero(room)

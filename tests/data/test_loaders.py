@@ -22,6 +22,9 @@ def test_worker_processes_draw_both_streams(workspaces, monkeypatch) -> None:
         crops = {batch["unlabeled"]["data"].numpy().tobytes() for batch in batches}
         assert len(crops) == 8  # the two processes draw different ones
         assert made.train_step(batches[0])["unsupervised_losses"] > 0
+        explored, sightings = made.buffers["explored"], made.buffers["sightings"]
+        assert explored.sum() > 8  # counted by the worker processes, in memory that this one sees
+        assert sightings.is_shared()
     finally:
         made.dataloader_train._finish()
         made.dataloader_val._finish()
