@@ -72,6 +72,7 @@ class SplitTrainer(nnUNetTrainer):
             setattr(self, name, getattr(self.config, name))
         self.iteration = 0
         self.partners: dict[str, nn.Module] = {}
+        self.predictor_name = self.predictor(self.config)
         self.partner_optimizers: dict[str, tuple[torch.optim.Optimizer, Any]] = {}
         self.resumed_state: dict[str, Any] | None = None
         self.logger.local_logger = LimitedLogger(self.logged_keys)
@@ -98,6 +99,11 @@ class SplitTrainer(nnUNetTrainer):
         begun = recorded_settings(planned.results(cls.__name__, configuration))
         config = cls.resolve_config(planned.plans, begun)
         return open_run(cls.__name__, planned, configuration, fold, config), config
+
+    @classmethod
+    def predictor(cls, config: Any) -> str:
+        """Return the name of the network that is validated and predicts with the settings ``config``."""
+        return cls.predictor_name
 
     @property
     def logged_keys(self) -> tuple[str, ...]:

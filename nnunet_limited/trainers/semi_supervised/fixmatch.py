@@ -40,11 +40,13 @@ class LimitedFixMatchTrainer(LimitedMeanTeacherTrainer):
     predictor_name = "student"
 
     def make_partners(self) -> dict[str, nn.Module]:
-        """Return the averaged teacher, if it labels; it is then the network to predict with."""
-        if self.config.teacher == "self":
-            return {}
-        self.predictor_name = "teacher"
-        return super().make_partners()
+        """Return the averaged teacher, if it labels."""
+        return super().make_partners() if self.config.teacher == "ema" else {}
+
+    @classmethod
+    def predictor(cls, config: Any) -> str:
+        """Return the averaged teacher, if it labels."""
+        return "teacher" if config.teacher == "ema" else "student"
 
     def after_step(self) -> None:
         """Move the averaged teacher, if there is one, towards the student."""
