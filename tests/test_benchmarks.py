@@ -17,6 +17,7 @@ from helpers import DATASET, FROM_START, assert_same
 from scipy import stats
 from semi_supervised import COLUMNS, SUPERVISED, check_setup, read_rows, summarise, table, write
 from step_time import Bench
+from strong_views import KINDS, draw, measure, started
 from trainer_sets import SEMI_SUPERVISED, few
 
 
@@ -28,6 +29,17 @@ def test_a_step_comes_apart_into_its_passes(workspaces, trainer: str) -> None:
     bench.prepare_parts()
     for part in (bench.labelled, bench.without_gradient, bench.unlabelled, bench.update, bench.step):
         part()
+
+
+def test_strong_views_are_measured_and_drawn(workspaces, tmp_path: Path) -> None:
+    workspace = workspaces("2d")
+    plans = workspace.configure("measured", **FROM_START)
+    default, strong = (measure(started(DATASET, "2d", plans, kind, 8), 40) for kind in KINDS)
+    assert strong["identical"] == strong["below_5_percent"] == 0
+    assert strong["median"] > 0.2
+    assert default["median"] < strong["median"]
+    draw(started(DATASET, "2d", plans, "strong", 6), tmp_path / "views.png")
+    assert (tmp_path / "views.png").stat().st_size > 10_000
 
 
 def row(
