@@ -52,12 +52,13 @@ class StrongViews:
 def drawn(crops: int) -> list[tuple[list[int], Callable[..., torch.Tensor]]]:
     """Return for each operation that acts, in their order, which of the crops it changes.
 
-    A crop that no operation changes for certain gets one of those that do: a box may be cut where nothing is seen.
+    A crop that no operation changes for certain gets one of those that do: a box may be cut where nothing is seen, and
+    the next crop may have the same low frequencies.
     """
     operations = [key for key in OPERATIONS if crops > 1 or key is not fourier_mix]
     acts = np.random.uniform(size=(crops, len(operations))) < [OPERATIONS[key] for key in operations]
     acts[:, operations.index(low_resolution)] &= ~acts[:, operations.index(blur_or_sharpen)]
-    certain = acts[:, [key is not cut_out for key in operations]].any(1)
+    certain = acts[:, [key not in (cut_out, fourier_mix) for key in operations]].any(1)
     forced = np.random.randint(len(FALLBACKS), size=crops)
     for crop in np.flatnonzero(~certain):
         acts[crop, operations.index(FALLBACKS[forced[crop]])] = True
@@ -185,7 +186,8 @@ def fourier_mix(x: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
     frequencies.append(torch.fft.rfftfreq(x.shape[-1], device=x.device))
     distance = torch.stack(torch.meshgrid(*frequencies, indexing="ij")).abs().amax(0)
     mine, theirs = (spectrum.abs() for spectrum in spectra)
-    weight = torch.where(distance <= uniform(x, 0.03, 0.1, channels=False), uniform(x, 0.4, 1.0), 0.0)
+    limit = uniform(x, 0.03, 0.1, channels=False).clamp(min=1 / max(x.shape[2:]))  # one more than the mean at least
+    weight = torch.where(distance <= limit, uniform(x, 0.4, 1.0), 0.0)
     ratio = (mine + weight * (theirs - mine)) / mine.clamp(min=1e-6)
     return torch.fft.irfftn(spectra[0] * ratio, s=x.shape[2:], dim=axes)
 

@@ -30,19 +30,19 @@ def phantoms(count: int, shape: tuple[int, ...], channels: int = 1) -> torch.Ten
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_view_equals_its_crop(shape: tuple[int, ...]) -> None:
-    seed_everything(0)
+    seed_everything(1)
     image, inside = phantoms(1000, shape), torch.ones(1000, 1, *shape, dtype=torch.bool)
     inside[::7, ..., shape[-1] // 3 :] = False  # little is left to see
     image = torch.where(inside, image, 0.0)
     view = torch.cat([StrongViews([True])(*part) for part in zip(image.split(40), inside.split(40), strict=True)])
     difference = (view - image).flatten(1)
     assert difference.isfinite().all()
-    assert (difference != 0).any(1).all()
     assert not view[~inside].any()
-    relative = difference.pow(2).mean(1).sqrt() / image.flatten(1).std(1)
-    assert relative[relative.isfinite()].median() > 0.3
+    relative = difference.pow(2).mean(1).sqrt() / image.flatten(1).std(1).clamp(min=1e-2)
+    assert relative.min() > 0.02  # more than rounding
+    assert relative.median() > 0.3
     single = [StrongViews([True])(image[n : n + 1], inside[n : n + 1]) for n in range(100)]
-    assert (torch.cat(single) != image[:100]).flatten(1).any(1).all()
+    assert ((torch.cat(single) - image[:100]).flatten(1).abs().amax(1) > 0.01).all()
 
 
 def test_channels_that_are_not_masked_are_changed_outside_too() -> None:
@@ -56,14 +56,14 @@ def test_channels_that_are_not_masked_are_changed_outside_too() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_every_operation_changes_every_crop(operation, shape: tuple[int, ...]) -> None:
-    seed_everything(0)
+    seed_everything(1)
     image = phantoms(12, shape, 2)
     image = image[torch.arange(12) % 10 > 0]
     view = operation(image, *([image.roll(1, 0)] if operation.__name__ == "fourier_mix" else []))
     assert view.shape == image.shape
     assert view.isfinite().all()
     difference = (view - image).flatten(1)
-    assert (difference != 0).any(1).all()
+    assert (difference.abs().amax(1) > 0.01).all()
     assert not torch.equal(difference[0], difference[1])
     pairs = torch.stack([image.flatten(1), view.flatten(1)], 1)
     assert np.median([torch.corrcoef(pair)[0, 1] for pair in pairs]) > 0.5
@@ -107,7 +107,7 @@ def test_matched_scans_have_the_landmarks_of_the_other() -> None:
 
 def test_half_of_the_crops_are_blended_in_z_scored_channels(monkeypatch) -> None:
     landmarks = {case: np.stack([np.linspace(k, k + 1, 17)] * 2) for k, case in enumerate("ab")}
-    seed_everything(0)
+    seed_everything(1)
     transfer = IntensityTransfer(landmarks, [True, False])
     image = torch.rand(400, 2, 6, 6)
     made = transfer(image, ["a"] * 200 + ["unknown"] * 200)
