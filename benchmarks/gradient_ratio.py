@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import math
+import shutil
 import statistics
 import sys
 import tempfile
@@ -55,6 +56,12 @@ def ratio(name: str, dataset: str, plans: str, checkpoint: Path, batches: int, s
     return statistics.median(found)
 
 
+def copy_labels(root: Path) -> None:
+    """Give the model's pseudo-labels to the trainers that learn those of several sources, under their name."""
+    for folder in root.rglob("pseudo_labels/*/model"):
+        shutil.copytree(folder, folder.with_name("consensus"))
+
+
 def freeze(optimizer: torch.optim.Optimizer) -> None:
     """Let an optimizer change nothing."""
     for group in optimizer.param_groups:
@@ -80,6 +87,7 @@ def main() -> int:
         known = [name for name in trainer_names() if learns_without_label(name)]
         # SemiSAM is a mean teacher that needs the weights of a promptable model.
         known = [name for name in known if getattr(getattr(trainers, name).Config(), "prompter", "") is not None]
+        copy_labels(Path(root))
         checkpoint = next(Path(root, "results").rglob(f"{SUPERVISED}__*/fold_0/checkpoint_final.pth"))
         for name in arguments.trainers or known:
             found[name] = ratio(name, dataset, plans, checkpoint, arguments.batches, arguments.steps)

@@ -22,13 +22,14 @@ def ema_decay(iteration: int, maximum: float) -> float:
     return min(1 - 1 / (iteration + 1), maximum)
 
 
-def window_decay(window: float, steps: int) -> float:
-    """Return the largest decay of an average over the fraction ``window`` of a run of ``steps``, at least 10 steps.
+def window_decay(iteration: int, window: float) -> float:
+    """Return the decay after ``iteration`` (0, 1, …) of an average over the fraction ``window`` of the steps so far.
 
-    A fixed decay is too slow for short runs, in which the teacher stays behind its student, and averages next to
-    nothing in long ones.
+    Step ``s`` has a weight in proportion to ``s ** (1 / window - 1)``, at any time of a run of any length (Karras et
+    al., CVPR 2024, arXiv 2312.02696). With a fixed decay the teacher of a short run stays behind its student, and that
+    of a long one averages next to nothing; a fixed window lags while the student learns fast.
     """
-    return 1 - 1 / max(10.0, window * steps)
+    return 1 - 1 / max(1.0, window * (iteration + 1))
 
 
 def make_teacher(student: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher
+from nnunet_limited.networks.ema import ema_decay, make_teacher, update_teacher, window_decay
 from nnunet_limited.networks.perturb import channel_dropout, feature_drop, feature_noise, perturb_deep
 
 
@@ -27,6 +27,24 @@ def test_moving_average_visits_shared_tensors_once_and_copies_buffers() -> None:
 
 def test_decay() -> None:
     assert [ema_decay(t, 0.6) for t in range(4)] == [0, 0.5, 0.6, 0.6]
+
+
+@pytest.mark.parametrize("steps", [300, 1000, 4000])
+@pytest.mark.parametrize("window", [0.01, 0.03, 0.1])
+def test_the_window_is_a_fraction_of_the_steps_so_far(steps: int, window: float) -> None:
+    """Step s counts in proportion to s ** (1 / window - 1), so the mean age is window / (1 + window) of all steps."""
+    weights = np.zeros(steps)
+    for step in range(steps):
+        decay = window_decay(step, window)
+        weights *= decay
+        weights[step] += 1 - decay
+    assert weights.sum() == pytest.approx(1)
+    expected = np.arange(1, steps + 1.0) ** (1 / window - 1)
+    late = slice(steps // 2, None)  # early on the window is shorter than a step
+    np.testing.assert_allclose(weights[late] / weights[-1], expected[late] / expected[-1], atol=0.02)
+    age = (weights * np.arange(steps - 1, -1.0, -1)).sum()
+    assert age == pytest.approx(steps * window / (1 + window), rel=0.05, abs=1)
+    assert window_decay(0, window) == 0
 
 
 def test_perturbations() -> None:
