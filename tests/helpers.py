@@ -47,6 +47,7 @@ SHORT = {
     "num_val_iterations_per_epoch": 1,
     "save_every": 100,
     "cpu_autocast": False,  # references are computed in float32
+    "ema_decay": 0.9,  # by default the teacher is the student in the first steps
     "seed": 7,
 }
 # Settings with which trainers of tiny plans are nnU-Net's.
