@@ -73,12 +73,13 @@ def test_a_run_keeps_the_defaults_that_it_began_with(workspaces) -> None:
     made = workspace.trainer(name, plans)
     newer = {"schedule_limit", "ema_window"}
     former = {key: value for key, value in made.run.record["settings"].items() if key not in newer}
-    former |= {"start_fraction": 0.4, "consistency_weight": 1.0, "ema_decay": 0.99}
+    former |= {"start_fraction": 0.4, "consistency_weight": 1.0}
     made.run.results.mkdir(parents=True, exist_ok=True)
     (made.run.results / RECORD).write_text(json.dumps({**made.run.record, "settings": former}), encoding="utf-8")
     for fold in (0, 1):
         again = workspace.trainer(name, plans, fold=fold)
-        assert (again.config.start_fraction, again.config.ema_decay, again.config.schedule_limit) == (0.4, 0.99, None)
+        assert (again.config.start_fraction, again.config.consistency_weight) == (0.4, 1.0)
+        assert again.config.schedule_limit is None
         assert again.config.num_epochs == 2
     other = made.config.model_copy(update={**former, "start_fraction": 0.3})
     with pytest.raises(LimitedError, match=r"with start_fraction=0.4, this one has start_fraction=0.3"):
