@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from multiprocessing import Value
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +121,14 @@ class TwoStreamLoader:
         self.unlabeled = unlabeled
         self.seed = seed
         self.stream = RandomStream(seed)
-        self.active = Value("b", True)
+        self.active = torch.ones(1, dtype=torch.bool).share_memory_()
 
     def __iter__(self) -> TwoStreamLoader:
         return self
 
     def __next__(self) -> dict[str, Any]:
         batch: dict[str, Any] = next(self.labeled)
-        if self.active.value:
+        if self.active:
             with self.stream.active():
                 batch["unlabeled"] = next(self.unlabeled)
         return batch

@@ -54,7 +54,7 @@ class HiddenLabelDice:
         totals = []
         with RandomStream((0,)).active(), torch.no_grad():
             for _ in range(BATCHES):
-                totals.append(trainer.validation_step(next(self.loader)))
+                totals.append(trainer.predictor_validation_step(next(self.loader)))
         trainer.network.train(training)
         tp, fp, fn = (np.sum([t[key] for t in totals], axis=0) for key in ("tp_hard", "fp_hard", "fn_hard"))
         with np.errstate(invalid="ignore"):

@@ -142,10 +142,13 @@ class PartnersTrainer(SplitTrainer):
             return super().validation_step(batch)
         target = batch["target"]  # nnU-Net replaces ignored voxels in place
         copied = [part.clone() for part in target] if isinstance(target, list) else target.clone()
+        student = super().validation_step({**batch, "target": copied})
+        return self.predictor_validation_step(batch) | {f"student_{key}": student[key] for key in COUNTS}
+
+    def predictor_validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do nnU-Net's validation step with the network to predict with."""
         with self.using_network(self.predictor_name):
-            found: dict[str, Any] = super().validation_step({**batch, "target": copied})
-        student = super().validation_step(batch)
-        return found | {f"student_{key}": student[key] for key in COUNTS}
+            return super().validation_step(batch)
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log the pseudo-Dice of the predicting network as nnU-Net does, and that of the student beside it."""
@@ -165,15 +168,3 @@ class PartnersTrainer(SplitTrainer):
         """Validate the network to predict with."""
         with self.using_network(self.predictor_name):
             super().perform_actual_validation(save_probabilities)
-
-    def _warn_of_a_teacher_behind(self) -> None:
-        """Warn when the network that teaches and predicts has been worse than its student for five epochs."""
-        if "student_dice" in self.logged_keys:
-            student, teacher = (
-                np.mean(self.logger.get_value(key, step=None)[-5:]) for key in ("student_dice", "mean_fg_dice")
-            )
-            if student - teacher > 0.01:
-                self.print_to_log_file(
-                    f"WARNING: in the last epochs the pseudo-Dice of the {self.predictor_name} was "
-                    f"{student - teacher:.3f} below that of the student. Lower ema_window."
-                )

@@ -240,7 +240,7 @@ class LimitedTrainer(PartnersTrainer):
     def _wake_unlabeled_stream(self) -> None:
         """Let the loader draw unlabelled crops from when they have weight on; before, it would do so in vain."""
         if self.unlabeled_loader is not None:
-            self.unlabeled_loader.active.value = bool(self.unsupervised_weight)
+            self.unlabeled_loader.active.fill_(bool(self.unsupervised_weight))
 
     def crops(self, batch: dict[str, Any]) -> Crops:
         """Return a batch of the training loader on the device; without unlabelled crops while their stream rests."""
@@ -257,13 +257,18 @@ class LimitedTrainer(PartnersTrainer):
             views = [self.device_views(source, crops.inside, cases) for source in sources]
         return crops._replace(views=tuple(views))
 
+    def loss_of(self, image: torch.Tensor) -> Any:
+        """Return the loss of labelled crops with this ``image`` (b, c, *spatial)."""
+        return self.loss
+
     def _supervised_backward(self, network: Any, crops: Crops, sync: bool) -> torch.Tensor:
         with nullcontext() if sync or not self.is_ddp else network.no_sync(), self._autocast():
             output = network(crops.image)
+            criterion = self.loss_of(crops.image)
             if isinstance(output, (list, tuple)) or not isinstance(crops.label, list):
-                loss = self.loss(output, crops.label)
+                loss = criterion(output, crops.label)
             else:  # a partner without deep supervision
-                loss = self.loss.loss(output, crops.full_label)
+                loss = criterion.loss(output, crops.full_label)
         self._backward(loss)
         return loss.detach()
 
@@ -316,3 +321,16 @@ class LimitedTrainer(PartnersTrainer):
                 )
             self._warn_of_a_teacher_behind()
         super().on_epoch_end()
+
+    def _warn_of_a_teacher_behind(self) -> None:
+        """Warn when the network that teaches and predicts has been worse than its student for five epochs."""
+        if "student_dice" in self.logged_keys:
+            student, teacher = (
+                np.mean(self.logger.get_value(key, step=None)[-5:]) for key in ("student_dice", "mean_fg_dice")
+            )
+            setting = "ema_window" if self.config.ema_decay is None else "ema_decay"
+            if student - teacher > 0.01:
+                self.print_to_log_file(
+                    f"WARNING: in the last epochs the pseudo-Dice of the {self.predictor_name} was "
+                    f"{student - teacher:.3f} below that of the student. Lower {setting}."
+                )

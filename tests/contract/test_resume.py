@@ -25,9 +25,11 @@ class Stopped(Exception):
     pass
 
 
-def stopped_and_resumed(workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, **settings):
+def stopped_and_resumed(
+    workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, name: str = "resume", **settings
+):
     """Return a trainer that was stopped before its third epoch and resumed in another object."""
-    plans = workspace.configure("resume", **settings_for(**settings))
+    plans = workspace.configure(name, **settings_for(**settings))
     first = workspace.trainer(trainer, plans)
     begin = first.on_epoch_start
 
@@ -46,10 +48,12 @@ def stopped_and_resumed(workspace: Workspace, trainer: str, monkeypatch: pytest.
     return second
 
 
-def assert_resumed(workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, **settings) -> None:
-    whole = run(workspace.activate("whole"), trainer, "resume", **settings)
+def assert_resumed(
+    workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, name: str = "resume", **settings
+) -> None:
+    whole = run(workspace.activate("whole"), trainer, name, **settings)
     assert_complete(whole)
-    second = stopped_and_resumed(workspace.activate("stopped"), trainer, monkeypatch, **settings)
+    second = stopped_and_resumed(workspace.activate("stopped"), trainer, monkeypatch, name, **settings)
     logs = [t.logger.local_logger.my_fantastic_logging for t in (second, whole)]
     for key in logs[0].keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
         np.testing.assert_allclose(logs[0][key], logs[1][key], *helpers.TOLERANCES, err_msg=key)
@@ -82,7 +86,7 @@ def test_resumed_equals_never_stopped_with_hidden_labels_logged(untouched, monke
 
 @pytest.mark.parametrize("trainer", TRAINERS_OF_THE_BASE)
 def test_resumed_equals_never_stopped_in_bfloat16(workspaces, monkeypatch, trainer: str) -> None:
-    assert_resumed(workspaces("2d"), trainer, monkeypatch, **LENGTH, cpu_autocast=True)
+    assert_resumed(workspaces("2d"), trainer, monkeypatch, "bfloat16", **LENGTH, cpu_autocast=True)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS_OF_THE_BASE)  # that a run can be repeated is in the test above for all

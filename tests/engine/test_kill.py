@@ -66,10 +66,10 @@ def train_together(
     from helpers import VARIANTS
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as host
 
-    from nnunet_limited.engine import step
+    from nnunet_limited.engine import partners
 
     # nnU-Net takes CUDA for granted where there are several processes.
-    host.DDP = step.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
+    host.DDP = partners.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
     workspace = Workspace(Path(root), VARIANTS[variant])
     for name in names:
         dist.init_process_group("gloo", init_method=f"file://{out}/{name}", rank=rank, world_size=2)

@@ -28,7 +28,7 @@ class LimitedCrossTeachingTrainer(LimitedCrossPseudoSupervisionTrainer):
     """nnU-Net's network and a Transformer train on each other's hard labels on unlabelled crops, by Dice.
 
     The Transformer is MONAI's Swin UNETR in 2D and Primus in 3D. nnU-Net's network is used for prediction.
-    The published ``consistency_weight`` is 0.1, for a loss beside which nnU-Net's, summed over heads, is much larger.
+    The published ``consistency_weight`` is 0.1, with which the loss has 2 % of the supervised gradient.
     """
 
     Config = CrossTeachingConfig

@@ -36,9 +36,8 @@ class LimitedMeanTeacherTrainer(LimitedTrainer):
     The teacher gets the crop after nnU-Net's spatial augmentation, the student the same crop after intensity
     augmentation too. The loss is the mean squared difference of their probabilities. The teacher is validated,
     saved as ``network_weights`` and used for prediction. The published ``consistency_weight`` is 50 to 100; the 0.1
-    of many implementations belongs to other losses: this one is a mean over voxels and channels, beside a supervised
-    loss that nnU-Net sums over the heads of deep supervision, and at 1 it has 2 % of the supervised gradient with
-    nnU-Net's intensity augmentation, 7 % with strong views.
+    of many implementations belongs to other losses: this one is a mean over voxels and channels, beside cross-entropy
+    and Dice. At 1 it has 2 % of the supervised gradient with nnU-Net's intensity augmentation, 7 % with strong views.
     """
 
     Config: ClassVar[type[TrainerConfig]] = MeanTeacherConfig

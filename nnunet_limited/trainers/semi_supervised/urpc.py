@@ -42,7 +42,7 @@ class LimitedUncertaintyRectifiedPyramidTrainer(LimitedTrainer):
     """nnU-Net's deep-supervision heads must agree with one another on unlabelled crops.
 
     The coarsest head, which nnU-Net does not train, is left out. The published ``consistency_weight`` is 0.1,
-    beside a supervised loss that is a mean over heads; nnU-Net's is a sum, beside which 0.1 has no effect.
+    with which the loss has less than 1 % of the supervised gradient.
     """
 
     Config = UncertaintyRectifiedPyramidConfig

@@ -53,8 +53,14 @@ class LimitedSparseTrainer(SplitTrainer):
         ]
         return WithTerms(super()._build_loss(), terms, self.labels)
 
+    def loss_of(self, image: Any) -> Any:
+        """Return the loss with its terms on ``image``."""
+        return self.loss.of(image)
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the step of the parent with the loss of its image."""
+        """Do the step of the parent; that of nnU-Net with the loss of its image."""
+        if self.uses_unlabeled:
+            return super().train_step(batch)
         loss = self.loss
         self.loss = loss.of(batch["data"])
         try:
