@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,14 +12,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from nnunet_limited.data.case_values import values_of_cases
 from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.util.components import islands, largest_fractions
+from nnunet_limited.util.files import content_hash
 
 Components = Literal["auto", "largest", "all"]
 # The limits leave room for the crumbs of manual outlines: a few voxels of an organ, a slice in twenty.
 MIN_LARGEST = 0.95  # of the voxels of a class in a case or slice, in its largest component
 MIN_CASES = 0.95  # of the cases or slices with the class; all of them where there are fewer than 20
+POOL_FROM = 16  # cases, of up to a second each, that are worth starting worker processes for
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,13 @@ class ComponentRule:
     single: frozenset[int]
 
     @classmethod
-    def of(
-        cls, choice: Components, labels: LabelSpace, folder: Path, cases: Sequence[str], flat: bool
-    ) -> ComponentRule:
+    def of(cls, choice: Components, labels: LabelSpace, counts: Iterable[np.ndarray]) -> ComponentRule:
         """Return the rule of a setting: ``largest`` for every class, ``all`` for none, ``auto`` by labelled cases.
 
-        ``cases`` lie preprocessed in ``folder``; they alone are read. With ``flat`` a slice (across the first axis,
-        as nnU-Net's 2D configurations take them) is what must be one object, in place of the case.
+        ``counts`` are those of :func:`label_counts` of these cases.
         """
         if choice == "auto":
-            return cls(labels, single_components(_labels(folder, cases), labels, flat))
+            return cls(labels, single_components(counts))
         count = len(labels.foreground_values) if choice == "largest" else 0
         return cls(labels, frozenset(range(1, 1 + count)))
 
@@ -93,22 +94,39 @@ def crop_edges(inside: torch.Tensor) -> torch.Tensor:
     return pool(outside, 3, stride=1) > 0
 
 
-def single_components(cases: Iterator[np.ndarray], labels: LabelSpace, flat: bool) -> frozenset[int]:
-    """Return the foreground classes or regions, numbered from 1, that are one component in nearly all ``cases``.
+def single_components(counts: Iterable[np.ndarray]) -> frozenset[int]:
+    """Return the foreground classes or regions, numbered from 1, that are one component in nearly all cases.
 
-    These are label values (*spatial) of whole cases; ignored voxels belong to no class, so that a class in scattered
-    annotations is in many pieces and not judged to be one. A class that no case has is not either.
+    ``counts`` are those of :func:`label_counts`. A class that no case has is not one component.
     """
-    fractions: dict[int, list[float]] = {}
-    for label in cases:
-        for numbers in labels.foreground_maps(label):
-            for part in numbers if flat else [numbers]:
-                for number, fraction in largest_fractions(part).items():
-                    fractions.setdefault(number, []).append(fraction)
-    return frozenset(n for n, found in fractions.items() if np.mean(np.array(found) >= MIN_LARGEST) >= MIN_CASES)
+    _, parts, single = sum(counts, np.zeros((3, 1), np.int64))
+    return frozenset(int(n) for n in np.flatnonzero(parts) if single[n] / parts[n] >= MIN_CASES)
 
 
-def _labels(folder: Path, cases: Sequence[str]) -> Iterator[np.ndarray]:
-    dataset = PreprocessedCases(str(folder), list(cases))
-    for case in cases:
-        yield np.asarray(dataset.load_case(case)[1][:])[0]
+def label_counts(label: np.ndarray, labels: LabelSpace, flat: bool) -> np.ndarray:
+    """Return what is counted in label values (*spatial) of a whole case (3, 1 + classes or regions).
+
+    These are the voxels of each foreground class or region, in how many parts of the case it is, and in how many of
+    them it is one component. A part is the case or, with ``flat``, a slice across the first axis, as nnU-Net's 2D
+    configurations take them. The first voxels are the ignored ones, which belong to no class: a class in scattered
+    annotations is in many pieces and not judged to be one.
+    """
+    counts = np.zeros((3, 1 + len(labels.foreground_values)), np.int64)
+    for numbers in labels.foreground_maps(label):
+        counts[0] += np.bincount(numbers.ravel(), minlength=counts.shape[1])
+        for part in numbers if flat else [numbers]:
+            for number, fraction in largest_fractions(part).items():
+                counts[1:, number] += 1, fraction >= MIN_LARGEST
+    counts[0, 0] = 0 if labels.ignore is None else (label == labels.ignore).sum()
+    return counts
+
+
+def labeled_counts(labels: LabelSpace, folder: Path, cases: Sequence[str], flat: bool) -> list[np.ndarray]:
+    """Return the :func:`label_counts` of labelled ``cases`` preprocessed in ``folder``; they alone are read."""
+    kind = content_hash([labels.overlapping, labels.values, labels.ignore, flat, MIN_LARGEST])
+    count = partial(_counts_of_case, labels, flat)
+    return values_of_cases(count, folder, cases, f"label_counts_{kind}", "Looking at labelled cases", POOL_FROM)
+
+
+def _counts_of_case(labels: LabelSpace, flat: bool, folder: Path, case: str) -> np.ndarray:
+    return label_counts(np.asarray(PreprocessedCases(str(folder), [case]).load_case(case)[1][:])[0], labels, flat)

@@ -19,13 +19,13 @@ class Exploration:
         """Take the names of the cases.
 
         Of the sequence of a case, each place from ``first`` on that is a multiple of ``step`` further is taken, so that
-        several GPUs share it. Each case begins at a random point of it, which ``seed`` decides.
+        several GPUs share it. Each case begins at a point of it that depends on its name and ``seed`` alone, so that it
+        is the same on every GPU and in a continued run, also without a seed.
         """
         self.index = {case: number for number, case in enumerate(sorted(set(cases)))}
         self.counts = torch.zeros(len(self.index), dtype=torch.int64).share_memory_()
-        self.shifts = np.stack(
-            [np.random.default_rng(None if seed is None else [seed, crc32(c.encode())]).random(3) for c in self.index]
-        )
+        known = [] if seed is None else [seed]
+        self.shifts = np.stack([np.random.default_rng([*known, crc32(case.encode())]).random(3) for case in self.index])
         self.first, self.step = first, step
 
     def next_centre(self, case: str, shape: Sequence[int], patch: Sequence[int]) -> list[int]:

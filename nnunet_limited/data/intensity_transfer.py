@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nnunet_limited.data.case_values import values_of_cases
 from nnunet_limited.host.cases import PreprocessedCases
 
 PERCENTILES = np.linspace(0.5, 99.5, 17)  # number and ends as in the paper
 BLEND = (0.2, 0.8)  # weight of the matched image, as in the paper
 PROBABILITY = 0.5  # of a crop to be changed
-MAX_SCANS = 200  # whose landmarks are read at the start, about 10 ms each
+POOL_FROM = 200  # scans, of about 10 ms each, that are worth starting worker processes for
 MAX_SLICES, MAX_VOXELS = 16, 50_000  # per scan: percentiles of more voxels differ by less than 1 % of the deviation
 
 
@@ -37,14 +38,17 @@ class IntensityTransfer:
         """Return the transfer between the preprocessed cases of ``folders``, or None if no channel is z-scored.
 
         ``schemes`` are nnU-Net's normalisation schemes, one per channel. Intensities that mean something by themselves,
-        as in CT, are not changed.
+        as in CT, are not changed. Landmarks are stored beside the cases.
         """
         channels = [scheme == "ZScoreNormalization" for scheme in schemes]
-        cases = [(folder, case) for folder, names in folders.items() for case in sorted(names)]
-        if not any(channels) or not cases:
+        if not any(channels) or not any(folders.values()):
             return None
-        chosen = cases[:: -(-len(cases) // MAX_SCANS)]
-        return cls({case: landmarks_of(folder, case) for folder, case in chosen}, channels)
+        landmarks: dict[str, np.ndarray] = {}
+        for folder, names in folders.items():
+            cases = sorted(names)
+            found = values_of_cases(landmarks_of, folder, cases, "landmarks", "Reading intensities", POOL_FROM)
+            landmarks |= zip(cases, found, strict=True)
+        return cls(landmarks, channels)
 
     def __call__(self, image: torch.Tensor, cases: Iterable[str]) -> torch.Tensor:
         """Return ``image`` (u, c, *spatial) of ``cases`` (u) with the intensities of half of the crops changed."""

@@ -1,5 +1,6 @@
 """Find out by trial what a transform does to a crop: move voxels, change intensities, or change labels only."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -56,8 +57,13 @@ def _effect(transform: Any, channels: int, patch_size: Sequence[int]) -> Effect:
                 ) from error
 
 
+def coded_grid(shape: Sequence[int]) -> torch.Tensor:
+    """Return a label (1, *shape) in which voxels have different values, so that any move is seen."""
+    return (torch.arange(math.prod(shape)) % CODES).reshape(1, *shape).to(torch.int16)
+
+
 def _tried(transform: Any, channels: int, shape: Sequence[int], trials: int) -> Effect:
-    grid = (torch.arange(int(torch.tensor(shape).prod())) % CODES).reshape(1, *shape).to(torch.int16)
+    grid = coded_grid(shape)
     effects: set[Effect] = set()
     for _ in range(trials):
         image = torch.randn(channels, *shape)

@@ -75,19 +75,22 @@ class PseudoLabels:
         write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
         return done
 
-    def most_stable(self, fraction: float) -> list[str]:
+    def most_stable(self, fraction: float, by_confidence: bool = True) -> list[str]:
         """Return the ``fraction`` of the cases with the highest stability times confidence of the foreground.
 
-        A case without foreground has no confidence and counts as the least confident one. All cases are returned if
-        the stability of one is unknown.
+        A case without foreground has no confidence and comes last. Without ``by_confidence`` the stability alone
+        counts, as in earlier versions. All cases are returned if the stability of one is unknown.
         """
         cases = sorted(self.cases)
         if any(self.cases[case]["stability"] is None for case in cases):
             return cases
-        known = {case: c for case in cases if (c := self.cases[case].get("confidence")) is not None}
-        least = min(known.values(), default=100.0)
-        ordered = sorted(cases, key=lambda case: -self.cases[case]["stability"] * known.get(case, least))
-        return sorted(ordered[: max(1, round(fraction * len(ordered)))])
+
+        def rank(case: str) -> tuple[bool, float]:
+            about = self.cases[case]
+            confidence = about.get("confidence", 100.0) if by_confidence else 100.0
+            return confidence is None, -about["stability"] * (confidence or 0.0)
+
+        return sorted(sorted(cases, key=rank)[: max(1, round(fraction * len(cases)))])
 
     def refuse_empty(self) -> None:
         """Refuse pseudo-labels of sources without any foreground: a model would learn that there is none."""

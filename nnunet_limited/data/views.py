@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from nnunet_limited.data.crops import pack
-from nnunet_limited.data.probe import effect, is_known
+from nnunet_limited.data.probe import coded_grid, effect, is_known
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.geometry import apply_with_map, compose
+from nnunet_limited.host.geometry import apply_with_map, compose, has_map, name_of
 from nnunet_limited.host.loaders import BasicTransform
 
 
@@ -51,6 +51,7 @@ class Views(BasicTransform):
         self.unknown = [transform for transform in self.intensity if not is_known(transform)]
         self.strong, self.further = strong if of_host or self.intensity else 0, further
         self.maps: list[np.ndarray | None] = []  # of the crops of a batch; the loader takes them
+        self.unmapped = [name_of(transform) for transform in self.geometric if not has_map(transform)]
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Return the views of ``data_dict`` stacked along the channels."""
@@ -67,10 +68,12 @@ class Views(BasicTransform):
         return pack(views, further, mask)
 
     def _strong_view(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        view = {"image": image.clone(), "segmentation": mask.clone() if self.unknown else mask}
+        # A mask is the same everywhere inside of the image: only a grid shows a move there.
+        shown = torch.cat([mask, coded_grid(mask.shape[1:]).to(mask.dtype)]) if self.unknown else mask
+        view = {"image": image.clone(), "segmentation": shown.clone() if self.unknown else shown}
         for transform in self.intensity:
             view = transform(**view)
-        if self.unknown and (view["image"].shape != image.shape or not torch.equal(view["segmentation"], mask)):
+        if self.unknown and (view["image"].shape != image.shape or not torch.equal(view["segmentation"], shown)):
             names = ", ".join(type(transform).__name__ for transform in self.unknown)
             raise LimitedError(
                 f"one of the augmentations {names} moved voxels, which it does so rarely that it was not noticed at "

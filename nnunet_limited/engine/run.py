@@ -50,11 +50,16 @@ class Run:
         """Record in the results folder what is trained there."""
         write_json(self.results / RECORD, self.record)
 
+    @property
+    def begun(self) -> dict[str, Any]:
+        """Return what the results folder records of a run that was begun there; {} if none was."""
+        file = self.results / RECORD
+        return read_object(file, "run record", "delete its folder") if file.is_file() else {}
+
     def record_input(self, what: str, content: str) -> None:
         """Record the hash of ``what`` this fold trains on; refuse a fold that was trained on others."""
         self.record[what] = content
-        file = self.results / RECORD
-        before = read_object(file, "run record", "delete its folder").get(what, content) if file.is_file() else content
+        before = self.begun.get(what, content)
         if before != content:
             raise LimitedError(
                 f"{self.results} was trained on other {what.replace('_', ' ')} (hash {before}, now {content}); delete "

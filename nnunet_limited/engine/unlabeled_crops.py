@@ -22,6 +22,11 @@ def crops_loader(trainer: Any, dataset: UnlabeledDataset, views: Views) -> Unlab
         exploration = Exploration(dataset.identifiers, config.seed, trainer.local_rank, trainer.gpus)
         if not isinstance(dataset, PseudoLabeledDataset):
             dataset.sightings = Sightings(dataset.identifiers, len(trainer.labels.foreground_values))
+            if views.unmapped:
+                trainer.print_to_log_file(
+                    f"Foreground in unlabelled crops moved by {', '.join(views.unmapped)} is not recorded, because "
+                    "their places in the case are unknown; without any, all these crops are uniform."
+                )
     size = config.unlabeled_batch_size or trainer.batch_size
     _, _, initial_patch_size, _ = trainer.augmentation
     return UnlabeledLoader(

@@ -28,6 +28,17 @@ def apply_with_map(transform: BasicTransform, data: dict[str, Any]) -> tuple[dic
     return made, kind(parameters, before, made["image"].shape[1:])
 
 
+def name_of(transform: BasicTransform) -> str:
+    """Return the name of a transform, or of the one that is applied at random."""
+    return type(transform.transform if isinstance(transform, RandomTransform) else transform).__name__
+
+
+def has_map(transform: BasicTransform) -> bool:
+    """Return whether :func:`apply_with_map` always returns a map of a geometric transform."""
+    inner = transform.transform if isinstance(transform, RandomTransform) else transform
+    return name_of(transform) in MAPS and not getattr(inner, "p_elastic_deform", 0)
+
+
 def compose(maps: Sequence[np.ndarray | None]) -> np.ndarray | None:
     """Return the map of several transforms, the first first; None if one of them is unknown."""
     made = np.eye(4)

@@ -18,11 +18,16 @@ class ComparingPredictor(nnUNetPredictor):
 
     While ``compared`` is set, ``counts`` collects for each pass, by its flipped axes, what
     :func:`~nnunet_limited.metrics.agreement.class_counts` returns for the hard labels of the pass and of the mean. It
-    is the sum over the tiles, so that voxels of several tiles count several times.
+    is the sum over the tiles of an image, so that voxels of several tiles count several times.
     """
 
     compared: LabelSpace | None = None
     counts: dict[tuple[int, ...], torch.Tensor]
+
+    def _internal_predict_sliding_window_return_logits(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return nnU-Net's logits of an image; if it begins again because memory ran out, so does the comparison."""
+        self.counts = {}
+        return super()._internal_predict_sliding_window_return_logits(*args, **kwargs)
 
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Return nnU-Net's prediction of a tile ``x`` (1, c, *spatial), and compare its passes."""
@@ -32,7 +37,7 @@ class ComparingPredictor(nnUNetPredictor):
         passes: list[torch.Tensor] = []
 
         def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:  # nnU-Net adds the passes up in place
-            passes.append(labels.foreground_numbers(labels.probabilities(output)))
+            passes.append(labels.numbers_of_logits(output))
 
         hook = self.network.register_forward_hook(keep)
         try:
@@ -41,7 +46,7 @@ class ComparingPredictor(nnUNetPredictor):
             hook.remove()
         axes = [axis + 2 for axis in self.allowed_mirroring_axes]
         flips = [flip for n in range(len(axes) + 1) for flip in combinations(axes, n)]  # in nnU-Net's order
-        expected, classes = labels.foreground_numbers(labels.probabilities(mean)), len(labels.foreground_values)
+        expected, classes = labels.numbers_of_logits(mean), len(labels.foreground_values)
         for flip, numbers in zip(flips, passes, strict=True):
             found = class_counts(numbers.flip(flip), expected, classes)
             self.counts[flip] = self.counts[flip] + found if flip in self.counts else found

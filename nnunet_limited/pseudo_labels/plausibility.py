@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nnunet_limited.data.components import ComponentRule, Components
+from nnunet_limited.data.components import ComponentRule, Components, labeled_counts
 from nnunet_limited.host.cases import network_spacing
 from nnunet_limited.host.plans import label_space
 from nnunet_limited.losses.label_space import LabelSpace
@@ -37,13 +37,15 @@ class LabeledVolumes:
 
     @classmethod
     def of(cls, labels: LabelSpace, cases: Iterable[tuple[np.ndarray, Sequence[float]]]) -> LabeledVolumes:
-        """Return those of ``cases``: label values (*spatial), and the spacing of their voxels in mm."""
+        """Return those of ``cases``: their counts and the spacing of their voxels in mm.
+
+        Counts are those of :func:`~nnunet_limited.data.components.label_counts`.
+        """
         annotated, possible = [], []
-        for label, spacing in cases:
-            volumes = class_volumes(labels, label, spacing)
-            ignored = 0.0 if labels.ignore is None else float((label == labels.ignore).sum() * np.prod(spacing))
-            annotated.append(volumes)
-            possible.append(volumes + ignored)
+        for counts, spacing in cases:
+            ignored, *voxels = counts[0] * float(np.prod(spacing))
+            annotated.append(np.array(voxels))
+            possible.append(np.array(voxels) + ignored)
         none = np.zeros((1, len(labels.foreground_values)))
         return cls(labels, np.min(annotated or none, axis=0), np.max(possible or none, axis=0))
 
@@ -66,11 +68,11 @@ class LabeledVolumes:
 
         ``agreement`` (c,) is the Dice of several labels of the case, NaN for a class that none of them has. Such a
         class is left out, unless every labelled case has it: then it counts 0. So a case in which every model finds
-        nothing is not the most stable one. Without any class that counts, the stability is 1.
+        nothing is not the most stable one. Without any class that counts, nothing is known, and the stability is 0.
         """
         counted = np.isfinite(agreement) | (self.smallest > 0)
         if not counted.any():
-            return 1.0
+            return 0.0
         values = np.nan_to_num(agreement) * self.plausibility(label, spacing)
         return float(values[counted].mean())
 
@@ -96,13 +98,10 @@ class Expectation:
         dataset, planned = labeled_dataset(model, folds), model.planned
         labels, managers = label_space(planned.label_manager), planned.managers(model.configuration)
 
-        def cases() -> Iterator[tuple[np.ndarray, Sequence[float]]]:
-            for case in dataset.identifiers:
-                _, label, _, properties = dataset.load_case(case)
-                yield np.asarray(label[:])[0], network_spacing(properties, *managers)
-
-        rule = ComponentRule.of(components, labels, Path(dataset.source_folder), dataset.identifiers, flat=False)
-        return cls(tuple(planned.description.foreground), LabeledVolumes.of(labels, cases()), rule)
+        counts = labeled_counts(labels, Path(dataset.source_folder), dataset.identifiers, flat=False)
+        spacings = [network_spacing(dataset.load_case(case)[3], *managers) for case in dataset.identifiers]
+        volumes = LabeledVolumes.of(labels, zip(counts, spacings, strict=True))
+        return cls(tuple(planned.description.foreground), volumes, ComponentRule.of(components, labels, counts))
 
     def agreement(self, label: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return the Dice (c,) of two labels (*spatial) of one case, NaN for a class that is in neither."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 from helpers import CLASSES, LABELS, REGIONS
 
-from nnunet_limited.data.components import ComponentRule, crop_edges, single_components
+from nnunet_limited.data.components import ComponentRule, crop_edges, label_counts, labeled_counts, single_components
+from nnunet_limited.host.cases import PreprocessedCases
 from nnunet_limited.losses.label_space import ClassLabels, LabelSpace, RegionLabels
 
 TWO = ClassLabels(((0,), (1,)))
@@ -22,7 +23,11 @@ def boxes(*corners: tuple[int, ...], shape: tuple[int, ...] = (40, 40), side: in
 
 
 def rule_of(labels: LabelSpace, *cases: np.ndarray) -> ComponentRule:
-    return ComponentRule(labels, single_components(iter(cases), labels, flat=False))
+    return ComponentRule(labels, single(labels, *cases))
+
+
+def single(labels: LabelSpace, *cases: np.ndarray, flat: bool = False) -> frozenset[int]:
+    return single_components([label_counts(case, labels, flat) for case in cases])
 
 
 def hard(labels: LabelSpace, label: np.ndarray) -> torch.Tensor:
@@ -97,25 +102,38 @@ def test_parts_at_the_border_are_no_islands() -> None:
 def test_slices_of_one_object_may_be_several() -> None:
     arch = boxes((0, 5, 5), shape=(30, 20, 40), side=30)
     arch[5:, :, 10:30] = 0  # one object, two in most slices
-    assert single_components(iter([arch]), TWO, flat=False) == {1}
-    assert single_components(iter([arch]), TWO, flat=True) == set()
+    assert single(TWO, arch) == {1}
+    assert single(TWO, arch, flat=True) == set()
 
 
 def test_nearly_all_cases_decide() -> None:
     organ, crumb = boxes((5, 5), side=20), boxes((32, 32), side=2)
-    single = lambda cases: single_components(iter(cases), TWO, flat=False)  # noqa: E731
-    assert single([organ + crumb] * 3) == {1}, "the largest has 99 % of the voxels"
+    assert single(TWO, *[organ + crumb] * 3) == {1}, "the largest has 99 % of the voxels"
     two = boxes((5, 5), (20, 20))
-    assert single([organ] * 19 + [two]) == {1}
-    assert single([organ] * 18 + [two]) == set()
-    assert single([organ * 0]) == set(), "a class that no case has"
-    assert single_components(iter([boxes((5, 5), value=LABELS["core"])]), CLASSES, False) == {2}
-    assert single_components(iter([boxes((5, 5), value=LABELS["core"])]), REGIONS, False) == {1, 2}
+    assert single(TWO, *[organ] * 19, two) == {1}
+    assert single(TWO, *[organ] * 18, two) == set()
+    assert single(TWO, organ * 0) == set(), "a class that no case has"
+    assert single(CLASSES, boxes((5, 5), value=LABELS["core"])) == {2}
+    assert single(REGIONS, boxes((5, 5), value=LABELS["core"])) == {1, 2}
 
 
-def test_settings_of_the_rule(tmp_path) -> None:
-    for choice, single in (("largest", {1, 2}), ("all", set())):
-        assert ComponentRule.of(choice, CLASSES, tmp_path, [], flat=False).single == single
+def test_settings_of_the_rule() -> None:
+    counts = [label_counts(boxes((5, 5)), CLASSES, flat=False)]
+    for choice, numbers in (("largest", {1, 2}), ("all", set()), ("auto", {1})):
+        assert ComponentRule.of(choice, CLASSES, counts).single == numbers
+    assert ComponentRule.of("auto", CLASSES, []).single == set()
+
+
+def test_counts_of_labelled_cases_are_those_of_their_labels(workspaces) -> None:
+    workspace = workspaces("3d")
+    run = workspace.trainer("LimitedBCPTrainer", workspace.configure("counts")).run
+    found = labeled_counts(CLASSES, run.labeled_folder, run.fold.train, flat=True)
+    assert len(found) == len(run.fold.train)
+    dataset = PreprocessedCases(str(run.labeled_folder), list(run.fold.train))
+    for case, counts in zip(run.fold.train, found, strict=True):
+        label = dataset.load_case(case)[1][:][0]
+        assert counts[0].tolist() == [0, *((label == value).sum() for value in (1, 2))]
+        assert counts[1].tolist() == [0, *((label == value).any((1, 2)).sum() for value in (1, 2))]
 
 
 def test_label_maps_are_numbered_alike() -> None:

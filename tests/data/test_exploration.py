@@ -49,6 +49,12 @@ def test_processes_share_one_sequence() -> None:
     assert alone.counts.is_shared()
 
 
+def test_processes_share_one_sequence_without_a_seed_too() -> None:
+    places = [Exploration(["a", "b"], None).next_centre("b", (64, 64, 64), (8, 8, 8)) for _ in range(2)]
+    assert places[0] == places[1]
+    assert Exploration(["a", "b"], None).shifts[0].tolist() != Exploration(["a", "b"], None).shifts[1].tolist()
+
+
 def test_steps_are_those_of_the_golden_ratio() -> None:
     assert additive_steps(1) == pytest.approx([0.6180339887])
     assert additive_steps(3) == pytest.approx([0.8191725134, 0.6710436067, 0.5497004779])

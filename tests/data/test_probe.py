@@ -112,6 +112,15 @@ def test_voxels_that_move_once_in_a_while_are_noticed() -> None:
         views(**data)
 
 
+def test_moves_inside_of_the_image_are_noticed() -> None:
+    """The mask is the same everywhere."""
+    views = Views(Pipeline(Shift(0.001)), patch_size=(24, 24))
+    views(**crop())
+    views.intensity[0].probability = 1.0
+    with pytest.raises(LimitedError, match="Shift moved voxels"):
+        views(**crop())
+
+
 def test_what_fails_is_refused_with_its_name() -> None:
     with pytest.raises(LimitedError, match=r"Broken fails.*out of order"):
         Views(Pipeline(Broken()))

@@ -96,3 +96,26 @@ def test_voxels_of_each_class_are_spread_over_it(labels) -> None:
     assert (found[1] == -1).all()
     nothing = labels.foreground_voxels(probability, torch.zeros_like(valid), 3)
     assert (nothing == NOWHERE).all()
+
+
+@pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
+def test_large_and_small_objects_of_a_large_crop_are_found(labels) -> None:
+    probability = torch.full((2, labels.channels, 64, 64, 64), 0.1)
+    first = labels.first_foreground
+    probability[0, first, 4:60, 10:40, 10:40] = 0.8
+    probability[0, first + 1, 61, 5, 7:10] = 0.9  # 3 of 262,144 voxels
+    probability[1, first, :, :, 32] = 0.8  # in one plane across the lines
+    valid = torch.ones(2, 1, 64, 64, 64, dtype=torch.bool)
+    valid[0, 0, :30] = False
+    found = labels.foreground_voxels(probability, valid, 16)
+    places = np.stack(np.unravel_index(found[0, 0].numpy(), (64, 64, 64)), -1)
+    assert (probability[0, first].flatten()[found[0, 0]] == 0.8).all()
+    assert (places[:, 0] >= 30).all()
+    assert (places.max(0) - places.min(0) > [24, 15, 15]).all()
+    assert (np.diff(found[0, 0]) > 0).all()
+    small = np.ravel_multi_index((61, 5, 7), (64, 64, 64))
+    assert found[0, 1].tolist() == [small, small + 1, small + 2] + [-1] * 13
+    places = np.stack(np.unravel_index(found[1, 0].numpy(), (64, 64, 64)), -1)
+    assert (places[:, 2] == 32).all()
+    assert (np.ptp(places[:, :2], axis=0) > [50, 30]).all()
+    assert (found[1, 1] == -1).all()

@@ -120,6 +120,22 @@ def test_half_of_the_crops_are_blended_in_z_scored_channels(monkeypatch) -> None
     assert (made - image)[200:, 0].abs().max() <= 0.4 + 1e-4  # to the scans from the middle between them
 
 
+def test_every_scan_has_landmarks_of_its_own_however_many_there_are(tmp_path, monkeypatch) -> None:
+    cases = [f"{number:03}" for number in range(450)]
+    for case in cases:
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        for ending in ("", "_seg"):
+            (tmp_path / "scans" / f"{case}{ending}.b2nd").touch()
+    found = {case: np.full((1, 17), float(case)) for case in cases}
+    module = "nnunet_limited.data.intensity_transfer"
+    monkeypatch.setattr(f"{module}.landmarks_of", lambda folder, case: found[case])
+    monkeypatch.setattr(f"{module}.POOL_FROM", 1000)
+    for _ in range(2):
+        transfer = IntensityTransfer.of({tmp_path / "scans": cases[::-1]}, ["ZScoreNormalization"])
+        assert all((transfer.landmarks[transfer.rows[case]] == float(case)).all() for case in cases)
+        found.clear()  # they are stored
+
+
 def test_landmarks_are_those_of_the_image(workspaces) -> None:
     workspace = workspaces("3d")
     made = workspace.trainer("LimitedMeanTeacherTrainer", workspace.configure("landmarks"))

@@ -14,6 +14,7 @@ from unlabeled_crops import Scan, measure
 
 from nnunet_limited.data.sightings import Sightings, origins
 from nnunet_limited.engine.unlabeled_crops import record_foreground
+from nnunet_limited.host.geometry import MAPS
 
 STEPS = 60
 SLOW = ("LimitedRecipeTrainer", "LimitedFixMatchTrainer", "LimitedBCPTrainer", "LimitedCPSTrainer")
@@ -45,6 +46,17 @@ def test_uniform_crops_are_a_setting(workspaces, tmp_path: Path) -> None:
     made = workspace.trainer("LimitedSelfTrainingTrainer", plans)
     assert max(measure(made, scan, STEPS // 2)) < 0.1
     assert made.buffers == {}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_moves_that_hide_the_place_of_crops_are_named_in_the_log(workspaces, monkeypatch, known: bool) -> None:
+    if not known:
+        monkeypatch.delitem(MAPS, "MirrorTransform")
+    workspace = workspaces("2d")
+    made = workspace.trainer("LimitedMeanTeacherTrainer", workspace.configure(f"named-{known}", **FROM_START))
+    made.on_train_start()
+    line = "Foreground in unlabelled crops moved by MirrorTransform is not recorded"
+    assert (line in Path(made.log_file).read_text(encoding="utf-8")) != known
 
 
 @pytest.mark.parametrize("variant", ["2d", "regions", "anisotropic", "ignore"])

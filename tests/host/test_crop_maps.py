@@ -13,7 +13,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_limited.data.views import Views
-from nnunet_limited.host.geometry import apply_with_map
+from nnunet_limited.host.geometry import apply_with_map, has_map, name_of
 from nnunet_limited.util.random_state import seed_everything
 
 
@@ -73,6 +73,18 @@ def test_transforms_that_are_not_affine_or_not_known_have_no_map() -> None:
     made, matrix = apply_with_map(RandomTransform(Mine((8, 8), **settings), 0.0), {"image": torch.rand(1, 12, 12)})
     assert made["image"].shape == (1, 12, 12)
     assert np.array_equal(matrix, np.eye(4))
+
+
+def test_moves_without_a_map_are_named() -> None:
+    class Mine(SpatialTransform):
+        pass
+
+    settings: dict[str, Any] = {"patch_center_dist_from_border": 0, "random_crop": False}
+    plain, elastic = (SpatialTransform((8, 8), **settings, p_elastic_deform=p) for p in (0.0, 0.2))
+    for transform, mapped in ((elastic, False), (Mine((8, 8), **settings), False), (plain, True)):
+        for wrapped in (transform, RandomTransform(transform, 0.5)):
+            assert has_map(wrapped) == mapped
+            assert name_of(wrapped) == type(transform).__name__
 
 
 def test_random_numbers_are_those_of_a_plain_call() -> None:

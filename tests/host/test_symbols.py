@@ -130,7 +130,7 @@ OVERRIDDEN = {
     "SegOnlyTransform": "__init__ _apply_to_segmentation",
     "nnUNetDataLoader": "__init__ generate_train_batch get_bbox get_indices",
     "nnUNetDatasetBlosc2": "__init__ load_case",
-    "nnUNetPredictor": "_internal_maybe_mirror_and_predict",
+    "nnUNetPredictor": "_internal_maybe_mirror_and_predict _internal_predict_sliding_window_return_logits",
     "nnUNetTrainer": "__init__ _build_loss configure_optimizers "
     "configure_rotation_dummyDA_mirroring_and_inital_patch_size do_split get_dataloaders "
     "get_tr_and_val_datasets get_training_transforms initialize load_checkpoint on_epoch_end "
@@ -162,7 +162,8 @@ USED = {
     "nnUNetDataLoader": "__init__ _data final_patch_size generate_train_batch get_bbox get_indices has_ignore "
     "indices sampling_probabilities set_thread_id transforms",
     "nnUNetDatasetBlosc2": "__init__ identifiers load_case save_seg source_folder",
-    "nnUNetPredictor": "_internal_maybe_mirror_and_predict allowed_mirroring_axes configuration_manager "
+    "nnUNetPredictor": "_internal_maybe_mirror_and_predict _internal_predict_sliding_window_return_logits "
+    "allowed_mirroring_axes configuration_manager "
     "initialize_from_trained_model_folder "
     "label_manager list_of_parameters network plans_manager predict_from_files_sequential "
     "predict_logits_from_preprocessed_data use_mirroring",

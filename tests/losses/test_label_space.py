@@ -50,6 +50,14 @@ def test_logits_give_back_their_probabilities() -> None:
         torch.testing.assert_close(labels.probabilities(labels.to_logits(p)), p)
 
 
+def test_labels_of_logits_are_those_of_their_probabilities() -> None:
+    logits = torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(0)).half()
+    for labels in (CLASSES, REGIONS):
+        expected = labels.foreground_numbers(labels.probabilities(logits))
+        assert torch.equal(labels.numbers_of_logits(logits), expected)
+        assert labels.numbers_of_logits(logits).dtype == expected.dtype
+
+
 def test_background_and_foreground() -> None:
     p = torch.from_numpy(P)[None]
     assert CLASSES.background(p)[0].tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]

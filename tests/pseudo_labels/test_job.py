@@ -236,6 +236,9 @@ def test_a_single_model_agrees_with_its_mirrored_passes(trained) -> None:
     predictor.host.compared, predictor.host.counts = predictor.labels, {}
     (compared,) = predictor._logits(image)
     assert torch.equal(plain, compared)
+    counts = {flip: found.clone() for flip, found in predictor.host.counts.items()}
+    list(predictor._logits(image))  # as nnU-Net does when the memory of the GPU ran out
+    assert all(torch.equal(counts[flip], found) for flip, found in predictor.host.counts.items())
 
 
 def test_a_single_model_that_must_not_mirror_agrees_with_itself_under_noise(trained) -> None:

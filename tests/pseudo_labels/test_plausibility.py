@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import CLASSES, REGIONS
 
-from nnunet_limited.data.components import ComponentRule
+from nnunet_limited.data.components import ComponentRule, label_counts
 from nnunet_limited.data.pseudo_label_store import PseudoLabels
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.pseudo_labels.plausibility import Expectation, LabeledVolumes, class_volumes
@@ -28,7 +28,7 @@ def scan(*sizes: int) -> np.ndarray:
 
 
 def volumes(*labels: np.ndarray, space: LabelSpace = CLASSES) -> LabeledVolumes:
-    return LabeledVolumes.of(space, [(label, SPACING) for label in labels])
+    return LabeledVolumes.of(space, [(label_counts(label, space, False), SPACING) for label in labels])
 
 
 def test_volumes_are_those_of_classes_or_regions() -> None:
@@ -61,7 +61,7 @@ def test_a_missing_class_that_all_labelled_cases_have_counts_nothing() -> None:
     assert known.stability(np.array([0.8, 0.4]), scan(10, 4), SPACING) == pytest.approx(0.6)
     assert known.stability(np.array([nan, 0.4]), scan(0, 4), SPACING) == pytest.approx(0.2)
     sometimes = volumes(scan(10), scan(0))
-    assert sometimes.stability(np.array([nan, nan]), scan(0), SPACING) == 1, "empty as a labelled case is"
+    assert sometimes.stability(np.array([nan, nan]), scan(0), SPACING) == 0, "no class counts"
 
 
 @pytest.mark.parametrize("space", [CLASSES, REGIONS], ids=["classes", "regions"])
@@ -84,9 +84,26 @@ def test_an_empty_case_is_dropped_first(tmp_path: Path, space: LabelSpace) -> No
         assert len(chosen) == count
 
 
+def test_an_empty_case_is_dropped_first_where_a_labelled_case_has_no_lesion_either(tmp_path: Path) -> None:
+    expected = Expectation(
+        ("lesion", "edema"), volumes(scan(40), scan(60), scan(0)), ComponentRule(CLASSES, frozenset())
+    )
+    cases = {}
+    for name, size in {"a": 50, "b": 30, "empty": 0, "d": 70, "e": 45}.items():
+        label = scan(size)
+        agreement = expected.agreement(label, np.roll(label, 3))
+        cases[name] = expected.about(label, np.full(label.shape, 0.9), agreement, SPACING)
+    assert cases["empty"]["stability"] == 0
+    assert PseudoLabels(tmp_path, ".nii.gz", {}, cases).most_stable(0.8) == ["a", "b", "d", "e"]
+    cases["empty"]["stability"] = 1.0  # in sets of earlier versions
+    assert PseudoLabels(tmp_path, ".nii.gz", {}, cases).most_stable(0.8) == ["a", "b", "d", "e"]
+
+
 def test_confidence_decides_between_equally_stable_cases(tmp_path: Path) -> None:
     confidences = {"a": 90.0, "b": 60.0, "c": None, "d": 80.0}
     cases = {name: {"stability": 0.9, "confidence": value} for name, value in confidences.items()}
     assert PseudoLabels(tmp_path, ".nii.gz", {}, cases).most_stable(0.5) == ["a", "d"]
     cases["c"]["stability"] = 1.0
     assert PseudoLabels(tmp_path, ".nii.gz", {}, cases).most_stable(0.5) == ["a", "d"], "nothing is not sure of itself"
+    cases["c"]["stability"], cases["b"]["stability"] = 0.95, 0.92
+    assert PseudoLabels(tmp_path, ".nii.gz", {}, cases).most_stable(0.5, by_confidence=False) == ["b", "c"]

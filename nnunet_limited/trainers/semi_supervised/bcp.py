@@ -3,7 +3,7 @@
 import torch
 from pydantic import Field
 
-from nnunet_limited.data.components import ComponentRule, Components
+from nnunet_limited.data.components import ComponentRule, Components, labeled_counts
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
 from nnunet_limited.engine.settings import StrongView
@@ -38,13 +38,17 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     Config = BidirectionalCopyPasteConfig
 
     def prepare_data(self) -> None:
-        """Decide from the labels of the fold which classes are one component."""
+        """Decide from the labels of the fold which classes are one component; a continued run has decided."""
         super().prepare_data()
-        flat = len(self.configuration_manager.patch_size) == 2
-        folder, cases = self.run.labeled_folder, self.run.fold.train
-        rule = ComponentRule.of(self.config.components, self.labels, folder, cases, flat)
-        self.is_single = torch.tensor(rule.mask)
-        self.print_to_log_file(f"Classes of which the largest component is used: {sorted(rule.single) or 'none'}")
+        decided = (self.resumed_state or {"buffers": {}})["buffers"].get("is_single")
+        self.is_single = torch.tensor(self.decide().mask) if decided is None else decided.clone()
+        self.print_to_log_file(f"Classes of which the largest component is used: {sorted(self.rule.single) or 'none'}")
+
+    def decide(self) -> ComponentRule:
+        """Return the rule of the setting ``components``; labelled cases are read if it asks for them."""
+        flat, choice = len(self.configuration_manager.patch_size) == 2, self.config.components
+        cases = self.run.fold.train if choice == "auto" else ()
+        return ComponentRule.of(choice, self.labels, labeled_counts(self.labels, self.run.labeled_folder, cases, flat))
 
     @property
     def buffers(self) -> dict[str, torch.Tensor]:

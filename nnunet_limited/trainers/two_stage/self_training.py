@@ -15,6 +15,8 @@ from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import Heads, StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
 
+CASES = "pseudo_label_cases"  # key of the run record
+
 
 class SelfTrainingConfig(StudentViewConfig):
     """Settings of self-training."""
@@ -44,9 +46,12 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
 
     @classmethod
     def check_unlabeled(cls, run: Run, config: Any) -> None:
-        """Refuse a fold whose pseudo-labels are incomplete, or not those that it was begun with."""
+        """Refuse a fold whose pseudo-labels are incomplete, or not those that it was begun with; record its cases."""
         super().check_unlabeled(run, config)
-        run.record_input("pseudo_labels", cls._stored(run, config).hash_of(run.fold.unlabeled))
+        labels = cls._stored(run, config)
+        run.record_input("pseudo_labels", labels.hash_of(run.fold.unlabeled))
+        if not chosen_by_stability(run):
+            run.record[CASES] = chosen_cases(run, labels, config.stable_fraction)
 
     @staticmethod
     def _stored(run: Run, config: Any) -> PseudoLabels:
@@ -58,9 +63,10 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         """Return the stable cases with their pseudo-labels."""
         plans = self.plans_manager.plans
         labels = self._stored(self.run, self.config)
-        mine = set(self.run.fold.unlabeled)
-        cases = [case for case in labels.most_stable(self.config.stable_fraction) if case in mine]
-        self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {len(mine)} cases, {labels.folder}: {labels.origin}")
+        cases, count = chosen_cases(self.run, labels, self.config.stable_fraction), len(self.run.fold.unlabeled)
+        self.print_to_log_file(f"Pseudo-labels of {len(cases)} of {count} cases, {labels.folder}: {labels.origin}")
+        if chosen_by_stability(self.run):
+            self.print_to_log_file("This run began when cases were chosen by stability alone, and keeps them.")
         folder = resample_to_network(
             labels,
             cases,
@@ -84,3 +90,18 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         every_head = self.config.unsupervised_heads == "all"
         loss = self.pseudo_label_loss(self.network(image), label, counted, valid, every_head)
         return Unsupervised(loss, target, valid=confident)
+
+
+def chosen_by_stability(run: Run) -> bool:
+    """Return whether a run was begun before its cases were recorded and chosen by confidence too."""
+    begun = run.begun
+    return bool(begun) and CASES not in begun
+
+
+def chosen_cases(run: Run, labels: PseudoLabels, fraction: float) -> list[str]:
+    """Return the cases that a run was begun with; at its start the ``fraction`` that is the most stable."""
+    recorded: list[str] | None = run.begun.get(CASES)
+    if recorded is not None:
+        return recorded
+    chosen = labels.most_stable(fraction, by_confidence=not chosen_by_stability(run))
+    return [case for case in chosen if case in run.fold.unlabeled]
