@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nnunet_limited.engine.run import with_defaults
+from nnunet_limited.engine.run import ABOUT, with_defaults
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.util.files import replacing
@@ -101,7 +101,7 @@ def _read(file: Path, trainer: Any, record: dict[str, Any], **options: Any) -> d
         )
     before = with_defaults(content[KEY]["record"], trainer.Config)
     for key, value in record.items():
-        if before.get(key) != value:
+        if key not in ABOUT and before.get(key) != value:
             raise LimitedError(
                 f"checkpoint {file} was trained with {key} {before.get(key)}, this run has {value}; restore the plans "
                 "and the split it was trained with"

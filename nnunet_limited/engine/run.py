@@ -9,7 +9,7 @@ from typing import Any
 from torch import distributed
 
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.engine.settings import TrainerConfig, recorded
+from nnunet_limited.engine.settings import TrainerConfig, recorded, with_current_names
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw
 from nnunet_limited.planners.planned import PlannedData
@@ -19,6 +19,8 @@ from nnunet_limited.util.files import is_current, read_object, unwritable, write
 from nnunet_limited.util.parallel import default_processes
 
 RECORD = "limited_run.json"
+FORMAT = 2  # of the record of a run; those of earlier versions have none, which counts as 1
+ABOUT = ("given", "format")  # what is recorded, but not part of what is trained: settings in the plans, and the format
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,26 @@ def open_run(trainer: str, planned: PlannedData, configuration: str, fold: int |
     return run
 
 
-def recorded_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings recorded for the runs in ``folder``, the same for all its folds; {} if there are none."""
+def recorded_settings(folder: Path, model: type[TrainerConfig]) -> dict[str, Any]:
+    """Return the settings of ``model`` that the runs in ``folder`` had without being given them; {} if there are none.
+
+    They are the same for all folds. Of records that do not list what was given, as those of format 1, they are all.
+    """
     file = next(iter(sorted(folder.glob(f"fold_*/{RECORD}"))), None)
-    settings = read_object(file, "run record", "delete its folder").get("settings") if file else None
-    return settings or {}
+    record = read_object(file, "run record", "delete its folder") if file else {}
+    if not record.get("settings"):
+        return {}
+    given = with_current_names(dict.fromkeys(record.get("given", ())))
+    return {key: value for key, value in recorded(model, record["settings"]).items() if key not in given}
+
+
+def first_format(folder: Path) -> int:
+    """Return the lowest format of the records in ``folder``, and at most that of today."""
+    return min([FORMAT, *(_format(file) for file in folder.glob(f"fold_*/{RECORD}"))])
+
+
+def _format(file: Path) -> int:
+    return int(read_object(file, "run record", "delete its folder").get("format", 1))
 
 
 def describe_run(
@@ -95,15 +112,17 @@ def describe_run(
             f"{chosen.get('inherits_from', '3d_fullres')}"
         )
     split = planned.split
-    record = {
+    record: dict[str, Any] = {
         "trainer": trainer,
         "configuration": configuration,
         "split": split.name,
         "split_hash": split.hash,
         "plans_hash": planned.hash,
         "settings": settings,
+        "given": sorted(settings.keys() & with_current_names(planned.settings).keys()),
     }
     results = planned.results(trainer, configuration) / f"fold_{fold}"
+    record["format"] = _format(results / RECORD) if (results / RECORD).is_file() else FORMAT
     return Run(planned, configuration, split.fold(fold), results, record)
 
 
@@ -114,7 +133,7 @@ def check_results_folder(base: Path, record: dict[str, Any], model: type[Trainer
         raise unwritable(base, OSError(None, "permission denied" if existing.is_dir() else f"{existing} is a file"))
     for file in sorted(base.glob(f"fold_*/{RECORD}")):
         other = with_defaults(read_object(file, "run record", "delete its folder"), model)
-        differing = [key for key in record if other.get(key) != record[key]]
+        differing = [key for key in record if key not in ABOUT and other.get(key) != record[key]]
         if differing:
             key = differing[0]
             before, now = other.get(key), record[key]

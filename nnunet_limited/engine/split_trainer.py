@@ -13,8 +13,8 @@ from torch import autocast, distributed, nn
 from nnunet_limited.data.sparse import IgnoreBeyondBorder, SparseDataset
 from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.log import LimitedLogger
-from nnunet_limited.engine.run import Run, open_run, recorded_settings
-from nnunet_limited.engine.settings import TrainerConfig, recorded, resolve, with_current_names
+from nnunet_limited.engine.run import Run, first_format, open_run, recorded_settings
+from nnunet_limited.engine.settings import TrainerConfig, resolve, with_current_names
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.host.plans import label_space
@@ -50,6 +50,8 @@ class SplitTrainer(nnUNetTrainer):
     # Stored pseudo-labels that it learns: none, those of a model, or those that several sources agree on.
     learns_pseudo_labels: ClassVar[Literal["none", "model", "sources"]] = "none"
     predictor_name: str = "student"
+    # What runs with a record of format 1 computed otherwise, where no setting brings it back; "" for nothing.
+    changed_since_format_1: ClassVar[str] = ""
     # Set by a short name, which is a subclass because nnU-Net names results after the class and after -tr.
     alias_of: ClassVar[str | None] = None
 
@@ -81,13 +83,11 @@ class SplitTrainer(nnUNetTrainer):
     def resolve_config(cls, plans: dict[str, Any], begun: dict[str, Any] | None = None) -> Any:
         """Return this trainer's settings from the section ``limited`` of ``plans``.
 
-        What the plans leave open is as in ``begun``, the recorded settings of a run, if there is one, and the default
-        otherwise.
+        What the plans leave open is as in ``begun``, settings of runs that are there, and the default otherwise.
         """
         settings = with_current_names(plans.get("limited", {}).get("settings", {}))
-        before = recorded(cls.Config, begun) if begun else {}
         known = known_settings()
-        before = {key: value for key, value in before.items() if key in known}
+        before = {key: value for key, value in (begun or {}).items() if key in known}
         return resolve(cls.Config, before | settings, known, f"plans {plans.get('plans_name')}")
 
     @classmethod
@@ -96,7 +96,7 @@ class SplitTrainer(nnUNetTrainer):
 
         Where folds were trained when defaults were others, these go on to hold, so that all folds are alike.
         """
-        begun = recorded_settings(planned.results(cls.__name__, configuration))
+        begun = recorded_settings(planned.results(cls.__name__, configuration), cls.Config)
         config = cls.resolve_config(planned.plans, begun)
         return open_run(cls.__name__, planned, configuration, fold, config), config
 
@@ -278,6 +278,11 @@ class SplitTrainer(nnUNetTrainer):
             self.print_to_log_file(
                 f"Settings that this run began with, whose defaults have changed since: {', '.join(before)}; they hold "
                 "for every fold in this results folder."
+            )
+        if self.changed_since_format_1 and first_format(self.run.results.parent) < 2:
+            self.print_to_log_file(
+                "warning: a run in this results folder began with an earlier version, which computed otherwise: "
+                f"{self.changed_since_format_1}."
             )
         if set(fold.train) & set(fold.val):
             self.print_to_log_file(

@@ -27,7 +27,7 @@ from nnunet_limited.planners.preprocessing import (
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
-from nnunet_limited.util.files import is_current, write_json
+from nnunet_limited.util.files import is_current, read_object, write_json
 from nnunet_limited.util.parallel import run_all
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what nnU-Net's planners can plan, without the cascade
@@ -73,6 +73,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
     configurations = request.configurations or available
     bind(plans, dataset, split, request)
     name = plans["plans_name"]
+    warnings += keep_settings(plans, preprocessed / f"{name}.json")
 
     write_json(preprocessed / "dataset.json", dataset.dataset_json)
     write_json(fingerprint_folder(preprocessed, name) / "dataset_fingerprint.json", fingerprint)
@@ -121,6 +122,27 @@ def bind(plans: dict[str, Any], dataset: RawDataset, split: Split, request: Plan
             fit_patch(configuration, request.patch)
         shaped_by = preprocessing_hash(plans, configuration, dataset.description.labels)
         configuration["data_identifier"] = f"{DATA_PREFIX}{shaped_by}_{name}"
+
+
+def keep_settings(plans: dict[str, Any], file: Path) -> list[str]:
+    """Leave the settings as they are in ``file``, plans of the same name and request; return a warning if they differ.
+
+    The settings of a size may change from version to version; runs on the plans, and plans with other settings made
+    from them, go by those that they began with.
+    """
+    if not file.is_file():
+        return []
+    mine, made = plans["limited"], read_object(file, "plans", "delete it").get("limited") or {}
+    same = all(made.get(key) == value for key, value in mine.items() if key not in ("version", "settings"))
+    if not same or made.get("settings") in (None, mine["settings"]):
+        return []
+    now, mine["settings"] = mine["settings"], made["settings"]
+    others = [f"{key}={value}" for key, value in now.items() if (key, value) not in made["settings"].items()]
+    others += [f"no {key}" for key in made["settings"] if key not in now]
+    return [
+        f"{file.name} keeps the settings that it was made with; new plans of this size have {', '.join(others)} "
+        "instead (--set gives a run other settings)"
+    ]
 
 
 def resample_boxes(

@@ -7,10 +7,11 @@ from typing import Any
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.studies.active.study import ActiveStudy, Step, data_problems, problems
+from nnunet_limited.studies.active.study import FULL, ActiveStudy, Step, data_problems, problems
+from nnunet_limited.studies.engine.begun import Training
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
-from nnunet_limited.studies.engine.study_file import read_study, refuse, write_left_out
+from nnunet_limited.studies.engine.study_file import Method, read_study, refuse, write_left_out
 from nnunet_limited.util.files import read_object, write_json
 
 NUMBERS, ORACLE, LEFT_OUT = "datasets.json", "oracle", "left_out.txt"
@@ -39,6 +40,19 @@ class ActiveFolder(StudyFolder):
         if failed_marker(log).is_file():
             return "failed", log
         return ("started", log) if log.is_file() else ("waiting", None)
+
+    def training(self, step: Step, plans: str) -> Training:
+        """Return what is trained in a step, with the plans of its split."""
+        method = Method(name=FULL) if step.target == FULL else self.study.method(step.method)
+        configuration, folder = self.study.configuration, self.run_folder(step)
+        return Training(method, step.seed, self.dataset_of(step), configuration, plans, 0, folder)
+
+    def others(self, step: Step) -> list[Training]:
+        """Return the other trainings of the step's method that are complete."""
+        full = step.target == FULL
+        same = [s for s in self.study.runs() if s.method == step.method and (s.target == FULL) == full and s != step]
+        done = [one for one in same if (self.run_folder(one) / RECORD).is_file()]
+        return [self.training(one, self.record(one)["plans"]) for one in done]
 
     def dataset_of(self, step: Step) -> str:
         """Return the name of the dataset that a training learns."""

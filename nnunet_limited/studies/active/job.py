@@ -20,10 +20,9 @@ from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.queries.record import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active.folder import LEFT_OUT, ORACLE, ActiveFolder
-from nnunet_limited.studies.active.study import FULL, START, Step
+from nnunet_limited.studies.active.study import START, Step
 from nnunet_limited.studies.engine.folder import RECORD as TRAINED
 from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, train
-from nnunet_limited.studies.engine.study_file import Method
 from nnunet_limited.util.files import read_object, write_json
 
 METRICS_FILE = "metrics.csv"  # a row for each validation case and class
@@ -54,8 +53,7 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
         costs = _ask(folder, step, call) if step.number else _start(folder, step, split, call)
         words = options({"--split": split, "-c": study.configuration, "--size": study.size})
         planned = json.loads(call("nnunet-limited", "plan", dataset, *words, "--json"))
-        method = Method(name=FULL) if step.target == FULL else study.method(step.method)
-        record = train(call, study, method, step.seed, dataset, study.configuration, planned["plans"], 0)
+        record = train(call, study, folder.training(step, planned["plans"]), folder.others(step))
     preprocessed = preprocessed_folder(RawDataset.load(dataset).name)
     predictions = folder.path / record["results"][-1] / "validation"
     labels = preprocessed / "gt_segmentations"

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_limited.studies.comparison.study import Method, Run, Study, check_data, load_study
+from nnunet_limited.studies.engine.begun import Training
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import METHODS, RECORD, StudyFolder, link_dataset
 from nnunet_limited.studies.engine.study_file import gathered
 from nnunet_limited.util.files import read_object, write_json
 
+PLANS = "plans.json"  # in the folder of a split: what was planned for it
 STEPS = ("split", "plan", "train", "predict", "evaluate")
 FREE = ("datasets", "labeled", "methods", "seeds", "folds", "baseline", "metrics", "minutes_per_run")
 
@@ -26,6 +28,18 @@ class ComparisonFolder(StudyFolder):
     def split_folder(self, run: Run) -> Path:
         """Return the folder with what is recorded of a run's split."""
         return self.path / "splits" / run.dataset / run.split
+
+    def training(self, run: Run) -> Training:
+        """Return what is trained in a run, whose split must be planned."""
+        plans = read_object(self.split_folder(run) / PLANS, "record of plans", "delete its folder")["plans"]
+        method = self.study.method(run.method)
+        return Training(method, run.seed, run.dataset, run.configuration, plans, run.fold, self.run_folder(run))
+
+    def others(self, run: Run) -> list[Training]:
+        """Return the other trainings of the run's method, dataset and configuration, if their splits are planned."""
+        mine = (run.dataset, run.configuration, run.method)
+        runs = [one for one in self.study.runs() if (one.dataset, one.configuration, one.method) == mine and one != run]
+        return [self.training(one) for one in runs if (self.split_folder(one) / PLANS).is_file()]
 
     def log(self, run: Run, step: str) -> Path:
         """Return the log of a step of a run."""

@@ -15,12 +15,12 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.splits.check import load_split
-from nnunet_limited.studies.comparison.folder import ComparisonFolder
+from nnunet_limited.studies.comparison.folder import PLANS, ComparisonFolder
 from nnunet_limited.studies.comparison.study import ALL, Run, test_cases
 from nnunet_limited.studies.engine.folder import RECORD
 from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, train
 from nnunet_limited.studies.engine.study_file import write_left_out
-from nnunet_limited.util.files import read_object, write_json
+from nnunet_limited.util.files import write_json
 
 
 class RunRecord(TrainingRecord):
@@ -68,15 +68,12 @@ def _plan(folder: ComparisonFolder, run: Run, call: Call) -> None:
     study = folder.study
     words = options({"--split": run.split, "-c": study.configurations, "--size": study.size, "--patch": study.patch})
     planned = json.loads(call("nnunet-limited", "plan", run.dataset, *words, "--json"))
-    write_json(folder.split_folder(run) / "plans.json", planned)
+    write_json(folder.split_folder(run) / PLANS, planned)
 
 
 def _train(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None:
-    study = folder.study
-    plans = read_object(folder.split_folder(run) / "plans.json", "record of plans", "delete its folder")["plans"]
-    method = study.method(run.method)
     with device(devices):
-        record = train(call, study, method, run.seed, run.dataset, run.configuration, plans, run.fold)
+        record = train(call, folder.study, folder.training(run), folder.others(run))
     split = load_split(preprocessed_folder(run.dataset), run.split)
     whole: RunRecord = {**record, "split_hash": split.hash, "labeled_cases": len(split.folds[run.fold].train)}
     write_json(folder.run_folder(run) / RECORD, whole)

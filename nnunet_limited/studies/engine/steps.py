@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,9 @@ from typing import Any, TextIO, TypedDict
 import numpy as np
 from filelock import FileLock, Timeout
 
+from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.planners.planned import load_plans
-from nnunet_limited.studies.engine.begun import former_defaults
+from nnunet_limited.studies.engine.begun import Training, former_defaults
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.study_file import Method, StudyFile
 
@@ -91,24 +90,24 @@ def options(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def train(
-    call: Call, study: StudyFile, method: Method, seed: int, dataset: str, configuration: str, plans: str, fold: int
-) -> TrainingRecord:
-    """Train a method's fold, with all rounds of self-training, and return its record."""
+def train(call: Call, study: StudyFile, training: Training, others: Iterable[Training]) -> TrainingRecord:
+    """Train a method's fold, with all rounds of self-training, and return its record.
+
+    ``others`` are the other trainings of the method, whose defaults it is to have.
+    """
     import torch
 
     from nnunet_limited.runs.request import find_trainer
 
+    method, dataset, configuration, fold = training.method, training.dataset, training.configuration, training.fold
     rounds = find_trainer(method.trainer).learns_pseudo_labels != "none"
     steps = study.iterations_per_epoch
-    settings = {"seed": seed, "num_epochs": study.iterations // steps, "num_iterations_per_epoch": steps}
-    settings |= method.settings
+    settings = {"seed": training.seed, "num_epochs": study.iterations // steps, "num_iterations_per_epoch": steps}
+    assignments = _assignments(settings | method.settings)
+    assignments += _assignments(former_defaults(training, others, parse_assignments(assignments)))
     root = Path(os.environ["nnUNet_results"])
-    content = load_plans(preprocessed_folder(dataset), plans)
-    settings |= former_defaults(method, root / dataset, configuration, content, settings)
-    assignments = [f"{key}={value}" for key, value in settings.items()]
     words = ["self-train" if rounds else "crossval", dataset, configuration]
-    words += options({"-tr": method.trainer, "-p": plans, "--folds": fold, "--set": assignments})
+    words += options({"-tr": method.trainer, "-p": training.plans, "--folds": fold, "--set": assignments})
     words += self_training_words(method) if rounds else []
     printed = json.loads(call("nnunet-limited", *words, "--json"))
     results = printed if rounds else [printed]
@@ -128,6 +127,10 @@ def train(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def _assignments(settings: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def self_training_words(method: Method) -> list[str]:

@@ -36,6 +36,10 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     """
 
     Config = BidirectionalCopyPasteConfig
+    changed_since_format_1 = (
+        "voxels outside of the largest component of a class became background, in place of weight 0 (unless "
+        "components=all)"
+    )
 
     def prepare_data(self) -> None:
         """Decide from the labels of the fold which classes are one component; a continued run has decided."""

@@ -29,6 +29,7 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
 
     Config = CrossConsistencyConfig
     perturbs_features = True
+    changed_since_format_1 = "features of every stride were perturbed, not only those of stride 4 and above"
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
 
     def make_partners(self) -> dict[str, nn.Module]:

@@ -30,6 +30,7 @@ class LimitedRDropTrainer(LimitedTrainer):
 
     Config = RDropConfig
     perturbs_features = True
+    changed_since_format_1 = "channels of features of every stride were dropped, not only those of stride 4 and above"
     runs_on_several_gpus = False  # the encoder is used apart from the decoder
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:

@@ -30,6 +30,10 @@ class LimitedUncertaintyAwareMeanTeacherTrainer(LimitedMeanTeacherTrainer):
 
     Config = UncertaintyAwareMeanTeacherConfig
     perturbs_features = True
+    changed_since_format_1 = (
+        "the limit of the uncertainty was relative to the largest entropy possible and rose during the ramp-up only, "
+        "and channels of features of every stride were dropped"
+    )
 
     def uncertainty(self, image: torch.Tensor) -> torch.Tensor:
         """Return the normalised entropy (u, 1, *spatial) of the mean of the stochastic teacher passes."""

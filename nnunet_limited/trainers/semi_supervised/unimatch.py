@@ -10,6 +10,7 @@ class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
 
     strong_views = 2
     perturbs_features = True
+    changed_since_format_1 = "channels of features of every stride were dropped, not only those of stride 4 and above"
 
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return half of the strong views' loss and half of that of the perturbed features."""

@@ -47,6 +47,9 @@ class LimitedSlicePropagationTrainer(LimitedSparseTrainer, LimitedTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = SlicePropagationConfig
+    changed_since_format_1 = (
+        "the limit of the entropy was relative to the largest possible and rose during the ramp-up only"
+    )
 
     def make_partners(self) -> dict[str, nn.Module]:
         """Return the other networks."""
