@@ -85,7 +85,11 @@ class SemiSupervisedConfig(TrainerConfig):
 
 
 class StudentViewConfig(SemiSupervisedConfig):
-    """Settings of trainers whose student sees other views of the crops than those that its target is made from."""
+    """Settings of trainers whose student sees other views of the crops than those that its target is made from.
+
+    Methods whose predictions are all of one crop (URPC, CCT, R-Drop, deep co-training, entropy minimisation) have none:
+    there is no target of another view that could be moved or mixed with the image.
+    """
 
     strong_view: StrongView = "strong"
     geometric_view: GeometricView = "none"

@@ -33,6 +33,7 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
     crops as they are, in place of the paper's pre-training on pastes between them. The paper keeps the largest
     component of each class and makes background of the others, which loses lesions and one of two paired organs. Here
     the labelled cases decide which classes are one component, and voxels of other components have weight 0.
+    ``pseudo_label_weight`` is as published.
     """
 
     Config = BidirectionalCopyPasteConfig

@@ -24,7 +24,8 @@ class LimitedCrossConsistencyTrainer(LimitedTrainer):
     """Auxiliary decoders on perturbed deep features must agree with the main decoder.
 
     The unsupervised loss trains the encoder and the auxiliary decoders; the main decoder trains on labelled crops
-    only. The auxiliary decoders are not used for prediction. The published ``consistency_weight`` is 30.
+    only. The auxiliary decoders are not used for prediction. The published ``consistency_weight`` is 30;
+    ours gives the loss about the gradient of the supervised one.
     """
 
     Config = CrossConsistencyConfig

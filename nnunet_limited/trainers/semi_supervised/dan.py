@@ -23,7 +23,11 @@ class AdversarialConfig(SemiSupervisedConfig):
 
 
 class LimitedAdversarialTrainer(LimitedTrainer):
-    """A discriminator must not be able to distinguish predictions on unlabelled images from those on labelled ones."""
+    """A discriminator must not be able to distinguish predictions on unlabelled images from those on labelled ones.
+
+    ``consistency_weight`` is small, as in other implementations: the gradient shows how to look labelled, not what is
+    right.
+    """
 
     Config = AdversarialConfig
     runs_on_several_gpus = False  # the discriminator is used frozen and learning in one step

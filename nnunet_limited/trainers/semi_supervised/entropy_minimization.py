@@ -17,7 +17,8 @@ class EntropyMinimizationConfig(SemiSupervisedConfig):
 class LimitedEntropyMinimizationTrainer(LimitedTrainer):
     """The entropy of the predictions on unlabelled crops is minimised.
 
-    Published values of ``consistency_weight`` are as small as 0.001.
+    Published values of ``consistency_weight`` are as small as 0.001. It must be small, because a network that is sure
+    is not one that is right.
     """
 
     Config = EntropyMinimizationConfig

@@ -32,8 +32,7 @@ class LimitedFixMatchTrainer(LimitedMeanTeacherTrainer):
     """The hard label of the weak view, where the network is confident, is the label of the strong view.
 
     Voxels below the threshold are ignored; they do not become background. As in UniMatch, the strong view contains
-    a box of another crop. With 3 labelled patients of ACDC it was much better than supervised training, with 4
-    labelled cases of Hippocampus not better.
+    a box of another crop. The published ``consistency_weight`` is 1 too: the loss is like the supervised one.
     """
 
     Config: ClassVar[type[TrainerConfig]] = FixMatchConfig

@@ -17,7 +17,11 @@ class InterpolationConsistencyConfig(MeanTeacherConfig):
 
 
 class LimitedInterpolationConsistencyTrainer(LimitedMeanTeacherTrainer):
-    """The student's prediction on a mix of two crops must be the same mix of the teacher's predictions."""
+    """The student's prediction on a mix of two crops must be the same mix of the teacher's predictions.
+
+    In medical imaging ``consistency_weight`` is often 0.1, with which this loss has next to no gradient beside
+    nnU-Net's (see the mean teacher).
+    """
 
     Config = InterpolationConsistencyConfig
     mixes_crops = True

@@ -38,7 +38,8 @@ class LimitedSemiSAMTrainer(LimitedMeanTeacherTrainer):
     The prompts are boxes around the predictions of the teacher in some slices of an unlabelled crop. Where its
     mask and the prediction overlap enough, the target is the mean of the two; the weight of this loss falls over the
     run to less than a hundredth. In the published code prompts come from the hidden labels; here they cannot.
-    The time of a step does not include the promptable model.
+    The time of a step does not include the promptable model. The published ``consistency_weight`` is 0.1, next to
+    nothing beside nnU-Net's loss (see the mean teacher); ``prompter_weight`` is relative to it.
     """
 
     Config: ClassVar[type[TrainerConfig]] = SemiSAMConfig

@@ -6,7 +6,10 @@ from nnunet_limited.trainers.semi_supervised.fixmatch import LimitedFixMatchTrai
 
 
 class LimitedUniMatchTrainer(LimitedFixMatchTrainer):
-    """FixMatch with two strong views and one of perturbed deep features, all towards the same weak view."""
+    """FixMatch with two strong views and one of perturbed deep features, all towards the same weak view.
+
+    The weights of the views are those of the paper: 1/4 for each strong one, 1/2 for that of perturbed features.
+    """
 
     strong_views = 2
     perturbs_features = True
