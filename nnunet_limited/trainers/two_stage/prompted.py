@@ -29,7 +29,7 @@ class PromptedPseudoLabelConfig(SelfTrainingConfig, TeacherConfig):
     stable_fraction: float = Field(
         1.0, gt=0, le=1, description="fraction of the cases used, those whose sources agree most"
     )
-    teacher_weight: float = Field(10.0, ge=0, description="weight of the consistency with the mean teacher")
+    teacher_weight: float = Field(5.0, ge=0, description="weight of the consistency with the mean teacher")
 
 
 class LimitedPromptedPseudoLabelTrainer(LimitedSelfTrainingTrainer, LimitedMeanTeacherTrainer):
