@@ -113,8 +113,8 @@ def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest
     summary = json.loads((results / "validation" / "summary.json").read_text(encoding="utf-8"))
     assert [Path(case["prediction_file"]).name for case in summary["metric_per_case"]] == ["case_02.nii.gz"]
 
-    (folder,) = (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*")
-    shutil.rmtree(folder)
+    for folder in (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*"):
+        shutil.rmtree(folder)
     options = ("--teacher", SUPERVISED, "--folds", "0", "-device", "cpu", "--json")
     recipe = ("self-train", "990", "2d", "-p", "nnUNetPlans_short", *options)
     supervised, student = json.loads(call("nnunet-limited", *recipe))

@@ -65,7 +65,8 @@ def former_defaults(training: Training, others: Iterable[Training], settings: di
             "which self-training cannot have again; remove the method from the study file, or start the study in a new "
             "folder"
         )
-    write_json(training.folder / FORMER, needed)
+    if chosen != needed or not (training.folder / FORMER).is_file():
+        write_json(training.folder / FORMER, needed)
     return needed
 
 
