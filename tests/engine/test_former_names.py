@@ -90,7 +90,7 @@ def test_a_run_keeps_the_defaults_that_it_began_with(workspaces) -> None:
 
 
 def test_a_setting_that_left_the_plans_is_no_former_default(workspaces) -> None:
-    """It is refused as any other setting; only what the plans did not name goes on to hold."""
+    """It is refused as any other setting; only settings that the plans did not name are adopted."""
     name = "LimitedMeanTeacherTrainer"
     workspace = workspaces("2d")
     made = workspace.trainer(name, workspace.configure("left", start_fraction=0.4, strong_view="default"))

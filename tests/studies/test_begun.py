@@ -92,7 +92,7 @@ def test_remaining_runs_are_like_those_that_are_there(study: Folder, complete: b
     first, second = study.training(method, 0), study.training(method, 1)
     study.begin(first, OLD, complete=complete)
     assert needed(second, first) == OLD
-    assert needed(first, second) == {}, "it goes on as it began"
+    assert needed(first, second) == {}, "it is continued with its own settings"
 
 
 def test_runs_of_another_method_do_not_count(study: Folder) -> None:

@@ -1,4 +1,4 @@
-"""Self-training goes on with the cases that it began with."""
+"""Continued self-training uses the cases that it began with."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_weights_are_moved_like_the_image(workspaces, monkeypatch) -> None:
 @pytest.mark.parametrize("networks", [2, 3])
 def test_each_network_learns_what_all_but_one_plane_tell(workspaces, monkeypatch, variant: str, networks: int) -> None:
     made, crops = started(workspaces(variant), f"loss{networks}", networks=networks, cross_weight=0.3)
-    monkeypatch.setattr(type(made), "entropy_limit", 0.97)  # of networks that have learnt nothing yet
+    monkeypatch.setattr(type(made), "entropy_limit", 0.97)  # because networks without training are uncertain everywhere
     regions = variant == "planes_regions"
     axes = {"planes": [0, 1, 2], "planes_2d": [0, 1], "planes_regions": [0, 2]}[variant]
     torch.manual_seed(0)
