@@ -331,6 +331,11 @@ def assert_same(a, b) -> None:
         assert a == b
 
 
+def softmax(output: Any) -> torch.Tensor:
+    """Return the probabilities of logits, or of the finest of several heads' logits."""
+    return torch.softmax(output[0] if isinstance(output, list) else output, 1)
+
+
 def segmentation_reference(logits, target, weight: torch.Tensor, inside: int, regions: bool = False) -> torch.Tensor:
     """Weighted CE divided by the voxels inside, plus 1 - mean Dice of weighted sums, the background's left out."""
     p, weight = (torch.sigmoid(logits) if regions else torch.softmax(logits, 1)), weight.float()

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import CLASSES, FROM_START, segmentation_reference
+from helpers import CLASSES, FROM_START, segmentation_reference, softmax
 from torch.nn import functional
 
-from nnunet_limited.data.crops import Crops
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.pseudo_label import dice_loss
 from nnunet_limited.trainers.semi_supervised.urpc import LimitedUncertaintyRectifiedPyramidTrainer, pyramid_consistency
 from nnunet_limited.util.random_state import RandomStream
-
-
-@pytest.fixture
-def start(workspaces):
-    def make(trainer: str, variant: str = "2d", **settings):
-        workspace = workspaces(variant)
-        name = "method" + "".join(f"-{key}-{value}" for key, value in settings.items())
-        made = workspace.trainer(trainer, workspace.configure(name, **{**FROM_START, **settings}))
-        made.on_train_start()
-        made.on_train_epoch_start()
-        crops = made.crops(next(made.dataloader_train))
-        mask = torch.rand(crops.valid.shape) > 0.3
-        return made, crops._replace(inside=mask, valid=mask)
-
-    return make
-
-
-def softmax(output) -> torch.Tensor:
-    return torch.softmax(output[0] if isinstance(output, list) else output, 1)
 
 
 def gradient(loss: torch.Tensor, network) -> list[torch.Tensor]:
@@ -234,101 +213,6 @@ def test_transformer_and_network_teach_each_other_by_dice(start, variant: str) -
     assert type(made.partner_optimizers["second"][0]).__name__ == "AdamW"
 
 
-def mixed_by(monkeypatch: pytest.MonkeyPatch, crops: Crops) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """Fix the box of CutMix, and return the mixing of values with the next crop's as a reference."""
-    box = torch.zeros(crops.valid.shape, dtype=torch.bool)
-    box[..., 5:20, 5:20] = True
-    monkeypatch.setattr("nnunet_limited.data.mixing.cutmix_boxes", lambda batch, shape, device: box)
-    order = [len(box) - 1, *range(len(box) - 1)]
-    return lambda *values: tuple(torch.where(box, value[order], value) for value in values)
-
-
-def test_fixmatch_ignores_voxels_of_low_confidence(start, monkeypatch) -> None:
-    made, crops = start("LimitedFixMatchTrainer", confidence_threshold=0.4)
-    mixed = mixed_by(monkeypatch, crops)
-    p = softmax(made.network(crops.weak)).detach()
-    sure = (p.amax(1, keepdim=True) >= 0.4) & crops.valid
-    assert sure.any()
-    assert (~sure & crops.valid).any()
-    label = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float()
-    image, target, counted, mask = mixed(crops.strong, label, sure, crops.valid)
-    expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
-    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
-    made.config = made.config.model_copy(update={"confidence_threshold": 0.9999})
-    assert made.unsupervised_loss(crops).loss == 0
-
-
-@pytest.mark.parametrize(("teacher", "heads"), [("ema", "finest"), ("self", "all"), ("ema", "all")])
-def test_fixmatch_has_a_teacher_and_heads_to_choose(start, monkeypatch, teacher: str, heads: str) -> None:
-    settings = {"confidence_threshold": 0.0, "teacher": teacher, "unsupervised_heads": heads}
-    made, crops = start("LimitedFixMatchTrainer", **settings)
-    assert made.predictor_name == ("teacher" if teacher == "ema" else "student")
-    if teacher == "ema":
-        with torch.no_grad():
-            for parameter in made.partners["teacher"].parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    mixed = mixed_by(monkeypatch, crops)
-    p = softmax(made.networks[made.predictor_name](crops.weak)).detach()
-    label = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float()
-    image, target, mask = mixed(crops.strong, label, crops.valid)
-    found = made.unsupervised_loss(crops)
-    torch.testing.assert_close(found.target, p)
-    expected = torch.zeros(())
-    for number, (logits, weight) in enumerate(zip(made.network(image), (2 / 3, 1 / 3, 0), strict=True)):
-        if heads == "finest":
-            weight = float(number == 0)
-        if weight:
-            first, step = number, number + 1
-            t, m = (value[..., first::step, first::step] for value in (target, mask))
-            expected = expected + weight * segmentation_reference(logits, t, m, int(m.sum()))
-    torch.testing.assert_close(found.loss, expected)
-
-
-def test_unimatch_weighs_its_three_views(start, monkeypatch) -> None:
-    made, crops = start("LimitedUniMatchTrainer", confidence_threshold=0.3)
-    assert len(crops.views) == 2
-    assert not torch.equal(*crops.views)
-    mixed = mixed_by(monkeypatch, crops)
-    module = "nnunet_limited.trainers.semi_supervised.unimatch"
-    monkeypatch.setattr(f"{module}.channel_dropout", lambda features: [0.5 * f for f in features])
-    p = softmax(made.network(crops.weak)).detach()
-    label, inside = functional.one_hot(p.argmax(1), 3).movedim(-1, 1).float(), crops.valid
-    maps = made.network.encoder(crops.weak)
-    halved = made.network.decoder([*maps[:2], *(0.5 * deep for deep in maps[2:])])[0]
-    expected = 0.5 * segmentation_reference(halved, label, inside, int(inside.sum()))
-    for view in crops.views:
-        image, target, mask = mixed(view, label, inside)
-        expected = expected + 0.25 * segmentation_reference(made.network(image)[0], target, mask, int(mask.sum()))
-    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
-
-
-def test_recipe_mixes_images_pseudo_labels_and_masks_alike(start, monkeypatch) -> None:
-    made, crops = start("LimitedRecipeTrainer", unsupervised_heads="finest")
-    mixed = mixed_by(monkeypatch, crops)
-    sure = (crops.stored >= 0) & (crops.stored < 3) & crops.valid
-    label = functional.one_hot(torch.where(sure, crops.stored, 0)[:, 0].long(), 3).movedim(-1, 1).float()
-    image, target, counted, mask = mixed(crops.strong, label, sure, crops.valid)
-    expected = segmentation_reference(made.network(image)[0], target, counted, int(mask.sum()))
-    torch.testing.assert_close(made.unsupervised_loss(crops).loss, expected)
-
-
-@pytest.mark.parametrize("heads", ["all", "finest"])
-@pytest.mark.parametrize(
-    "trainer", ["LimitedSelfTrainingTrainer", "LimitedRecipeTrainer", "LimitedPromptedPseudoLabelTrainer"]
-)
-def test_stored_pseudo_labels_teach_the_heads_of_the_settings(start, trainer: str, heads: str) -> None:
-    made, crops = start(trainer, unsupervised_heads=heads)
-    outputs = []
-    hook = made.network.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    loss = made.unsupervised_loss(crops).loss
-    hook.remove()
-    gradients = torch.autograd.grad(loss, outputs[0], allow_unused=True)
-    learning = [gradient is not None and bool(gradient.any()) for gradient in gradients]
-    weighted = [weight > 0 for weight in made.head_weights]
-    assert sum(weighted) > 1
-    assert learning == (weighted if heads == "all" else [True] + [False] * (len(weighted) - 1))
-
-
 def test_rdrop_is_symmetric_over_two_different_passes(start, monkeypatch) -> None:
     made, crops = start("LimitedRDropTrainer")
     assert made.config.consistency_weight == 4.0
@@ -358,82 +242,6 @@ def test_each_adversary_learns_in_its_own_phase(start) -> None:
     torch.testing.assert_close(found.loss, -functional.logsigmoid(fake).mean())
     expected = -(functional.logsigmoid(-fake).mean() + functional.logsigmoid(real).mean()) / 2
     torch.testing.assert_close(found.partner_loss, expected)
-
-
-@pytest.mark.parametrize("variant", ["2d", "regions", "ignore"])
-def test_copy_paste_mixes_voxel_by_voxel(start, monkeypatch, variant: str) -> None:
-    made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant, components="all")
-    seen = []
-    module = "nnunet_limited.trainers.semi_supervised.bcp"
-    monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, *rest: seen.append(rest) or z.mean())
-    box = torch.zeros(crops.valid.shape[2:], dtype=torch.bool)
-    box[3:20, 5:30] = True
-    monkeypatch.setattr(f"{module}.fixed_box", lambda shape, side, device: box)
-    images = []
-    hook = made.network.register_forward_hook(lambda module, inputs, output: images.append(inputs[0]))
-    p = made.teach(crops.weak)
-    made.unsupervised_loss(crops)
-    hook.remove()
-    ignore = made.label_manager.ignore_label
-    assert len(images) == len(seen) == 2
-    for (target, weight, mask, _), image, inside_box in zip(seen, images, (True, False), strict=True):
-        assert torch.equal(mask, crops.valid | (box == inside_box))
-        for _ in range(60):
-            b, y, x = np.random.randint(len(p)), np.random.randint(p.shape[2]), np.random.randint(p.shape[3])
-            label = crops.full_label[b, :, y, x]
-            if bool(box[y, x]) == inside_box:
-                assert torch.equal(image[b, :, y, x], crops.image[b, :, y, x])
-                counts = 0.0 if ignore is not None and label == ignore else 1.0
-                if counts:
-                    expected = label if variant == "regions" else functional.one_hot(label.long(), 3)[0]
-                    assert torch.equal(target[b, :, y, x], expected.float())
-            else:
-                assert torch.equal(image[b, :, y, x], crops.strong[b, :, y, x])
-                counts = 0.5 * crops.valid[b, 0, y, x]
-                if counts:
-                    hard = (p > 0.5) if variant == "regions" else functional.one_hot(p.argmax(1), 3).movedim(-1, 1)
-                    assert torch.equal(target[b, :, y, x], hard[b, :, y, x].float())
-            assert weight[b, 0, y, x] == counts
-
-
-@pytest.mark.parametrize("variant", ["2d", "3d", "regions"])
-def test_copy_paste_gives_islands_no_weight(start, monkeypatch, variant: str) -> None:
-    """The labelled cases have one disc with one core; a correct pseudo-label keeps its weight everywhere."""
-    made, crops = start("LimitedBidirectionalCopyPasteTrainer", variant)
-    assert made.rule.single == {1, 2}
-    crops = crops._replace(inside=torch.ones_like(crops.inside), valid=torch.ones_like(crops.valid))
-    label = torch.zeros(crops.valid.shape, dtype=torch.long)
-    label[..., 5:15, 5:15] = 1
-    label[..., 8:12, 8:12] = 2
-    stray = label.clone()
-    stray[(..., *[slice(3, 5)] * (label.ndim - 4), slice(20, 22), slice(20, 22))] = 2
-    seen = []
-    module = "nnunet_limited.trainers.semi_supervised.bcp"
-    monkeypatch.setattr(f"{module}.segmentation_loss", lambda z, target, weight, *rest: seen.append(weight) or z.mean())
-    for pseudo in (label, stray):
-        probability = made.labels.encode(pseudo, None)[0]
-        monkeypatch.setattr(made, "teach", lambda image, p=probability: p)
-        found = made.unsupervised_loss(crops)
-        island = pseudo != label
-        assert torch.equal(found.valid, ~island)
-        for weight in seen[-2:]:
-            assert (weight[~island] > 0).all()
-            assert set(weight[island].unique().tolist()) <= {0.0, 1.0}  # 1 where a label is pasted over it
-    assert any((weight[island] == 0).any() for weight in seen[-2:])
-
-
-def test_a_continued_run_keeps_its_rule_for_components(start, tmp_path: Path, monkeypatch) -> None:
-    """Whatever has become of the labels that it was decided by; they are not read again."""
-    made, _ = start("LimitedBidirectionalCopyPasteTrainer")
-    assert made.rule.single == {1, 2}
-    made.is_single[0] = False
-    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
-    again, _ = start("LimitedBidirectionalCopyPasteTrainer")
-    assert again.rule.single == {1, 2}
-    again.load_checkpoint(str(tmp_path / "checkpoint.pth"))
-    monkeypatch.setattr(again, "decide", None)
-    again.on_train_start()
-    assert again.rule.single == {2}
 
 
 @pytest.mark.parametrize("variant", ["2d", "regions"])
