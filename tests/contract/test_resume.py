@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import helpers
 import numpy as np
@@ -25,35 +28,44 @@ class Stopped(Exception):
     pass
 
 
-def stopped_and_resumed(
-    workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, name: str = "resume", **settings
-):
-    """Return a trainer that was stopped before its third epoch and resumed in another object."""
+def copied_and_resumed(
+    workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any
+) -> tuple[Any, Any]:
+    """Return a whole run, and one that was resumed from what the first had written before its third epoch."""
+    workspace.activate("whole")
     plans = workspace.configure(name, **settings_for(**settings))
-    first = workspace.trainer(trainer, plans)
-    begin = first.on_epoch_start
+    whole = workspace.trainer(trainer, plans)
+    begin, output = whole.on_epoch_start, Path(whole.output_folder)
+    folder = workspace.root / "stopped" / output.relative_to(workspace.root / "whole")
+    initial = []
 
-    def stop_at_two():
-        if first.current_epoch == 2:
-            raise Stopped
+    def copy_at_two() -> None:
+        if whole.current_epoch == 0:
+            initial.append(copy.deepcopy({name: network.state_dict() for name, network in whole.networks.items()}))
+        if whole.current_epoch == 2:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(output, folder)
         begin()
 
-    monkeypatch.setattr(first, "on_epoch_start", stop_at_two)
-    with pytest.raises(Stopped):
-        first.run_training()
+    monkeypatch.setattr(whole, "on_epoch_start", copy_at_two)
+    whole.run_training()
+    assert_complete(whole)
+    workspace.activate("fresh")
+    fresh = workspace.trainer(trainer, plans)
+    fresh.initialize()
+    assert_same({name: network.state_dict() for name, network in fresh.networks.items()}, initial[0])
     torch.rand(5), np.random.rand(5)
+    workspace.activate("stopped")
     second = workspace.trainer(trainer, plans, resume=True)
     assert second.current_epoch == 2
     second.run_training()
-    return second
+    return whole, second
 
 
 def assert_resumed(
-    workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, name: str = "resume", **settings
+    workspace: Workspace, trainer: str, monkeypatch: pytest.MonkeyPatch, name: str = "resume", **settings: Any
 ) -> None:
-    whole = run(workspace.activate("whole"), trainer, name, **settings)
-    assert_complete(whole)
-    second = stopped_and_resumed(workspace.activate("stopped"), trainer, monkeypatch, name, **settings)
+    whole, second = copied_and_resumed(workspace, trainer, monkeypatch, name, **settings)
     logs = [t.logger.local_logger.my_fantastic_logging for t in (second, whole)]
     for key in logs[0].keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
         np.testing.assert_allclose(logs[0][key], logs[1][key], *helpers.TOLERANCES, err_msg=key)
