@@ -170,7 +170,7 @@ def test_a_loop_from_end_to_end(folders: Path, monkeypatch: pytest.MonkeyPatch, 
     (last / "trained.json").unlink()  # as if it had been stopped at the end of the last round
     checkpoint = out / second["results"][-1] / "checkpoint_final.pth"
     trained = checkpoint.stat().st_mtime_ns
-    assert command("simulate-al", str(file), "--out", str(out), "--cores", "2") == 0
+    assert command("simulate-al", str(file), "--out", str(out), "--cores", "1") == 0
     again = {path: path.stat().st_mtime_ns for path in (out / "rounds").rglob("trained.json")}
     assert [path.parent for path in times if again[path] != times[path]] == [last]
     assert checkpoint.stat().st_mtime_ns == trained  # what it had trained is not trained again

@@ -60,6 +60,8 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(out)
     with folder.active():  # as the workflow would do them first
         assert [job.main([step, f"{DATASET}/l2s0"]) for step in ("split", "plan")] == [0, 0]
+        supervised = next(run for run in folder.study.runs() if run.method == "supervised")
+        assert job.main(["train", supervised.identifier, "none"]) == 0
     monkeypatch.chdir(folders)
     assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 1
     found = {run.method: state for run, state, _ in folder.states()}
@@ -75,7 +77,7 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     file.write_text(TRAINER.format(trainer="Trainer", what="pass"), encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in (folders / "out" / "runs").rglob("*") if path.is_file()}
     assert any(path.name == "metrics.csv" for path in before)
-    assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "2") == 0
+    assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "1") == 0
     assert {state for _, state, _ in folder.states()} == {"done"}
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "failed" not in page.read_text(encoding="utf-8")
