@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import DATASET, FROM_START, Workspace, weights
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 from trainer_sets import representatives
 
 from nnunet_limited import trainers
+from nnunet_limited.cli.main import main
+from nnunet_limited.engine.log import LimitedLogger
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.trainers.catalogue import trainer_names
 
@@ -28,32 +30,43 @@ FEW = [name for name in representatives(ON_SEVERAL_GPUS) if name in ON_SEVERAL_G
 TOGETHER = {"2d": FEW, "3d": ["LimitedCrossTeachingTrainer"]}
 
 
-def command(workspace: Workspace, plans: str, *flags: str) -> list[str]:
-    configuration = workspace.variant.configuration
-    start = [sys.executable, "-m", "nnunet_limited", "train", DATASET, configuration, "0", "-p", plans]
-    return [*start, "-device", "cpu", *flags]
+def train_until_killed(words: list[str], variables: dict[str, str]) -> None:
+    """Run the command, and die in the middle of writing its latest checkpoint for the third time."""
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    for logger in (LocalLogger, LimitedLogger):
+        logger.plot_progress_png = lambda self, folder: None
+    save, latest = torch.save, []
+
+    def save_or_die(content, file) -> None:
+        if isinstance(file, Path) and "checkpoint_latest.pth" in file.name:
+            latest.append(file)
+        save(content, file)
+        if len(latest) == 3:
+            os.truncate(latest[-1], latest[-1].stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save_or_die
+    sys.argv = ["nnunet-limited", *words]
+    main()
 
 
 @pytest.mark.slow
 def test_killed_run_continues(workspaces) -> None:
     """It is killed in the middle of writing a checkpoint."""
     workspace = workspaces("2d")
-    plans = workspace.configure("killed", num_epochs=500, num_iterations_per_epoch=1, save_every=1, **FROM_START)
+    plans = workspace.configure("killed", num_epochs=9, num_iterations_per_epoch=1, save_every=1, **FROM_START)
     folder = workspace.root / "results" / DATASET / f"LimitedMeanTeacherTrainer__{plans}__2d" / "fold_0"
-    with (workspace.root / "killed.log").open("w", encoding="utf-8") as log:
-        running = subprocess.Popen(command(workspace, plans), stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 240
-            while not ((folder / "checkpoint_latest.pth").is_file() and list(folder.glob(".checkpoint_*.tmp"))):
-                assert running.poll() is None, (workspace.root / "killed.log").read_text(encoding="utf-8")[-2000:]
-                assert time.monotonic() < deadline
-        finally:
-            running.send_signal(signal.SIGKILL)
-            running.wait()
+    words = ["train", DATASET, "2d", "0", "-p", plans, "-device", "cpu"]
+    variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
+    process = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(words, variables))
+    process.start()
+    process.join(240)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(folder.glob(".checkpoint_latest.pth.*.tmp"))) == 1
     resumed = workspace.trainer("LimitedMeanTeacherTrainer", plans, resume=True)
-    assert resumed.current_epoch > 0
-    assert resumed.iteration == resumed.current_epoch
-    resumed.num_epochs = resumed.current_epoch + 1
+    assert resumed.current_epoch == resumed.iteration == 2
+    resumed.num_epochs = 3
     resumed.run_training()
     assert {f.name for f in folder.glob("checkpoint*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
 
