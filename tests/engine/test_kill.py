@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import DATASET, FROM_START, Workspace, weights
+from helpers import DATASET, FROM_START, VARIANTS, Workspace, weights
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -27,7 +27,7 @@ ON_SEVERAL_GPUS = [name for name in trainer_names() if getattr(trainers, name).r
 # Enough to have a teacher, networks that learn from labels, a step or data of their own; and a Transformer, which is
 # another network in 3D.
 FEW = [name for name in representatives(ON_SEVERAL_GPUS) if name in ON_SEVERAL_GPUS]
-TOGETHER = {"2d": FEW, "3d": ["LimitedCrossTeachingTrainer"]}
+TOGETHER = [*(("2d", name) for name in FEW), ("3d", "LimitedCrossTeachingTrainer")]
 
 
 def train_until_killed(words: list[str], variables: dict[str, str]) -> None:
@@ -71,21 +71,19 @@ def test_killed_run_continues(workspaces) -> None:
     assert {f.name for f in folder.glob("checkpoint*")} == {"checkpoint_best.pth", "checkpoint_final.pth"}
 
 
-def train_together(
-    rank: int, root: str, variant: str, plans: str, names: list[str], variables: dict[str, str], out: str
-) -> None:
+def train_together(rank: int, jobs: list[tuple[str, str, str, str]], variables: dict[str, str], out: str) -> None:
+    """Train each (folder, variant, plans, trainer) for three steps and keep the weights."""
     os.environ.update(variables)
     torch.set_num_threads(1)
-    from helpers import VARIANTS
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as host
 
     from nnunet_limited.engine import partners
 
     # nnU-Net takes CUDA for granted where there are several processes.
     host.DDP = partners.DistributedDataParallel = lambda network, device_ids: DistributedDataParallel(network)
-    workspace = Workspace(Path(root), VARIANTS[variant])
-    for name in names:
-        dist.init_process_group("gloo", init_method=f"file://{out}/{name}", rank=rank, world_size=2)
+    for root, variant, plans, name in jobs:
+        workspace = Workspace(Path(root), VARIANTS[variant]).activate()
+        dist.init_process_group("gloo", init_method=f"file://{out}/{variant}{name}", rank=rank, world_size=2)
         made = workspace.trainer(name, plans)
         made.device, made.grad_scaler = torch.device("cpu"), None
         made.disable_checkpointing = True
@@ -96,29 +94,30 @@ def train_together(
         for _ in range(rank):  # other data on each rank
             next(made.dataloader_train)
         made.on_train_epoch_end([made.train_step(next(made.dataloader_train)) for _ in range(3)])
-        torch.save({key: weights(network) for key, network in made.networks.items()}, f"{out}/{name}{rank}.pt")
+        torch.save({key: weights(network) for key, network in made.networks.items()}, f"{out}/{variant}{name}{rank}.pt")
         dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("variant", "names"),
-    [
-        *((variant, names) for variant, names in TOGETHER.items()),
-        pytest.param("2d", sorted({*ON_SEVERAL_GPUS} - {*FEW}), marks=pytest.mark.full),
-    ],
-    ids=["2d", "3d", "others"],
+    "chosen",
+    [TOGETHER, pytest.param([("2d", name) for name in sorted({*ON_SEVERAL_GPUS} - {*FEW})], marks=pytest.mark.full)],
+    ids=["few", "others"],
 )
-def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path, variant: str, names: list[str]) -> None:
-    workspace = workspaces(variant)
-    plans = workspace.configure("ddp", **{**FROM_START, "start_fraction": 0.2})  # the first two of the steps without
+def test_both_ranks_hold_the_same_networks(workspaces, tmp_path: Path, chosen: list[tuple[str, str]]) -> None:
+    """Two processes for all trainers, because their start takes longer than the steps."""
+    jobs = []
+    for variant, name in chosen:
+        workspace = workspaces(variant)
+        plans = workspace.configure("ddp", **{**FROM_START, "start_fraction": 0.2})  # the first two steps go without
+        jobs.append((str(workspace.root), variant, plans, name))
     variables = {k: v for k, v in os.environ.items() if k.startswith(("nnUNet", "OMP"))}
-    mp.spawn(train_together, (str(workspace.root), variant, plans, names, variables, str(tmp_path)), nprocs=2)
-    for name in names:
-        mine, theirs = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in (0, 1))
+    mp.spawn(train_together, (jobs, variables, str(tmp_path)), nprocs=2)
+    for variant, name in chosen:
+        mine, theirs = (torch.load(tmp_path / f"{variant}{name}{rank}.pt") for rank in (0, 1))
         assert mine.keys() == theirs.keys()
         for key in mine:
-            assert all(torch.equal(a, b) for a, b in zip(mine[key], theirs[key], strict=True)), (name, key)
+            assert all(torch.equal(a, b) for a, b in zip(mine[key], theirs[key], strict=True)), (variant, name, key)
         if "teacher" in mine:
             assert any(not torch.equal(a, b) for a, b in zip(mine["student"], mine["teacher"], strict=True))
 
@@ -127,7 +126,6 @@ def test_others_are_refused_on_several_gpus(workspaces, monkeypatch) -> None:
     workspace = workspaces("2d")
     plans = workspace.configure("alone", **FROM_START)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     for name in set(trainer_names()) - set(ON_SEVERAL_GPUS):
         with pytest.raises(LimitedError, match="one GPU only"):
