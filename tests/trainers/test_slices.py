@@ -106,7 +106,7 @@ def test_early_uncertain_labels_of_others_do_not_count(workspaces, monkeypatch) 
 def test_resumed_equals_never_stopped(workspaces, variant: str) -> None:
     def train(results: str, stop: int | None):
         workspace = workspaces(variant).activate(results)
-        config = {**FROM_START, "networks": 3, "num_epochs": 3, "save_every": 1}
+        config = {**FROM_START, "networks": 3, "num_epochs": 2, "save_every": 1}
         plans = workspace.configure("resume", **config)
         made = workspace.trainer(TRAINER, plans)
         if stop is not None:
