@@ -32,6 +32,7 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from rounds import TRAINER, resampled
 from worlds import planned
 
+from nnunet_limited import trainers
 from nnunet_limited.engine.log import LimitedLogger
 
 torch.set_num_threads(1)
@@ -48,8 +49,9 @@ if "forkserver" in multiprocessing.get_all_start_methods():  # not on Windows
     )
     multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 
-# To find a trainer nnU-Net looks at every module that is imported; once for each is enough.
-run_training.recursive_find_trainer_class_by_name = functools.cache(run_training.recursive_find_trainer_class_by_name)
+# To find a trainer nnU-Net looks at every module that is imported. That it finds each of ours is tested by itself.
+_find_others = functools.cache(run_training.recursive_find_trainer_class_by_name)
+run_training.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name, None) or _find_others(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,6 +22,7 @@ from helpers import (
     losses,
     make_named_split,
     plan,
+    stock_run,
     weights,
     write_dataset,
 )
@@ -92,10 +93,9 @@ def test_labels_that_annotate_everything_equal_stock(workspaces, trainer: str) -
     settings = {**LIKE_STOCK, "sparse_labels": True}
     ours = workspace.trainer(trainer, workspace.configure("whole", **FROM_START, **settings))
     ours.run_training()
-    stock = Stock.like(ours)
-    stock.run_training()
-    assert losses(ours)["train_losses"] == losses(stock)["train_losses"]
-    for mine, theirs in zip(weights(ours.network), weights(stock.network), strict=True):
+    curves, trained = stock_run("all_annotated", ours)
+    assert losses(ours)["train_losses"] == curves["train_losses"]
+    for mine, theirs in zip(weights(ours.network), trained, strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -111,16 +111,25 @@ def test_terms_change_the_step_and_validation_has_none(workspaces) -> None:
     assert len(set(map(tuple, curves.values()))) == len(curves)
 
 
-@pytest.fixture
-def view(folders: Path) -> Workspace:
+@pytest.fixture(scope="module")
+def made_view(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a view with scribbles of a dense dataset, split and planned with every label."""
-    write_dataset(folders / "raw", Variant())
-    (folders / "raw" / DATASET).rename(folders / "raw" / "Dataset991_Dense")
+    root = tmp_path_factory.mktemp("view")
+    for name in ("raw", "preprocessed"):
+        (root / name).mkdir()
+    workspace = Workspace(root, SPARSE).activate()
+    write_dataset(root / "raw", Variant())
+    workspace.raw.rename(root / "raw" / "Dataset991_Dense")
     sparsify(SparsifyRequest(dataset="991", kind="scribbles", out=DATASET, seed=1), 1)
     make_named_split("few", folds=3)
-    workspace = Workspace(folders, SPARSE)
     workspace.plans = plan(SPARSE)
     return workspace
+
+
+@pytest.fixture
+def view(made_view: Workspace) -> Workspace:
+    """Return the view, for tests that change nothing but its results."""
+    return made_view.activate()
 
 
 def outcome(view: Workspace) -> tuple:
