@@ -93,21 +93,11 @@ def train(
     minutes = (time.time() - started) / 60
     run = (labeled, seed, trainer, " ".join(arguments.set), iterations)
     return [
-        dict(zip(COLUMNS, (*run, fold, name, *(values[key] for key in SCORES), minutes), strict=True))
-        for fold in result["folds"]
-        for name, values in measure(result, fold).items()
+        dict(zip(COLUMNS, (*run, fold, name, *scores, minutes), strict=True))
+        for k, fold in enumerate(result["folds"])
+        for name in result["dice"]
+        for scores in [[result[f"{metric}_per_fold"][name][k] for metric in SCORES]]
     ]
-
-
-def measure(result: dict[str, Any], fold: int) -> dict[str, dict[str, float]]:
-    """Return the metrics of each class, and as ``mean`` over classes, of the validation cases of a fold."""
-    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / result["dataset"]
-    model = f"{result['trainer']}__{result['plans']}__{result['configuration']}"
-    predictions = Path(os.environ["nnUNet_results"]) / result["dataset"] / model / f"fold_{fold}" / "validation"
-    words = ("--dataset-json", str(preprocessed / "dataset.json"), "--json")
-    printed = nnunet_limited("evaluate", str(predictions), str(preprocessed / "gt_segmentations"), *words)
-    classes: dict[str, dict[str, float]] = json.loads(printed)["classes"]
-    return classes
 
 
 def learns_pseudo_labels(trainer: str) -> bool:

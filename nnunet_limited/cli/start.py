@@ -52,15 +52,20 @@ def demo(out: OutOption = Path("demo_output"), seed: SeedOption = 0, as_json: Js
     Example:
     nnunet-limited demo
     """
+    from nnunet_limited.metrics.registry import METRICS
     from nnunet_limited.studies.demo import run_demo
 
     start = time.monotonic()
     result = run_demo(out / f"seed_{seed}", seed, (lambda line: None) if as_json else console.print)
     if as_json:
         return show_json(result)
-    names = list(result["dice"]["supervised"])
-    rows = [(name, *(f"{dice[name]:.3f}" for dice in result["dice"].values())) for name in names]
-    show_table(f"Dice on {result['cases']} held-out cases, 3 labelled", ("class", *result["dice"]), rows)
+    columns, rows = ["class"], [[name] for name in result["dice"]["supervised"]]
+    for metric in (METRICS[name] for name in METRICS if name in result):
+        for method, values in result[metric.name].items():
+            columns.append(f"{metric.heading(voxels=False)}, {method}")
+            for row in rows:
+                row.append(f"{values[row[0]]:.3f}")
+    show_table(f"{result['cases']} held-out cases, 3 labelled", columns, rows)
     console.print(f"wrote {result['picture']} after {time.monotonic() - start:.0f} s")
 
 

@@ -40,6 +40,10 @@ class TrainOptions(Request):
     num_gpus: int | None = Field(None, ge=1, description="Number of GPUs to train on.")
     pretrained_weights: str | None = Field(None, description="Checkpoint to start training from.")
 
+    dice_only: bool = Field(
+        False, description="Leave out HD95 and NSD, which take time on large scans with many classes."
+    )
+
     @property
     def settings(self) -> list[str]:
         """The assignments of all settings."""
@@ -79,7 +83,7 @@ class SelfTrainOptions(TrainOptions, SourceOptions):
     rounds: int = Field(1, ge=1, description="Number of rounds of pseudo-labelling and training.")
 
 
-@command(app, TRAIN, groups=GROUPS, skip=("folds",), context_settings=PASS_THROUGH)
+@command(app, TRAIN, groups=GROUPS, skip=("folds", "dice_only"), context_settings=PASS_THROUGH)
 def train(
     options: TrainOptions,
     context: typer.Context,
@@ -113,7 +117,8 @@ def crossval(options: TrainOptions, context: typer.Context, as_json: JsonOption 
 
     chosen = options.chosen_folds(context)
     request = options.request(context).with_settings(options.settings)
-    result = crossvalidate(request, chosen or default_folds(request), partial(print, file=sys.stderr))
+    log = partial(print, file=sys.stderr)
+    result = crossvalidate(request, chosen or default_folds(request), log, options.dice_only)
     if as_json:
         return show_json(result)
     _show_result(result)
@@ -151,7 +156,8 @@ def self_train(options: SelfTrainOptions, context: typer.Context, as_json: JsonO
         return PseudoLabelJob(labeller, options.set_name(name), previous)
 
     folds, log = chosen or default_folds(request), partial(print, file=sys.stderr)
-    results = run(request, options.teacher, options.settings, folds, options.rounds, label, log, progress)
+    rounds, settings = options.rounds, options.settings
+    results = run(request, options.teacher, settings, folds, rounds, label, log, progress, options.dice_only)
     if as_json:
         return show_json(results)
     for result in results:
@@ -160,17 +166,27 @@ def self_train(options: SelfTrainOptions, context: typer.Context, as_json: JsonO
 
 
 def _show_result(result: dict[str, Any]) -> None:
-    """Print Dice per class against the baseline."""
-    baseline = result["baseline"]
-    columns = ["class", result["trainer"]] + ([baseline["trainer"], "difference"] if baseline else [])
-    rows = []
-    for name, dice in result["dice"].items():
-        row = [name, f"{dice['mean']:.4f} ± {dice['sd']:.4f}"]
-        if baseline:
-            other = baseline["dice"][name]
-            row += [f"{other['mean']:.4f} ± {other['sd']:.4f}", f"{result['difference'][name]:+.4f}"]
-        rows.append(row)
-    show_table(f"Dice, mean ± sd over folds (n = {len(result['folds'])})", columns, rows)
+    """Print the metrics per class against the baseline."""
+    from nnunet_limited.metrics.registry import METRICS
+
+    baseline, folds = result["baseline"], len(result["folds"])
+    columns, rows = ["class"], [[name] for name in result["dice"]]
+    for metric in (METRICS[name] for name in METRICS if name in result):
+        digits = 4 if metric.unit == "" else 2
+        columns.append(metric.heading(voxels=False))
+        for row, value in zip(rows, result[metric.name].values(), strict=True):
+            spread = f" ± {value['sd']:.{digits}f}" if folds > 1 else ""
+            row.append(f"{value['mean']:.{digits}f}{spread}")
+        if baseline and metric.name in baseline:
+            columns.append("difference")
+            difference = result["difference" if metric.name == "dice" else f"{metric.name}_difference"]
+            for row, value in zip(rows, difference.values(), strict=True):
+                row.append(f"{value:+.{digits}f}")
+    names = " against ".join([result["trainer"], *([baseline["trainer"]] if baseline else [])])
+    over = f"mean ± sd over {folds} folds" if folds > 1 else f"fold {result['folds'][0]}"
+    show_table(f"{names}: {over}", columns, rows)
+    if baseline and result["setbacks"] and result["difference"]["mean"] > 0:
+        console.print(f"Dice is better, but {' and '.join(result['setbacks'])} folds: no gain is claimed.")
 
 
 def _show_what_next(result: dict[str, Any], plans: str) -> None:

@@ -3,40 +3,21 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nnunet_limited.datasets.description import DatasetDescription, values_of
-from nnunet_limited.engine.run import RECORD
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.evaluation import mean_dice, merge_folds
+from nnunet_limited.host.evaluation import merge_folds
 from nnunet_limited.runs.launch import prepare
 from nnunet_limited.runs.request import TrainRequest
+from nnunet_limited.runs.scores import (
+    DICE,
+    can_measure_distances,
+    find_baseline,
+    read_scores,
+    worse_in_most_folds,
+)
 from nnunet_limited.util.files import one_at_a_time, read_object, write_json
-
-BASELINE = "LimitedSupervisedTrainer"
-MEAN = "mean"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Dice per class and fold: ``dice[class]`` has one value a fold, the mean over its cases."""
-
-    trainer: str
-    plans: str
-    dice: dict[str, list[float]]
-
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Return mean and standard deviation over folds of each class (0 for a single fold)."""
-        spread = {name: float(np.nanstd(v, ddof=1)) if len(v) > 1 else 0.0 for name, v in self.dice.items()}
-        return {name: {"mean": float(np.nanmean(v)), "sd": spread[name]} for name, v in self.dice.items()}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the scores as ``crossval.json`` has them."""
-        return {"trainer": self.trainer, "plans": self.plans, "dice": self.summary(), "dice_per_fold": self.dice}
 
 
 def default_folds(request: TrainRequest) -> list[int]:
@@ -100,55 +81,21 @@ def _flags(request: TrainRequest, step: tuple[str, tuple[str, ...]] | None) -> t
     return (*request.flags[:position], *request.flags[position + 2 :], *step[1])
 
 
-def class_names(description: DatasetDescription) -> dict[str, str]:
-    """Return the name of each class or region by the key it has in nnU-Net's ``summary.json``."""
-    groups = {name: values_of(value) for name, value in description.labels.items()}
-    return {str(tuple(values) if len(values) > 1 else values[0]): name for name, values in groups.items()}
+def crossvalidate(
+    request: TrainRequest, folds: Sequence[int], log: Callable[[str], None], dice_only: bool = False
+) -> dict[str, Any]:
+    """Complete the folds and return, and write to ``crossval.json``, the metrics per class against the baseline.
 
-
-def read_scores(base: Path, trainer: str, plans: str, folds: Sequence[int]) -> Scores | None:
-    """Read the folds' validation results; None if one of them is missing."""
-    files = [base / f"fold_{fold}" / "validation" / "summary.json" for fold in folds]
-    if not all(file.is_file() for file in files):
-        return None
-    names = class_names(DatasetDescription(read_object(base / "dataset.json", "dataset description", "train a fold")))
-    dice: dict[str, list[float]] = {}
-    for file in files:
-        content = read_object(file, "validation result", "validate the fold again with --val")
-        classes = {names.get(key, key): values for key, values in content["mean"].items()}
-        for name, values in classes.items():
-            dice.setdefault(name, []).append(float("nan") if values["Dice"] is None else float(values["Dice"]))
-        dice.setdefault(MEAN, []).append(mean_dice(content))
-    return Scores(trainer, plans, dice)
-
-
-def find_baseline(request: TrainRequest, folds: Sequence[int]) -> Scores | None:
-    """Return the supervised baseline's scores: same split, plans, configuration and shared settings."""
-    base = request.results
-    record = base / f"fold_{folds[0]}" / RECORD
-    if request.trainer == BASELINE or not record.is_file():
-        return None
-    mine = read_object(record, "run record", "train the fold again")
-    for other in sorted(base.parent.glob(f"{BASELINE}__*__{request.configuration}")):
-        file = other / f"fold_{folds[0]}" / RECORD
-        if not file.is_file():
-            continue
-        theirs = read_object(file, "run record", "delete its folder")
-        same = all(theirs.get(key) == mine.get(key) for key in ("plans_hash", "split_hash", "configuration"))
-        if same and all(mine["settings"].get(key) == value for key, value in theirs["settings"].items()):
-            scores = read_scores(other, BASELINE, other.name.split("__")[1], folds)
-            if scores is not None:
-                return scores
-    return None
-
-
-def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[str], None]) -> dict[str, Any]:
-    """Complete the folds and return, and write to ``crossval.json``, Dice per class against the baseline."""
+    They are Dice and, unless ``dice_only``, HD95 and NSD, where MONAI is installed to measure them.
+    """
     train_folds(request, folds, log)
     base = request.results
-    scores = read_scores(base, request.trainer, request.plans, folds)
+    distances = not dice_only and can_measure_distances()
+    if not dice_only and not distances:
+        log("HD95 and NSD are not measured; they need pip install 'nnunet-limited[study]'")
+    scores = read_scores(request, base, folds, distances)
     assert scores is not None
-    baseline = find_baseline(request, folds)
+    baseline = find_baseline(request, folds, distances)
     merged = merge_folds(base, folds)
     result: dict[str, Any] = {
         "dataset": request.folder.name,
@@ -159,6 +106,9 @@ def crossvalidate(request: TrainRequest, folds: Sequence[int], log: Callable[[st
         "merged": str(merged) if merged else None,
     }
     if baseline is not None:
-        result["difference"] = {n: float(np.nanmean(np.subtract(v, baseline.dice[n]))) for n, v in scores.dice.items()}
+        difference = scores.differences(baseline)
+        result["difference"] = difference.pop(DICE)
+        result |= {f"{metric}_difference": values for metric, values in difference.items()}
+        result["setbacks"] = worse_in_most_folds(scores, baseline)
     write_json(base / "crossval.json", result)
     return result

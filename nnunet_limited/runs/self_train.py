@@ -52,6 +52,7 @@ def self_train(
     sources: Callable[[TrainRequest, str, str | None], PseudoLabelMaker],
     log: Callable[[str], None],
     track: Track,
+    dice_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Complete every round and return its cross-validation, that of the teacher first.
 
@@ -60,7 +61,8 @@ def self_train(
     before.
 
     Finished work is skipped. A round's pseudo-labels are called after the model that made them.
-    ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is.
+    ``track(cases, title=…)`` yields the cases and shows how far pseudo-labelling is. With ``dice_only``, the results
+    have no distances.
     """
     trainer = find_trainer(request.trainer)
     if not is_ours(trainer) or trainer.learns_pseudo_labels == "none":
@@ -77,7 +79,7 @@ def self_train(
     if trainer.learns_pseudo_labels == "sources" and not source.uses_sources:
         raise LimitedError(f"-tr {request.trainer} needs several sources; give e.g. --sources student,atlas")
     source.check_sources(folds)
-    results = [crossvalidate(model, folds, log)]
+    results = [crossvalidate(model, folds, log, dice_only)]
     previous = None
     for _ in range(rounds):
         name = f"{model.trainer}-{model.plans}-{model.configuration}"
@@ -93,7 +95,7 @@ def self_train(
             gc.collect()
             torch.cuda.empty_cache()
         model = request.with_settings([*settings, f"pseudo_labels={name}"])
-        results.append(crossvalidate(model, folds, log))
+        results.append(crossvalidate(model, folds, log, dice_only))
         previous = name
     return results
 

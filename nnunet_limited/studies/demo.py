@@ -14,13 +14,17 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.evaluation import dice_of_files
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder, results_folder
 from nnunet_limited.host.predict import load_predictor, predict_folder
+from nnunet_limited.metrics.registry import SAFEGUARDS
+from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.planners.plan import make_plans
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
 from nnunet_limited.report.comparison_picture import CaseFiles, comparison_picture
+from nnunet_limited.runs.evaluate import evaluate, summarise
 from nnunet_limited.runs.launch import train_here
 from nnunet_limited.runs.predict import CHECKPOINT
 from nnunet_limited.runs.request import TrainRequest, find_trainer
+from nnunet_limited.runs.scores import can_measure_distances
 from nnunet_limited.runs.variants import configure
 from nnunet_limited.splits import Fold, SplitRequest
 from nnunet_limited.splits.make import create_split
@@ -62,11 +66,12 @@ def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]
         with contextlib.redirect_stdout(io.StringIO()):
             model = load_predictor(train(trainer, plans), [FOLD], "cpu", CHECKPOINT)
             predict_folder(model, raw_folder(DATASET) / "imagesTs", predictions[label])
-    scores = {label: evaluate(raw_folder(DATASET) / "labelsTs", folder) for label, folder in predictions.items()}
+    scores = {label: dice_per_case(raw_folder(DATASET) / "labelsTs", folder) for label, folder in predictions.items()}
     picture = out / "demo.png"
     draw(predictions, scores, picture)
     dice = {label: mean_of_classes(table) for label, table in scores.items()}
-    result = {"seed": seed, "cases": len(scores["supervised"]), "dice": dice, "picture": str(picture)}
+    result = {"seed": seed, "cases": len(scores["supervised"]), "dice": dice, **distances(predictions)}
+    result["picture"] = str(picture)
     write_json(out / "demo.json", result)
     return result
 
@@ -98,7 +103,7 @@ def pseudo_label(teacher: str, plans: str) -> None:
             job.make(labels, "cpu", iter)
 
 
-def evaluate(truth: Path, predicted: Path) -> pd.DataFrame:
+def dice_per_case(truth: Path, predicted: Path) -> pd.DataFrame:
     """Return the Dice of each case (row) and class (column) by nnU-Net's own metric, and as ``mean`` over classes."""
     files = sorted(truth.glob("*.nii.gz"))
     rows = [dice_of_files(file, predicted / file.name, list(CLASSES)) for file in files]
@@ -110,6 +115,18 @@ def mean_of_classes(table: pd.DataFrame) -> dict[str, float]:
     """Return the mean over cases of each class, and as ``mean`` that over classes, as nnU-Net defines it."""
     means = table.drop(columns="mean").mean()
     return {**means.to_dict(), "mean": float(means.mean())}
+
+
+def distances(predictions: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return HD95 and NSD by metric, method and class; none where MONAI, which measures them, is not installed."""
+    if not can_measure_distances():
+        return {}
+    raw = raw_folder(DATASET)
+    found = {}
+    for label, folder in predictions.items():
+        request = EvaluateRequest(predictions=folder, truth=raw / "labelsTs", dataset_json=raw / "dataset.json")
+        found[label] = summarise(evaluate(request))
+    return {metric: {label: table[metric].to_dict() for label, table in found.items()} for metric in SAFEGUARDS}
 
 
 def draw(predictions: dict[str, Path], scores: dict[str, pd.DataFrame], picture: Path) -> None:

@@ -109,7 +109,7 @@ def train(call: Call, study: StudyFile, training: Training, others: Iterable[Tra
     words = ["self-train" if rounds else "crossval", dataset, configuration]
     words += options({"-tr": method.trainer, "-p": training.plans, "--folds": fold, "--set": assignments})
     words += self_training_words(method) if rounds else []
-    printed = json.loads(call("nnunet-limited", *words, "--json"))
+    printed = json.loads(call("nnunet-limited", *words, "--dice-only", "--json"))  # a later step measures all
     results = printed if rounds else [printed]
     models = [root / one["dataset"] / f"{one['trainer']}__{one['plans']}__{one['configuration']}" for one in results]
     folds = [model / f"fold_{fold}" for model in models]
