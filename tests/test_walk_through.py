@@ -53,7 +53,7 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
 
     settings = ["--epochs", "1", "--iterations", "1", "--set", "num_val_iterations_per_epoch=1", "--npz"]
     if unlabeled_folder:
-        recipe = ("nnunet-limited", "self-train", "990", "2d", "-p", plans, "--folds", "0")
+        recipe = ("nnunet-limited", "self-train", "990", "2d", "-p", plans, "--folds", "0", "--dice-only")
         done = json.loads(call(*recipe, *settings, "--json"))
         assert [result["trainer"] for result in done] == [COPY_PASTE, RECIPE]
         assert len({result["plans"] for result in done}) == 2
@@ -70,7 +70,8 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
             result = json.loads(call(*command))
     name = result["plans"]
     assert name.startswith(plans)
-    assert set(result["dice"]) == {"disc", "core", "mean"}
+    for metric in ("dice",) if unlabeled_folder else ("dice", "hd95", "nsd", "hd95_difference"):
+        assert set(result[metric]) == {"disc", "core", "mean"}
     merged = json.loads(Path(result["merged"], "summary.json").read_text(encoding="utf-8"))
     validated = {case for fold in made["folds"][: 1 if unlabeled_folder else 2] for case in fold["val"]}
     assert {Path(case["prediction_file"]).name.split(".")[0] for case in merged["metric_per_case"]} == validated
@@ -106,7 +107,7 @@ def test_stock_planning_and_one_key_is_enough(folders: Path, monkeypatch: pytest
 
     for folder in (folders / "preprocessed" / DATASET).glob("nnUNetPlans_2d_unlabeled_*"):
         shutil.rmtree(folder)
-    options = ("--teacher", SUPERVISED, "--folds", "0", "-device", "cpu", "--json")
+    options = ("--teacher", SUPERVISED, "--folds", "0", "-device", "cpu", "--dice-only", "--json")
     recipe = ("self-train", "990", "2d", "-p", "nnUNetPlans_short", *options)
     supervised, student = json.loads(call("nnunet-limited", *recipe))
     assert supervised["trainer"] == SUPERVISED
