@@ -15,6 +15,7 @@ import contextlib
 import functools
 import io
 import multiprocessing
+import multiprocessing.pool
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,10 @@ from typing import Any
 import pytest
 import torch
 from helpers import DEVICE, FROM_START, VARIANTS, Workspace, make_workspace
+from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.run import run_training
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from nnunetv2.utilities import utils
 from rounds import TRAINER, resampled
 from worlds import planned
 
@@ -49,9 +52,13 @@ if "forkserver" in multiprocessing.get_all_start_methods():  # not on Windows
     )
     multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 
+# To list the files of a dataset nnU-Net forks twelve processes, twice for each planning; threads are enough.
+utils.Pool = multiprocessing.pool.ThreadPool
+
 # To find a trainer nnU-Net looks at every module that is imported. That it finds each of ours is tested by itself.
 _find_others = functools.cache(run_training.recursive_find_trainer_class_by_name)
-run_training.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name, None) or _find_others(name)
+for module in (run_training, predict_from_raw_data):
+    module.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name, None) or _find_others(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from helpers import DATASET, VARIANTS, Workspace, make_workspace
 
@@ -53,8 +54,11 @@ def request(workspace: Workspace, plans: str, out: Path, **changes) -> QueryRequ
     return QueryRequest(**{"dataset": DATASET, "out": out, "items": 3, **PATCHES, **model, **changes})
 
 
-def ask(asked: QueryRequest) -> tuple[QueryRound, Round]:
-    """Run a query; return its round and what was handed over."""
+def ask(asked: QueryRequest, pictures: bool = False) -> tuple[QueryRound, Round]:
+    """Run a query; return its round and what was handed over, without the pictures, which take longest."""
     query_round = open_round(asked)
     score_cases(query_round, "cpu", list)
-    return query_round, hand_over(query_round, choose_windows(query_round), "cpu", list)
+    with pytest.MonkeyPatch.context() as patch:
+        if not pictures:
+            patch.setattr("nnunet_limited.queries.hand_over.write_pictures", lambda *_: None)
+        return query_round, hand_over(query_round, choose_windows(query_round), "cpu", list)

@@ -16,7 +16,7 @@ from nnunet_limited.data.sightings import Sightings, origins
 from nnunet_limited.engine.unlabeled_crops import record_foreground
 from nnunet_limited.host.geometry import MAPS
 
-STEPS = 60
+STEPS = 30
 SLOW = ("LimitedRecipeTrainer", "LimitedFixMatchTrainer", "LimitedBCPTrainer", "LimitedCPSTrainer")
 
 
@@ -44,7 +44,7 @@ def test_uniform_crops_are_a_setting(workspaces, tmp_path: Path) -> None:
     scan = Scan(tmp_path, (40, 160, 160), (3, 12, 12), 0)
     plans = workspace.configure("uniform", **FROM_START, unlabeled_sampling="uniform")
     made = workspace.trainer("LimitedSelfTrainingTrainer", plans)
-    assert max(measure(made, scan, STEPS // 2)) < 0.1
+    assert max(measure(made, scan, STEPS)) < 0.1
     assert made.buffers == {}
 
 
@@ -114,7 +114,9 @@ def record_on_two(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_several_gpus_know_the_same(tmp_path: Path) -> None:
-    multiprocessing.spawn(record_on_two, (tmp_path,), nprocs=2)
+    # A process that does not begin as a copy of this one imports for seconds.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    multiprocessing.start_processes(record_on_two, (tmp_path,), nprocs=2, start_method=method)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert torch.equal(first, second)
     assert first[:, 0, 0].tolist() == [[10, 1, 1], [11, 1, 1], [10, 1, 1]]

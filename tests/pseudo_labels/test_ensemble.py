@@ -41,10 +41,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registration, name, value)
 
 
-def trained(workspace: Workspace, *folds: int) -> str:
-    """Return plans with which folds are trained a little."""
+def trained(workspace: Workspace, *folds: int, steps: int = 60) -> str:
+    """Return plans with which folds are trained a little, in two epochs of ``steps``."""
     workspace.activate("consensus")
-    plans = workspace.configure("consensus", **FROM_START, num_iterations_per_epoch=60)
+    plans = workspace.configure("consensus", **FROM_START, num_iterations_per_epoch=steps)
     for fold in folds:
         if not (Path(os.environ["nnUNet_results"]) / DATASET / f"{TRAINER}__{plans}__{workspace.variant.configuration}"
                 / f"fold_{fold}" / "checkpoint_final.pth").is_file():  # fmt: skip
@@ -142,7 +142,7 @@ def test_an_ensemble_is_calibrated_on_folds_that_have_not_learnt_the_case(tmp_pa
     workspace = make_workspace(tmp_path_factory.mktemp("deployed"), VARIANTS["deployment"])
     for case in ("case_06", "case_07"):  # images without label
         (workspace.root / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz").unlink(missing_ok=True)
-    plans = trained(workspace, 0, 1, 2)
+    plans = trained(workspace, 0, 1, 2, steps=5)
     assert make(workspace, plans, "--ensemble", name="all", sources="student,atlas") == 0
     labels = labels_of(workspace, "all", "all")
     found = json.loads((labels.folder / "calibration.json").read_text(encoding="utf-8"))

@@ -24,11 +24,20 @@ from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import load_split
 
 
+@pytest.fixture(scope="module")
+def handed_over(models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a round of five patches, which nobody has answered."""
+    workspace, plans = models("one_labeled")
+    folder = tmp_path_factory.mktemp("asked") / "round_1"
+    ask(request(workspace, plans, folder, items=5, strategy="random_stratified"))
+    return folder
+
+
 @pytest.fixture
-def asked(models, tmp_path: Path):
+def asked(models, handed_over: Path, tmp_path: Path):
     """Return a workspace, its plans and a round of five patches, and take back all that is absorbed."""
     workspace, plans = models("one_labeled")
-    _, made = ask(request(workspace, plans, tmp_path / "round_1", items=5, strategy="random_stratified"))
+    made = load_round(shutil.copytree(handed_over, tmp_path / "round_1"))
     yield workspace, plans, made
     for name in ("raw", "preprocessed", "rounds"):
         for folder in (workspace.root / name).glob("Dataset7*"):

@@ -20,7 +20,7 @@ from nnunet_limited.splits import load_split
 @pytest.mark.slow
 def test_what_annotators_get(models, tmp_path: Path) -> None:
     workspace, plans = models("2d")
-    query_round, made = ask(request(workspace, plans, tmp_path / "round"))
+    query_round, made = ask(request(workspace, plans, tmp_path / "round"), pictures=True)
     predictor = Predictor(workspace.root / "rounds" / DATASET / f"{TRAINER}__{plans}__2d", [0], "cpu")
     fold = load_split(workspace.preprocessed, "few").fold(0)
     assert set(made.cases) <= set(fold.unlabeled)
@@ -46,13 +46,13 @@ def test_what_annotators_get(models, tmp_path: Path) -> None:
 def test_hidden_labels_change_nothing(models, tmp_path: Path, how: str) -> None:
     workspace, plans = models("2d")
     asked = request(workspace, plans, tmp_path / "before")
-    ask(asked)
+    ask(asked, pictures=True)
     hidden = list(load_split(workspace.preprocessed, "few").fold(0).unlabeled)
     labels = workspace.root / "raw" / DATASET
     shutil.copytree(labels, tmp_path / "kept")
     try:
         spoil(workspace, hidden, how)
-        ask(asked.changed(out=tmp_path / "after"))
+        ask(asked.changed(out=tmp_path / "after"), pictures=True)
         _, after = ask(asked.changed(out=tmp_path / "cold", strategy="typiclust", configuration=None,
                                trainer=None, plans=None, split="few", what="case", size=None))  # fmt: skip
         assert sorted(after.cases) == sorted(hidden)
@@ -69,7 +69,7 @@ def test_the_page_of_a_round_works_in_a_browser(models, tmp_path: Path, browser)
     from selenium.webdriver.common.keys import Keys
 
     workspace, plans = models("2d")
-    _, made = ask(request(workspace, plans, tmp_path / "round", items=4))
+    _, made = ask(request(workspace, plans, tmp_path / "round", items=4), pictures=True)
     browser.get((made.folder / "index.html").as_uri())
     assert browser.get_log("browser") == []
     sections = browser.find_elements("css selector", "section")
