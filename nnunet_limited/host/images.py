@@ -2,11 +2,16 @@
 
 import contextlib
 import io
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nnunet_limited.annotations.grid import Grid, check_label
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
+from nnunet_limited.util.whole import require_whole
 
 
 def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
@@ -22,6 +27,100 @@ def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
             f"{example} cannot be read by nnU-Net as {dataset_json['file_ending']!r}; check the file and "
             "file_ending in dataset.json"
         ) from error
+
+
+def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return an image (c, *spatial) of one or more ``files`` and its properties, by a ``reader`` of nnU-Net.
+
+    Raises LimitedError for files that are damaged, unreadable, 4D or of vectors, or that differ in shape or spacing;
+    if ``channels`` is given, for another number of them too.
+    """
+    for file in files:
+        require_whole(file)
+    printed = io.StringIO()
+    names = ", ".join(map(str, files))
+    try:
+        with contextlib.redirect_stdout(printed):
+            image, properties = reader.read_images([str(file) for file in files])
+    except Exception as error:
+        # nnU-Net prints the shapes or spacings that differ, in three lines, and raises without a message.
+        reason = str(error).strip().splitlines()[-1:] or printed.getvalue().splitlines()[:3] or [repr(error)]
+        raise LimitedError(
+            f"{names} cannot be read: {' '.join(reason)}; the channels of a case must be readable and share one shape "
+            "and spacing"
+        ) from error
+    if "sitk_stuff" in properties:
+        for file in files:
+            _refuse_vectors(file)
+    if channels is not None and len(image) != channels:
+        raise LimitedError(
+            f"{names} has {len(image)} channels, dataset.json declares {channels}; add the missing channels or correct "
+            "channel_names"
+        )
+    if len(properties.get("sitk_stuff", {}).get("spacing", ())) == 4:
+        raise LimitedError(f"{names} is 4D, on whose grid nnU-Net cannot write a label; save each channel as a 3D file")
+    return image, properties
+
+
+def _refuse_vectors(file: Path) -> None:
+    """Refuse a file with several components in a voxel, of which SimpleITK makes a wrong axis of the array."""
+    import SimpleITK as sitk
+
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(file))
+    header.ReadImageInformation()
+    components = header.GetNumberOfComponents()
+    if components > 1:
+        raise LimitedError(
+            f"{file} has {components} components in each voxel (vectors or colours); save each as a file of its own "
+            "(_0000, _0001, …), or PNG images with NaturalImage2DIO"
+        )
+
+
+def read_label(reader: Any, file: Path, what: str = "label") -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a label (*spatial) as float32 and its properties, by a ``reader`` of nnU-Net.
+
+    Raises LimitedError for a file that is damaged, unreadable or has several channels.
+    """
+    require_whole(file)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            label, properties = reader.read_seg(str(file))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+        raise LimitedError(f"{what} {file} cannot be read ({reason}); repair or remove it") from error
+    if label.shape[0] != 1 or len(properties.get("sitk_stuff", {}).get("spacing", ())) == 4:
+        raise LimitedError(f"{what} {file} has {label.shape[0]} channels; save a {what} of one channel")
+    return label[0], properties
+
+
+def read_label_on(
+    reader: Any,
+    file: Path,
+    image: Grid,
+    allowed: Collection[int],
+    aligned: bool = False,
+    what: str = "label",
+) -> tuple[np.ndarray, str | None]:
+    """Return a label (*spatial, int16) and a warning if its grid is a little off that of its ``image``.
+
+    Raises LimitedError for what :func:`read_label` and :func:`check_label` refuse.
+    """
+    label, properties = read_label(reader, file, what)
+    return check_label(file, label, grid_of(label.shape, properties), image, allowed, aligned, what)
+
+
+def grid_of(shape: Sequence[int], properties: dict[str, Any]) -> Grid:
+    """Return the grid of an array (*spatial) from the properties of nnU-Net's reader, as the reader has turned it."""
+    spacing = tuple(float(step) for step in properties["spacing"])
+    if "sitk_stuff" in properties:
+        stuff = properties["sitk_stuff"]
+        return Grid.of_sitk(shape, stuff["spacing"], stuff["origin"], stuff["direction"])
+    if "nibabel_stuff" in properties:
+        stuff = properties["nibabel_stuff"]
+        matrix = stuff.get("reoriented_affine", stuff["original_affine"])
+        return Grid(tuple(shape), spacing, np.asarray(matrix))
+    return Grid(tuple(shape), spacing)
 
 
 def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: str) -> None:
