@@ -101,10 +101,10 @@ def differing(grid: Grid, image: Grid) -> tuple[str, list[float], list[float]]:
     if grid.matrix is None or image.matrix is None or grid.matrix.shape != image.matrix.shape:
         return "spacing", _rounded(grid.spacing), _rounded(image.spacing)
     lengths = [np.linalg.norm(matrix[:-1, :-1], axis=0) for matrix in (grid.matrix, image.matrix)]
-    if not np.allclose(*lengths, rtol=1e-3):
+    if not np.allclose(lengths[0], lengths[1], rtol=1e-3):
         return "spacing", _rounded(grid.spacing), _rounded(image.spacing)
     turned = [m[:-1, :-1] / size for m, size in zip((grid.matrix, image.matrix), lengths, strict=True)]
-    if not np.allclose(*turned, atol=1e-3):
+    if not np.allclose(turned[0], turned[1], atol=1e-3):
         return "direction", _rounded(turned[0].ravel()), _rounded(turned[1].ravel())
     return "origin", _rounded(grid.matrix[:-1, -1]), _rounded(image.matrix[:-1, -1])
 
