@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.datasets.description import DATASET_FORMAT, DatasetDescription, check_description
+from nnunet_limited.datasets.listing import channels_by_case
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.host.images import listed_files, reader_for
@@ -104,7 +104,7 @@ def labeled_cases(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Case]
         if not training.is_dir() and not unlabeled.is_dir():
             raise LimitedError(f"{training} does not exist; put the training images there")
         only_unlabeled = unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir()))
-        images = {} if only_unlabeled else images_by_case(training, ending)
+        images = {} if only_unlabeled else channels_by_case(training, ending)
         listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
     cases = {}
     for identifier, files in listed.items():
@@ -121,22 +121,5 @@ def unlabeled_images(folder: Path, dataset_json: dict[str, Any]) -> dict[str, li
         for identifier, entry in dataset_json.get("unlabeled", {}).items()
     }
     if (folder / UNLABELED_FOLDER).is_dir():
-        images |= images_by_case(folder / UNLABELED_FOLDER, dataset_json["file_ending"])
+        images |= channels_by_case(folder / UNLABELED_FOLDER, dataset_json["file_ending"])
     return images
-
-
-def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:
-    """Return the image files of a folder by case, in the order of channels, by nnU-Net's rule for their names.
-
-    nnU-Net's own listing starts twelve processes; a file that it would take for a case without images is refused.
-    """
-    files: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        match = re.fullmatch(r"(.+)_\d{4}", file.name.removesuffix(file_ending))
-        if match and file.name.endswith(file_ending):
-            files.setdefault(match[1], []).append(file)
-        elif file.name.endswith(file_ending):
-            raise LimitedError(f"{file} is not named like case_0000{file_ending}; add the channel number or remove it")
-    if not files:
-        raise LimitedError(f"{folder} holds no image named like case_0000{file_ending}; put images there or remove it")
-    return files

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_limited.datasets.raw import RawDataset, images_by_case
+from nnunet_limited.datasets.listing import channels_by_case
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.metrics.statistics import MIN_SEEDS
 from nnunet_limited.report.figures import Picture
 from nnunet_limited.report.page import Section
@@ -176,7 +177,7 @@ def _case_pictures(results: Results, folder: ComparisonFolder, setting: Setting,
     raw, test, pictures = RawDataset.load(run.dataset), folder.study.test, {}
     images: Mapping[str, Sequence[Path]] = {case: files.images for case, files in raw.cases.items()}
     if test is not None:
-        images = images_by_case(raw.folder / test.images, raw.description.file_ending)
+        images = channels_by_case(raw.folder / test.images, raw.description.file_ending)
     for what, position in (("worst", 0), ("median", len(ordered) // 2)):
         if position < len(ordered):
             case, value = ordered.index[position], ordered.iloc[position]

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nnunet_limited.datasets.raw import RawDataset, images_by_case
+from nnunet_limited.datasets.listing import channels_by_case
+from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS, Metric
@@ -209,7 +210,7 @@ def test_cases(study: Study, raw: RawDataset) -> dict[str, Path]:
         if not folder.is_dir():
             raise LimitedError(f"test set {folder} is not a folder; correct 'test', or remove it")
     ending = raw.description.file_ending
-    found = {case: labels / f"{case}{ending}" for case in images_by_case(images, ending)}
+    found = {case: labels / f"{case}{ending}" for case in channels_by_case(images, ending)}
     for label in found.values():
         if not label.is_file():
             raise LimitedError(f"test label {label} does not exist; every test image needs one")

@@ -1,0 +1,156 @@
+"""Files of a folder by case; an image that no command would read is an error and not an absent case."""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from nnunet_limited.errors import LimitedError
+
+# Endings of image files. Archives of them count too: a case packed once more is not absent.
+_VOLUME = r"\.(?:nii|nia|hdr|img|nrrd|nhdr|mha|mhd|gipl|mgz|mgh|mnc|dcm|dicom|ima|tiff?|npy|zarr|h5|hdf5)"
+_PICTURE = r"\.(?:png|jpe?g|bmp|gif|webp)"
+_IMAGE = re.compile(rf"(?:\.seg)?(?:{_VOLUME}|{_PICTURE})(?:\.(?:gz|bz2|xz|zst|zip))*$", re.IGNORECASE)
+
+
+def image_ending(name: str) -> str:
+    """Return the ending of an image file as it is written in its name, e.g. ``.seg.nrrd`` or ``.NII.GZ``; else ``""``.
+
+    Hidden files have none: those of macOS that begin with ``._`` have the names of images, but are none.
+    """
+    found = None if name.startswith(".") else _IMAGE.search(name)
+    return name[found.start() :] if found else ""
+
+
+def files_by_case(
+    folder: Path, endings: Sequence[str], cases: Collection[str] | None = None, what: str = "label"
+) -> dict[str, list[Path]]:
+    """Return the files of a folder that are named like a case with one of the ``endings``, by case.
+
+    ``cases`` are the names that count, None for any; the longest of the ``endings`` that fits counts. Files that are no
+    images, hidden files and folders are passed over. Raises LimitedError for an image (``what`` it should be) with
+    another ending or of no case, for a dangling link, a pipe or a folder in place of a file, and for an image that
+    keeps its voxels in another file.
+    """
+    found: dict[str, list[Path]] = {}
+    others = []
+    for file in _entries(folder):
+        ending = max((e for e in endings if file.name.endswith(e)), key=len, default="")
+        case = file.name.removesuffix(ending)
+        if ending and (cases is None or case in cases):
+            check_file(file, what)
+            found.setdefault(case, []).append(file)
+        elif ending or image_ending(file.name) or (file.is_dir() and cases is not None and _meant(file.name, cases)):
+            others.append(file)
+    for file in others:
+        if not _is_companion(file, endings, cases, found):
+            raise LimitedError(f"{what} {file} {_reason(file, endings, cases)}")
+    return found
+
+
+def one_file_by_case(
+    folder: Path, endings: Sequence[str], cases: Collection[str] | None = None, what: str = "label"
+) -> dict[str, Path]:
+    """Return the only file of each case, as :func:`files_by_case` finds them; two files of one case are an error."""
+    found = files_by_case(folder, endings, cases, what)
+    for case, files in found.items():
+        if len(files) > 1:
+            raise LimitedError(
+                f"case {case} has two {what} files in {folder}, {files[0].name} and {files[1].name}; remove one"
+            )
+    return {case: files[0] for case, files in found.items()}
+
+
+def channels_by_case(folder: Path, ending: str) -> dict[str, list[Path]]:
+    """Return the image files of a folder by case, in the order of channels, by nnU-Net's rule for their names.
+
+    nnU-Net's own listing starts twelve processes. Raises LimitedError as :func:`files_by_case` does, and for a folder
+    without images.
+    """
+    files: dict[str, list[Path]] = {}
+    for name, (file,) in files_by_case(folder, [ending], what="image").items():
+        match = re.fullmatch(r"(.+)_\d{4}", name)
+        if match is None:
+            raise LimitedError(f"{file} is not named like case_0000{ending}; add the channel number or remove it")
+        files.setdefault(match[1], []).append(file)
+    if not files:
+        raise LimitedError(f"{folder} holds no image named like case_0000{ending}; put images there or remove it")
+    return files
+
+
+def check_file(file: Path, what: str) -> None:
+    """Raise LimitedError unless ``file`` is a file, or a link to one, that holds its own voxels."""
+    if not file.exists():
+        if file.is_symlink():
+            raise LimitedError(f"{what} {file} is a link to {file.readlink()}, which does not exist; correct the link")
+        raise LimitedError(f"{what} {file} does not exist; put it there, or correct its name")
+    if not file.is_file():
+        kind = "a folder" if file.is_dir() else "a pipe or a device"
+        raise LimitedError(f"{what} {file} is {kind}, not an image file; replace it by the file, or remove it")
+    other = _detached(file)
+    if other:
+        raise LimitedError(f"{what} {file} keeps its voxels in another file, {other}; save both as one file")
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield what a folder holds in order of names, without hidden files."""
+    return (file for file in sorted(folder.iterdir()) if not file.name.startswith("."))
+
+
+def _detached(file: Path) -> str:
+    """Return the other file that the header of an NRRD or MetaImage file names for its voxels, "" if there is none."""
+    key = {".nrrd": rb"data ?file\s*:(?!=)", ".mha": rb"ElementDataFile\s*=\s*(?!LOCAL\b)"}.get(file.suffix.lower())
+    if key is None:
+        return ""
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(1 << 16)
+    except OSError as error:
+        raise LimitedError(f"{file} cannot be read ({error.strerror}); correct its permissions") from error
+    header = re.split(rb"\r?\n\r?\n|ElementDataFile\s*=\s*LOCAL", header, maxsplit=1)[0]
+    found = re.search(rb"^" + key + rb"[ \t]*([^\r\n]*)", header, re.MULTILINE | re.IGNORECASE)
+    return found[1].decode(errors="replace").strip() if found else ""
+
+
+def _is_companion(
+    file: Path, endings: Iterable[str], cases: Collection[str] | None, found: dict[str, list[Path]]
+) -> bool:
+    """Return whether ``file`` is a picture beside volumes, e.g. a screenshot, that stands for no missing case."""
+    picture = re.fullmatch(_PICTURE, image_ending(file.name).lower())
+    if not picture or any(re.fullmatch(_PICTURE, ending.lower()) for ending in endings):
+        return False
+    stem = file.name.removesuffix(image_ending(file.name))
+    if cases is None:
+        return stem in found or not re.search(r"_\d{4}$", stem)
+    meant = _meant(stem, cases)
+    return meant is None or meant in found
+
+
+def _reason(file: Path, endings: Sequence[str], cases: Collection[str] | None) -> str:
+    """Return why an image is not recognised and what to do about it."""
+    ending = image_ending(file.name)
+    stem = file.name.removesuffix(next((e for e in endings if file.name.endswith(e)), ending))
+    case = _meant(stem, cases) if cases is not None else stem
+    if file.is_dir() and not ending:
+        return f"is a folder; put the file of case {case} itself into {file.parent}, or move the folder elsewhere"
+    if not file.name.endswith(tuple(endings)):
+        known = " or ".join(endings[:1] if len(endings) == 1 else [", ".join(endings[:-1]), endings[-1]])
+        return f"has the ending {ending}, but only {known} is read here; convert or rename it, or move it elsewhere"
+    if case is None:
+        return "is named like no case of the dataset; name it after its case, or move it elsewhere"
+    name = f"{case}{next(e for e in endings if file.name.endswith(e))}"
+    return f"is named like no case of the dataset; rename it to {name} if it is of case {case}, or move it elsewhere"
+
+
+def _meant(name: str, cases: Collection[str]) -> str | None:
+    """Return the case that ``name`` probably stands for: the longest that is a whole part of it, or None.
+
+    Neither the case of letters nor how accents are encoded matters.
+    """
+    folded = _folded(name)
+    parts = [case for case in cases if re.search(rf"(?<![^\W_]){re.escape(_folded(case))}(?![^\W_])", folded)]
+    return max(parts, key=len, default=None)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
