@@ -14,6 +14,7 @@ from nnunet_limited.errors import LimitedError
 
 FARTHEST = 1.0  # that a corner of a label may lie from that of its image, in voxels
 NEAR = 0.01  # voxels; what headers round off
+LARGEST = int(np.iinfo(np.int16).max)  # value of a label: nnU-Net stores labels as int16
 ACCEPT = 'set "grid_of_image": true in dataset.json'
 
 
@@ -37,6 +38,19 @@ class Grid:
         matrix[:-1, :-1] = np.reshape(direction, (dimensions, dimensions)) * np.asarray(spacing)
         matrix[:-1, -1] = origin
         return cls(tuple(shape), tuple(spacing[::-1]), matrix)
+
+    @classmethod
+    def of(cls, image: Any) -> Grid:
+        """Return the grid of a SimpleITK image."""
+        return cls.of_sitk(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    def part(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
+        """Return the grid of the part of ``shape`` that begins at voxel ``start``, both (z, y, x); it may reach out."""
+        if self.matrix is None:
+            return Grid(tuple(shape), self.spacing)
+        matrix = self.matrix.copy()
+        matrix[:-1, -1] += matrix[:-1, :-1] @ np.asarray(start, float)[::-1]
+        return Grid(tuple(shape), self.spacing, matrix)
 
 
 def check_label(
@@ -115,12 +129,7 @@ def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
 
 def check_values(file: Path, values: np.ndarray, allowed: Collection[int], what: str = "label") -> np.ndarray:
     """Return ``values`` as int16; refuse what is not a whole number, and what is not ``allowed``."""
-    found = np.unique(values)
-    odd = found[~np.isfinite(found) | (found != np.rint(found)) | (found < 0)]
-    if odd.size:
-        raise LimitedError(
-            f"{what} {file} has the value {odd[0]}, but labels are whole numbers from 0; save a label map"
-        )
+    found = check_whole(file, values, what=what)
     unexpected = found[~np.isin(found, sorted(allowed))]
     if unexpected.size:
         raise LimitedError(
@@ -128,3 +137,14 @@ def check_values(file: Path, values: np.ndarray, allowed: Collection[int], what:
             f"{', '.join(map(str, sorted(allowed)))}; correct the {what}, or the labels of dataset.json"
         )
     return values.astype(np.int16)
+
+
+def check_whole(file: Path, values: np.ndarray, smallest: int = 0, what: str = "label") -> np.ndarray:
+    """Return the sorted ``values`` that occur; refuse all but whole numbers from ``smallest`` that int16 can hold."""
+    found = np.unique(values)
+    odd = found[~np.isfinite(found) | (found != np.rint(found)) | (found < smallest) | (found > LARGEST)]
+    if odd.size:
+        raise LimitedError(
+            f"{what} {file} has the value {odd[0]}, but labels are whole numbers from 0 to {LARGEST}; save a label map"
+        )
+    return found

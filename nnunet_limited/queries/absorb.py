@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.annotations.annotation import Annotation, classes, only, outlines
+from nnunet_limited.annotations.grid import check_grid, check_values, check_whole
 from nnunet_limited.annotations.importers.images import ENDINGS, FILL, read_image, read_labels
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.description import values_of
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
-from nnunet_limited.host.images import write_label
+from nnunet_limited.host.images import grid_of, read_label, read_scan, write_label
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.queries.record import LABELS, Round, load_round, window_hash
 from nnunet_limited.queries.request import AbsorbRequest
@@ -105,10 +106,11 @@ def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
         truth, file = labels / f"{case}{ending}", queried.folder / LABELS / f"{case}{ending}"
         if not truth.is_file():
             raise LimitedError(f"--oracle {labels} has no {truth.name}; put the dense label of every case there")
-        dense, properties = reader.read_seg(str(truth))
-        label = reader.read_seg(str(file))[0][0]
+        dense, about = read_label(reader, truth)
+        label, properties = read_label(reader, file)
+        check_grid(truth, grid_of(dense.shape, about), grid_of(label.shape, properties))
         for window in queried.windows_of(case):
-            label[window.inside] = dense[0][window.inside]
+            label[window.inside] = dense[window.inside]
         write_label(reader, label, file, properties, ending)
 
 
@@ -263,7 +265,7 @@ def read_answer(answer: Answer) -> Annotated:
             label[window.inside] = ignore
     before = np.full(label.shape, ignore, np.int16)
     if answer.previous is not None:
-        before = answer.reader().read_seg(str(answer.previous))[0][0].astype(np.int16)
+        before = check_values(answer.previous, read_label(answer.reader(), answer.previous)[0], values)
         label = np.where(label == ignore, before, label)
     fractions = [float((label[window.inside] != ignore).mean()) for window in answer.windows]
     return Annotated(label, before != ignore, list(zip(fractions, unchanged, strict=True)))
@@ -280,7 +282,7 @@ def write_answer(
     """Write the label of an answer to ``target``; return what is newly annotated, and the minutes of its outlines."""
     annotated = read_answer(answer)
     label, reader = annotated.label, reader_class()
-    _, properties = reader.read_images([str(one) for one in case.images])
+    _, properties = read_scan(reader, case.images)
     reader.write_seg(label, str(target), properties)
     new = np.zeros(label.shape, bool)
     for window in answer.windows:
@@ -303,13 +305,8 @@ def _on_scan(answer: Answer) -> np.ndarray:
         raise LimitedError(
             f"label {file}: nnU-Net reads this dataset by {type(reader).__name__}; save it in the format of the images"
         )
-    try:
-        label = reader.read_seg(str(file))[0][0]
-    except Exception as error:
-        raise LimitedError(f"label {file} cannot be read ({error}); save it again") from error
-    shape = reader.read_images([str(one) for one in answer.case.images])[0].shape[1:]
-    if label.shape != shape:
-        raise LimitedError(
-            f"label {file} has the shape {list(label.shape)}, its image {list(shape)}; draw on the image"
-        )
-    return np.asarray(label, np.int16)
+    label, about = read_label(reader, file)
+    image, properties = read_scan(reader, answer.case.images)
+    check_grid(file, grid_of(label.shape, about), grid_of(image.shape[1:], properties))
+    check_whole(file, label)
+    return label.astype(np.int16)

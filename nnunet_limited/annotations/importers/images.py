@@ -8,7 +8,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.annotations.annotation import Annotation, classes
+from nnunet_limited.annotations.grid import check_whole
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.whole import require_whole
 
 ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 FILL = -1  # the value outside a file that covers a part of the image only
@@ -16,6 +18,7 @@ FILL = -1  # the value outside a file that covers a part of the image only
 
 def read_image(file: Path, what: str) -> Any:
     """Read an image file of any format that SimpleITK knows."""
+    require_whole(file)
     try:
         return sitk.ReadImage(str(file))
     except RuntimeError as error:
@@ -40,9 +43,7 @@ def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
     if values.shape != tuple(drawn.GetSize()[::-1]):
         raise LimitedError(f"label {file} has {drawn.GetNumberOfComponentsPerPixel()} channels; save one label map")
     smallest = FILL if file.name.endswith(".seg.nrrd") else 0
-    if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < smallest:
-        odd = values[(values != np.rint(values)) | (values < smallest)].flat[0]
-        raise LimitedError(f"label {file} has the value {odd:g}, but labels are whole numbers from 0; save a label map")
+    check_whole(file, values, smallest)
     whole = np.full(image.GetSize()[::-1], FILL, np.int16)
     start = _offset(drawn, image, file)
     whole[tuple(slice(a, a + n) for a, n in zip(start, values.shape, strict=True))] = values
