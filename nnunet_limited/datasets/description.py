@@ -23,7 +23,17 @@ class DatasetDescription:
     @property
     def num_channels(self) -> int:
         """The number of image channels."""
-        return len(self.content.get("channel_names") or self.content["modality"])
+        return len(self.channel_names)
+
+    @property
+    def channel_names(self) -> list[str]:
+        """The name of each channel, by which nnU-Net chooses the normalization."""
+        return [str(name) for name in (self.content.get("channel_names") or self.content["modality"]).values()]
+
+    @property
+    def grid_of_image(self) -> bool:
+        """Whether labels lie on the voxels of their image whatever their own header says."""
+        return bool(self.content.get("grid_of_image", False))
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -69,7 +79,8 @@ def check_description(content: dict[str, Any], file: Path) -> None:
             raise LimitedError(f"{file} has no key {key!r}; {DATASET_FORMAT}")
     if not content.get("channel_names") and not content.get("modality"):
         raise LimitedError(f"{file} has no key 'channel_names', or it is empty; {DATASET_FORMAT}")
-    kinds = {"labels": dict, "file_ending": str, "channel_names": dict, "dataset": dict, "unlabeled": dict}
+    kinds: dict[str, type] = {"labels": dict, "file_ending": str, "channel_names": dict, "dataset": dict}
+    kinds |= {"unlabeled": dict, "grid_of_image": bool}
     for key, kind in kinds.items():
         if not isinstance(content.get(key, kind()), kind):
             raise LimitedError(f"{file}: {key!r} cannot be {content[key]!r:.60}; {DATASET_FORMAT}")

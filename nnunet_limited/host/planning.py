@@ -91,6 +91,32 @@ def nonzero_mask(image: np.ndarray) -> np.ndarray:
     return create_nonzero_mask(image)
 
 
+def normalization_problem(image: np.ndarray, channels: Sequence[str]) -> str | None:
+    """Return why nnU-Net cannot normalize an ``image`` (channels, *spatial), and the remedy; None if it can.
+
+    CT is not tried: it is clipped, to intensities of the whole dataset.
+    """
+    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+    for values, channel in zip(image, channels, strict=True):
+        scheme = get_normalization_scheme(channel)
+        if scheme.__name__ == "CTNormalization":
+            continue
+        low, high = float(values.min()), float(values.max())
+        try:
+            with np.errstate(all="ignore"):
+                made = scheme(False, {}).run(values.copy(), None)
+        except AssertionError:  # nnU-Net's word for values that are no colours
+            return (
+                f"channel {channel!r} has values from {low:g} to {high:g}, but {scheme.__name__} needs 0 to 255; "
+                "correct channel_names in dataset.json"
+            )
+        # A standard deviation that overflows makes everything 0.
+        if not np.isfinite(made).all() or (high > low and np.ptp(made) == 0):
+            return f"channel {channel!r} has values from {low:g} to {high:g}, which overflow; correct or rescale them"
+    return None
+
+
 def crossval_folds(groups: Sequence[str], seed: int, folds: int) -> list[list[str]]:
     """Return the groups that each fold validates on, as nnU-Net partitions them."""
     from nnunetv2.utilities.crossval_split import generate_crossval_split

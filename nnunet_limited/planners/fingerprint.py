@@ -1,95 +1,89 @@
 """The dataset fingerprint of a split: geometry from images, intensities from visible labels only."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor
+from nnunet_limited.host.images import grid_of, read_label, read_label_on, read_scan
+from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor, normalization_problem
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
 from nnunet_limited.util.parallel import run_all
 
 Geometry = Literal["all", "labeled"]
+CHECKS = 2  # raised when inspections check more, so that those of earlier versions are made again
+SMALLEST_SPACING = 1e-8  # mm; electron microscopy has 1e-6
 VOXELS_PER_CASE = 1e6  # that intensities are measured at; nnU-Net's number for a hundred cases
 
 
 class Inspection(NamedTuple):
-    """The geometry of one case; ``problem`` states why its label cannot be used, None if it can."""
+    """The geometry of one case; ``problem`` states why its label cannot be used, None if it can.
+
+    ``warning`` states where the label's grid is a little off; ``annotated`` is False if every voxel is ignored.
+    """
 
     spacing: list[float]
     shape_after_crop: list[int]
     relative_size: float
     problem: str | None
+    warning: str | None = None
+    annotated: bool = True
 
 
-def inspect_case(case: Case, use_label: bool, reader_class: Any, values: Sequence[int]) -> Inspection:
+def inspect_case(case: Case, use_label: bool, reader_class: Any, description: DatasetDescription) -> Inspection:
     """Read one case, check it, and return its geometry.
 
     The label is opened only if ``use_label``; ``problem`` states why it cannot be used. Any fault of the image is an
     error.
     """
     reader = reader_class()
-    files = ", ".join(map(str, case.images))
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed):
-            image, properties = reader.read_images([str(i) for i in case.images])
-    except Exception as error:
-        # nnU-Net prints the shapes or spacings that differ, in three lines, and raises without a message.
-        reason = str(error).strip().splitlines()[-1:] or printed.getvalue().splitlines()[:3] or [repr(error)]
-        raise LimitedError(
-            f"the image of case {case.identifier} ({files}) cannot be read: {' '.join(reason)}; its channels must be "
-            "readable and share one shape and spacing"
-        ) from error
-    if not np.isfinite(image).all():
-        raise LimitedError(
-            f"the image of case {case.identifier} ({files}) has {int((~np.isfinite(image)).sum())} voxels that are "
-            "NaN or infinite; replace them"
-        )
-    if not image.any():
-        raise LimitedError(f"the image of case {case.identifier} ({files}) is 0 everywhere; remove the case")
-    problem = None
+    image, properties = read_scan(reader, case.images, description.num_channels)
+    check_image(case, image, properties, description)
+    problem, warnings, annotated = None, [], True
     if use_label:
-        files_with_label = [case.label] if case.truth is None else [case.label, case.truth]
-        found = [check_label(case, file, reader, image, properties["spacing"], values) for file in files_with_label]
-        problem = next((reason for reason in found if reason), None)
+        grid = grid_of(image.shape[1:], properties)
+        try:
+            if case.label is None:
+                raise LimitedError(f"case {case.identifier} has no label file; add it")
+            for file in (case.label, *([case.truth] if case.truth else [])):
+                label, warning = read_label_on(reader, file, grid, description.label_values, description.grid_of_image)
+                warnings += [warning] if warning else []
+                if file == case.label:
+                    annotated = bool((label != description.ignore).any()) or case.boxes is not None
+        except LimitedError as error:
+            problem = str(error)
     cropped = cropped_to_nonzero(image)
     return Inspection(
         [float(s) for s in properties["spacing"]],
         [int(s) for s in cropped.shape[1:]],
         float(np.prod(cropped.shape[1:]) / np.prod(image.shape[1:])),
         problem,
+        warnings[0] if warnings else None,
+        annotated,
     )
 
 
-def check_label(
-    case: Case, file: Path | None, reader: Any, image: np.ndarray, spacing: Any, values: Sequence[int]
-) -> str | None:
-    """Return why the label ``file`` cannot be used with the image of ``case`` and the declared ``values``, or None."""
-    if file is None:
-        return f"case {case.identifier} has no label file"
-    try:
-        label, properties = reader.read_seg(str(file))
-    except Exception:
-        return f"{file} cannot be read"
-    if label.shape[1:] != image.shape[1:] or not np.allclose(properties["spacing"], spacing, rtol=1e-3):
-        return (
-            f"{file} has shape {label.shape[1:]} and spacing {np.round(properties['spacing'], 4).tolist()}, its "
-            f"image {image.shape[1:]} and {np.round(spacing, 4).tolist()}"
+def check_image(case: Case, image: np.ndarray, properties: dict[str, Any], description: DatasetDescription) -> None:
+    """Refuse an image (c, *spatial) with values or spacings that nnU-Net cannot use."""
+    named = f"the image of case {case.identifier} ({', '.join(map(str, case.images))})"
+    if not np.isfinite(image).all():
+        raise LimitedError(
+            f"{named} has {int((~np.isfinite(image)).sum())} voxels that are NaN or infinite; replace them"
         )
-    unexpected = sorted(set(np.unique(label).tolist()) - set(values))
-    if unexpected:
-        return (
-            f"{file} has the value {unexpected[0]:g}; dataset.json declares only {', '.join(map(str, sorted(values)))}"
-        )
-    return None
+    if not image.any():
+        raise LimitedError(f"{named} is 0 everywhere; remove the case")
+    spacing = [float(step) for step in properties["spacing"]]
+    if not all(SMALLEST_SPACING < step < np.inf for step in spacing):
+        raise LimitedError(f"{named} has the spacing {spacing} (z, y, x) in mm; correct its header")
+    reason = normalization_problem(image, description.channel_names)
+    if reason:
+        raise LimitedError(f"{named} cannot be normalized: {reason}")
 
 
 def inspect_dataset(
@@ -109,30 +103,35 @@ def inspect_dataset(
             "this dataset with 'nnunet-limited split'"
         )
     labeled = {*split.labeled, *split.validation}
-    reader, values = dataset.reader(), dataset.description.label_values
-    keys = {case: inspection_key(dataset.cases[case], case in labeled, values) for case in cases}
+    reader, description = dataset.reader(), dataset.description
+    keys = {case: inspection_key(dataset.cases[case], case in labeled, reader, description) for case in cases}
     cache = read_object(cache_file, "cache", "delete it") if cache_file.is_file() else {}
     new = [case for case in cases if keys[case] not in cache]
-    tasks = [(dataset.cases[case], case in labeled, reader, values) for case in new]
+    tasks = [(dataset.cases[case], case in labeled, reader, description) for case in new]
     if tasks:
         inspected = run_all(inspect_case, tasks, processes, "Inspecting images")
         cache.update({keys[case]: list(result) for case, result in zip(new, inspected, strict=True)})
     found = {case: Inspection(*cache[keys[case]]) for case in cases}
     for case in split.labeled:
         if found[case].problem:
+            raise LimitedError(f"{found[case].problem} (case {case} is labelled in split {split.name!r})")
+    for number, fold in enumerate(split.folds):
+        if not any(found[case].annotated for case in fold.train):
             raise LimitedError(
-                f"{found[case].problem}, but it is labelled in split {split.name!r}; correct it or choose another case"
+                f"{dataset.cases[fold.train[0]].label} has no annotated voxel, nor has any other label that fold "
+                f"{number} of split {split.name!r} trains on: all are {description.ignore} (ignore); annotate some"
             )
     if new:
         write_json(cache_file, cache)
     return found, {case: str(found[case].problem) for case in split.validation if found[case].problem}
 
 
-def inspection_key(case: Case, use_label: bool, values: Sequence[int]) -> str:
-    """Identify what an inspection depends on: the files as they are now, and what their label may hold."""
+def inspection_key(case: Case, use_label: bool, reader: Any, description: DatasetDescription) -> str:
+    """Identify what an inspection depends on: the files as they are now, and what dataset.json says of them."""
     files = [*case.images, *([file for file in (case.label, case.truth) if file] if use_label else [])]
     stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return content_hash([case.identifier, stats, use_label, list(values)])
+    said = [description.label_values, description.ignore, description.channel_names, description.grid_of_image]
+    return content_hash([CHECKS, case.identifier, stats, use_label, reader.__name__, said, case.boxes is not None])
 
 
 def visible_labels(dataset: RawDataset, visible: Sequence[str], processes: int) -> dict[str, Path]:
@@ -160,13 +159,14 @@ def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) ->
     nnU-Net would count the ignore label as foreground. The file is ``target``, or the case's own
     file if that ignores nothing.
     """
+    assert case.label is not None
     reader = reader_class()
-    label, properties = reader.read_seg(str(case.label))
+    label, properties = read_label(reader, case.label)
     ignored = label == ignore
     foreground = bool(((label > 0) & ~ignored).any())
     if not ignored.any():
         return Path(str(case.label)), foreground
-    reader.write_seg(np.where(ignored, 0, label)[0].astype(np.int16), str(target), properties)
+    reader.write_seg(np.where(ignored, 0, label).astype(np.int16), str(target), properties)
     return target, foreground
 
 

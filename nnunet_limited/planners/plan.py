@@ -14,7 +14,7 @@ from nnunet_limited.host.cases import save_on_grid
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
 from nnunet_limited.host.plans import managers
-from nnunet_limited.planners.fingerprint import extract_fingerprint, inspect_dataset
+from nnunet_limited.planners.fingerprint import Inspection, extract_fingerprint, inspect_dataset
 from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
     box_folder,
@@ -65,7 +65,8 @@ def make_plans(request: PlanRequest) -> PlanResult:
         fingerprint = extract_fingerprint(dataset, split, inspections, request.geometry, request.processes)
         used = len(inspections) if request.geometry == "all" else len(split.never_hidden or split.labeled)
         plans = limited_planner(planner, used)(dataset.name).plan_experiment()
-    warnings = [f"{why}: folds that validate on {case} cannot be trained" for case, why in unusable.items()]
+    warnings = [f"{why} (folds that validate on {case} cannot be trained)" for case, why in unusable.items()]
+    warnings += off_grid(inspections)
     if not split.never_hidden:
         warnings.append("every labelled case is hidden in some fold, so intensities come from labels hidden there")
     available = tuple(name for name, c in plans["configurations"].items() if "previous_stage" not in c)
@@ -88,6 +89,13 @@ def make_plans(request: PlanRequest) -> PlanResult:
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
     trainer = alone if dataset.description.ignore is None else "LimitedSparseTrainer"
     return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)
+
+
+def off_grid(inspections: dict[str, Inspection]) -> list[str]:
+    """Return one warning for all labels whose grids are a little off those of their images."""
+    found = [one.warning for one in inspections.values() if one.warning]
+    more = f" (and {len(found) - 1} more labels)" if len(found) > 1 else ""
+    return [f"{found[0]}{more}"] if found else []
 
 
 def check_configurations(wanted: Sequence[str], available: Sequence[str]) -> None:

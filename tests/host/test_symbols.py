@@ -100,6 +100,7 @@ IMPORTED = {
     "nnunetv2.inference.export_prediction": "convert_predicted_logits_to_segmentation_with_correct_shape",
     "nnunetv2.inference.predict_from_raw_data": "nnUNetPredictor",
     "nnunetv2.preprocessing.cropping.cropping": "create_nonzero_mask crop_to_nonzero",
+    "nnunetv2.preprocessing.normalization.map_channel_name_to_normalization": "get_normalization_scheme",
     "nnunetv2.preprocessing.preprocessors.default_preprocessor": "DefaultPreprocessor",
     "nnunetv2.run.load_pretrained_weights": "load_pretrained_weights",
     "nnunetv2.run.run_training": "get_trainer_from_args maybe_load_checkpoint run_training_entry",
