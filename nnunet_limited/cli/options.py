@@ -29,7 +29,14 @@ FLAGS = {
 METAVARS: dict[Any, str] = {
     **{int: "N", float: "X", str: "NAME", Path: "PATH", bool: FLAG},
     **{"dataset": "DATASET", "configuration": "CONFIGURATION", "prompter": "MODEL", "device": "DEVICE"},
-    **{"labeled": "N|N%", "group_by": "REGEX", "sources": "SOURCE,…", "size": "ZxYxX", "patch": "ZxYxX"},
+    **{
+        "labeled": "N|N%",
+        "group_by": "REGEX",
+        "labeled_from": "REGEX",
+        "sources": "SOURCE,…",
+        "size": "ZxYxX",
+        "patch": "ZxYxX",
+    },
     **dict.fromkeys(("labeled_cases", "test_cases", "published", "boxes", "points", "features"), "FILE"),
     **dict.fromkeys(("oracle", "folder", "labels"), "FOLDER"),
     **dict.fromkeys(("ask", "assignments"), "KEY=VALUE"),

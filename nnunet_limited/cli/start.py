@@ -72,7 +72,10 @@ def demo(out: OutOption = Path("demo_output"), seed: SeedOption = 0, as_json: Js
 @command(
     app,
     START,
-    groups={"Labelled cases": "labeled seed group_by labeled_cases published", "Folds": "folds protocol test_cases"},
+    groups={
+        "Labelled cases": "labeled seed cover group_by labeled_from labeled_cases published",
+        "Folds": "folds protocol test_cases",
+    },
 )
 def split(
     request: SplitRequest, dataset: DatasetArgument, replace: ReplaceOption = False, as_json: JsonOption = False
@@ -94,7 +97,8 @@ def split(
     title = f"Split {request.name} of {raw.name} ({made.info['protocol']}, seed {request.seed})"
     show_table(title, ("fold", "labelled", "validation", "unlabelled"), rows)
     if any(set(fold.train) & set(fold.val) for fold in made.folds):
-        console.print("The only labelled case is used for training and validation: its Dice is not informative.")
+        unit = "patient" if request.group_by else "case"
+        console.print(f"The only labelled {unit} is used for training and validation: its Dice is not informative.")
     if request.folds is not None and len(made.folds) < request.folds:
         reason = "there are no more labelled cases to validate on"
         console.print(f"Folds made: {len(made.folds)} instead of {request.folds}; {reason}.")

@@ -19,7 +19,7 @@ from nnunet_limited.queries.strategies.base import Strategy
 from nnunet_limited.queries.strategies.registry import find_strategy
 from nnunet_limited.runs.predict import trained
 from nnunet_limited.splits import Fold, Split, load_split
-from nnunet_limited.splits.make import grouped
+from nnunet_limited.splits.groups import grouped
 from nnunet_limited.util.files import file_hash
 
 SCORES = ".scores"

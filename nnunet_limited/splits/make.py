@@ -14,12 +14,12 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
+from nnunet_limited.splits.groups import Groups, compiled, grouped, members, refuse_torn, within
 from nnunet_limited.splits.published import make_published_split, write_published_partition
 from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.util.files import read_json, write_json
 
 PARTITION_SEED = 12345  # nnU-Net's own, so that the partition equals the one stock nnU-Net would make
-Groups = dict[str, list[str]]
 
 
 def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = False) -> tuple[Split, list[Path]]:
@@ -29,8 +29,9 @@ def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = Fal
         adopt_partition(dataset, folder)
         split, partition = make_split(dataset, folder, request, class_reader(dataset))
     else:
-        for name in ("folds", "protocol", "group_by", "labeled_cases", "test_cases"):
-            if value := getattr(request, name):
+        for name in ("folds", "protocol", "group_by", "labeled_from", "labeled_cases", "test_cases", "cover"):
+            value = getattr(request, name)
+            if value and value != "none":  # a published order covers no classes anyway
                 text = ",".join(value) if isinstance(value, tuple) else value
                 option = f"--{name.replace('_', '-')} {text}"
                 raise LimitedError(f"--published and {option} exclude each other; remove one of them")
@@ -45,55 +46,90 @@ def make_split(
     """Return the split and the dataset's fold partition (validation cases per fold).
 
     ``folder`` is the preprocessed dataset folder; an existing ``splits_final.json`` there fixes the partition.
-    ``classes_of(case)`` returns the values in a case's label; it is called only until every class is covered.
+    ``classes_of(case)`` returns the values in a case's label; it is called only to cover classes, and only until every
+    class is covered.
     """
     split_name(request.name)
     check_known(dataset, request.test_cases, "--test-cases")
-    everything = [case for case in dataset.cases if case not in set(request.test_cases)]
-    labels = [case for case in dataset.labeled if case not in set(request.test_cases)]
-    if not labels:
+    everyone = grouped(list(dataset.cases), request.group_by)
+    refuse_torn(everyone, request.test_cases, "--test-cases")
+    everyone = within(everyone, dataset.cases.keys() - {*request.test_cases})
+    groups = within(everyone, {*dataset.labeled})
+    if not groups:
         raise LimitedError(f"{dataset.folder} has no labelled case; put at least one label file into labelsTr")
-    groups = grouped(labels, request.group_by)
+    protocol = protocol_of(dataset, request, groups)
+    cover = request.cover or ("none" if protocol == "benchmark" else "classes")
     partition = fold_partition(folder, groups, request.folds)
     order = seeded_order(partition, groups, request.seed)
-    select = selection(dataset, request, groups, classes_of)
-    protocol = request.protocol or ("deployment" if dataset.without_label else "benchmark")
-    folds = make_folds(protocol, partition, order, groups, select, everything)
-    if protocol == "deployment" and len(folds) == 1 and len(select(order)) > 1:
-        raise LimitedError(
-            f"all labelled cases are validation cases of the same fold of {folder / 'splits_final.json'}, so none is "
-            "left to train on; choose cases from several folds or delete that file if nothing was trained yet"
-        )
-    if any(not fold.train for fold in folds):
-        raise LimitedError(
-            f"fold {[not f.train for f in folds].index(True)} has no labelled case left to train on: all of "
-            "--labeled-cases are its validation cases; add a case of another fold"
-        )
+    select = selection(dataset, request, groups, classes_of if cover == "classes" else None)
+    folds = make_folds(protocol, partition, order, groups, select, everyone)
+    if protocol == "deployment" and len(folds) == 1 and len(chosen := select(order)) > 1:
+        # All labelled cases are in one part of the partition of all; they are validated in parts of their own.
+        own = fold_partition(None, {name: groups[name] for name in chosen}, request.folds)
+        folds = make_folds(protocol, own, order, groups, select, everyone)
     split = Split(request.name, dataset.name, tuple(folds), {})
     parse_folds([vars(fold) for fold in folds], split_file(folder, request.name))
     info: dict[str, Any] = {"dataset": dataset.name, "protocol": protocol, "labeled": request.labeled}
+    info |= {"labeled_from": request.labeled_from, "cover": cover}
     info |= {"labeled_cases": list(request.labeled_cases), "test_cases": sorted(request.test_cases)}
     info |= {"group_by": request.group_by, "seed": request.seed, "hash": split.hash}
     return Split(split.name, split.dataset, split.folds, info), partition
 
 
+def protocol_of(dataset: RawDataset, request: SplitRequest, groups: Groups) -> str:
+    """Return the protocol that is asked for, or the one that suits the labelled ``groups`` of the dataset."""
+    if request.protocol == "benchmark" and len(groups) == 1:
+        unit = "patient" if request.group_by else "case"
+        besides = " besides --test-cases" if request.test_cases else ""
+        raise LimitedError(
+            f"--protocol benchmark validates on other cases than it trains on, but {dataset.folder} has one labelled "
+            f"{unit} only{besides}, {next(iter(groups))!r}; remove the option to train and validate on it, or add some"
+        )
+    return request.protocol or ("deployment" if dataset.without_label or len(groups) == 1 else "benchmark")
+
+
 def selection(
-    dataset: RawDataset, request: SplitRequest, groups: Groups, classes_of: Callable[[str], set[int]]
+    dataset: RawDataset, request: SplitRequest, groups: Groups, classes_of: Callable[[str], set[int]] | None
 ) -> Callable[[Sequence[str]], list[str]]:
-    """Return a function that takes the groups that may be labelled, in order, and returns those that are."""
+    """Return a function that takes the groups that may be labelled, in order, and returns those that are.
+
+    Classes are covered where ``classes_of`` is given. It raises LimitedError if no group is left to label.
+    """
     listed = explicit_groups(dataset, request, groups) if request.labeled_cases else None
-    classes = dataset.description.foreground_values
+    drawn = groups_from(dataset, request, groups) if request.labeled_from is not None else None
+    classes, unreadable = dataset.description.foreground_values, {}
+    unit = "group" if request.group_by else "case"
+
+    def classes_in(group: str) -> set[int]:
+        found: set[int] = set()
+        for case in groups[group] if classes_of is not None else ():
+            try:
+                found |= classes_of(case)
+            except LimitedError as error:  # it matters only if the case is to be labelled
+                unreadable[case] = error
+        return found
 
     def select(candidates: Sequence[str]) -> list[str]:
-        if listed is not None:
-            return [group for group in candidates if group in listed]
-        count = wanted(request.labeled, len(candidates))
-        if count > len(candidates) and request.labeled is not None:
-            unit = "groups" if request.group_by else "cases"
+        allowed = listed if listed is not None else drawn
+        order = [group for group in candidates if allowed is None or group in allowed]
+        if not order:
+            option = "--labeled-cases" if listed is not None else f"--labeled-from {request.labeled_from}"
             raise LimitedError(
-                f"--labeled {request.labeled}: there are only {len(candidates)} labelled {unit}; ask for fewer"
+                f"all cases of {option} are validation cases of one fold, which then has no labelled case left to "
+                "train on; add a case of another fold, or use --protocol deployment"
             )
-        return covering(candidates, classes, lambda g: set().union(*map(classes_of, groups[g])))[:count]
+        count = len(order) if listed is not None else wanted(request.labeled, len(order))
+        if count > len(order):
+            matching = f" that match --labeled-from {request.labeled_from}" if drawn is not None else ""
+            found = f"{len(order)} labelled {unit}{'s' * (len(order) > 1)}{matching}"
+            raise LimitedError(f"--labeled {request.labeled}: there are only {found}; ask for fewer")
+        if classes_of is not None and count < len(order):
+            order = covering(order, classes, classes_in)
+        chosen = order[:count]
+        for case in members(chosen, groups):
+            if case in unreadable:
+                raise unreadable[case]
+        return chosen
 
     return select
 
@@ -104,31 +140,33 @@ def make_folds(
     order: Sequence[str],
     groups: Groups,
     select: Callable[[Sequence[str]], list[str]],
-    cases: Sequence[str],
+    everyone: Groups,
 ) -> list[Fold]:
     """Return the folds of a protocol.
 
-    ``benchmark``: over all labelled cases; the labels of training cases that are not selected are hidden.
-    ``deployment``: over the selected cases; all others are unlabelled in each. A single case is trained and validated
-    on.
+    ``groups`` are those of the labelled cases, ``everyone`` has all cases. ``benchmark``: over all labelled cases; the
+    labels of training cases that are not selected are hidden. ``deployment``: over the selected cases; all others are
+    unlabelled in each. A single group is trained and validated on. The unlabelled cases of a group that is only
+    validated on are left out of the fold.
     """
     if protocol == "benchmark":
         allowed = [[group for group in order if not set(groups[group]) & set(part)] for part in partition]
         pairs = [(members(select(some), groups), tuple(part)) for some, part in zip(allowed, partition, strict=True)]
-        return [Fold(train, val, tuple(sorted({*cases} - {*train, *val}))) for train, val in pairs]
+        return [_fold(train, val, everyone, set()) for train, val in pairs]
     labeled = members(select(order), groups)
     folds = []
     for part in partition:
         val = tuple(case for case in part if case in labeled)
         train = tuple(case for case in labeled if case not in val) if len(labeled) > len(val) else labeled
         if val:
-            folds.append(Fold(train, val, tuple(sorted({*cases} - {*labeled}))))
+            folds.append(_fold(train, val, everyone, {*labeled}))
     return folds
 
 
-def members(names: Iterable[str], groups: Groups) -> tuple[str, ...]:
-    """Return the cases of some groups, sorted."""
-    return tuple(sorted(case for name in names for case in groups[name]))
+def _fold(train: tuple[str, ...], val: tuple[str, ...], everyone: Groups, labeled: set[str]) -> Fold:
+    """Return a fold whose unlabelled cases are all others but the ``labeled`` ones and those of validated groups."""
+    outside = [group for group in everyone.values() if {*train} & {*group} or not {*val} & {*group}]
+    return Fold(train, val, tuple(sorted({case for group in outside for case in group} - {*train, *val} - labeled)))
 
 
 def adopt_partition(dataset: RawDataset, folder: Path) -> None:
@@ -169,41 +207,13 @@ def check_known(dataset: RawDataset, cases: Iterable[str], option: str) -> None:
             raise LimitedError(f"{option} names case {case!r}, which {dataset.folder} does not have; correct the list")
 
 
-def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
-    """Group case names by the first group of the regular expression (or its whole match), one each without it."""
-    if pattern is None:
-        return {case: [case] for case in sorted(cases)}
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise LimitedError(f"--group-by {pattern!r} is not a regular expression ({error}); correct it") from error
-    groups: Groups = {}
-    for case in sorted(cases):
-        group = group_of(case, expression)
-        if group is None:
-            raise LimitedError(f"--group-by {pattern!r} does not match case {case!r}; widen the expression")
-        groups.setdefault(group, []).append(case)
-    if len(groups) == 1 and len(cases) > 1:
-        raise LimitedError(
-            f"--group-by {pattern!r} matches all {len(cases)} cases as one group, {group!r}; write an expression that "
-            "distinguishes patients, e.g. 'patient[0-9]+'"
-        )
-    return groups
-
-
-def group_of(case: str, expression: re.Pattern[str]) -> str | None:
-    """Return what the first group of the expression, or its whole match, is in a case's name."""
-    match = expression.search(case)
-    return match and match.group(1 if expression.groups else 0)
-
-
-def fold_partition(folder: Path, groups: Groups, folds: int | None) -> list[list[str]]:
-    """Return the validation cases of each fold: those of ``splits_final.json`` if it exists, else a new partition."""
+def fold_partition(folder: Path | None, groups: Groups, folds: int | None) -> list[list[str]]:
+    """Return the validation cases of each fold: those of ``splits_final.json`` in ``folder``, else a new partition."""
     if folds is not None and folds < 2:
         raise LimitedError(f"--folds {folds} is too few; use at least 2")
     count = min(folds or 5, len(groups))
-    final = folder / "splits_final.json"
-    if not final.is_file():
+    final = folder and folder / "splits_final.json"
+    if final is None or not final.is_file():
         if count == 1:
             return [sorted(case for cases in groups.values() for case in cases)]
         made = crossval_folds(sorted(groups), PARTITION_SEED, count)
@@ -271,6 +281,8 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
     """Return the groups that ``--labeled-cases`` names, which must be whole."""
     if request.labeled is not None:
         raise LimitedError("--labeled and --labeled-cases exclude each other; give one of them")
+    if request.cover == "classes":
+        raise LimitedError("--cover classes has no effect with --labeled-cases, which names every case; remove it")
     check_known(dataset, request.labeled_cases, "--labeled-cases")
     listed = set(request.labeled_cases)
     for case in request.labeled_cases:
@@ -278,11 +290,31 @@ def explicit_groups(dataset: RawDataset, request: SplitRequest, groups: Groups) 
             raise LimitedError(f"--labeled-cases names {case!r}, which has no label file; annotate or remove it")
         if case in request.test_cases:
             raise LimitedError(f"case {case!r} is in --labeled-cases and in --test-cases; remove it from one of them")
-    for group, cases in groups.items():
-        if listed & set(cases) and not set(cases) <= listed:
-            missing = min(set(cases) - listed)
-            raise LimitedError(f"--labeled-cases separates cases of group {group!r}; add {missing!r}")
+    refuse_torn(groups, listed, "--labeled-cases")
     return {group for group, cases in groups.items() if set(cases) <= listed}
+
+
+def groups_from(dataset: RawDataset, request: SplitRequest, groups: Groups) -> set[str]:
+    """Return the groups all of whose cases have names that ``--labeled-from`` matches."""
+    option = f"--labeled-from {request.labeled_from}"
+    if request.labeled_cases:
+        raise LimitedError(f"{option} and --labeled-cases exclude each other; give one of them")
+    expression = compiled(str(request.labeled_from), "--labeled-from")
+    used = [case for case in dataset.cases if case not in set(request.test_cases)]
+    if len(used) > 1 and all(map(expression.search, used)):
+        raise LimitedError(
+            f"{option} matches every case of {dataset.folder}, not those of one site or scanner only; write an "
+            "expression that fewer names match, e.g. '^siteA_', or remove it"
+        )
+    found = {group for group, cases in groups.items() if all(map(expression.search, cases))}
+    if not found:
+        unit = "group as a whole" if request.group_by else "case"
+        name = min(min(cases) for cases in groups.values())
+        raise LimitedError(
+            f"{option} matches no labelled {unit}, e.g. not case {name!r}; write a regular expression that finds "
+            "the site or scanner in case names"
+        )
+    return found
 
 
 def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:

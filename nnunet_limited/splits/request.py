@@ -25,11 +25,23 @@ class SplitRequest(Request):
         None,
         description="benchmark: folds over all cases, all of which have labels; most labels are hidden. deployment: "
         "folds over the labelled cases; all others are unlabelled in every fold. Default: deployment if the dataset "
-        "has cases without a label.",
+        "has cases without a label, or one labelled case (patient) only.",
     )
     group_by: str | None = Field(
         None,
-        description="Regular expression that finds the patient in a case name; cases of one patient stay together.",
+        description="Regular expression that finds the patient in a case name; cases of one patient stay together, and "
+        "the unlabelled ones of a validated patient are left out of the fold.",
+    )
+    labeled_from: str | None = Field(
+        None,
+        description="Regular expression of the names of the cases to draw the labelled ones from, e.g. one site or "
+        "scanner; all others stay unlabelled. With --group-by every case of a patient must match. A percentage of "
+        "--labeled is one of the matching cases.",
+    )
+    cover: Literal["classes", "none"] | None = Field(
+        None,
+        description="classes: prefer cases that together have every class; this reads labels, even of cases that stay "
+        "hidden. none: read no label. Default: none under benchmark, else classes.",
     )
     labeled_cases: CaseList = Field((), description="File that lists the labelled cases, one per line.")
     test_cases: CaseList = Field((), description="File that lists cases to exclude from all folds, one per line.")

@@ -16,7 +16,8 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS, Metric
 from nnunet_limited.splits import SplitRequest
-from nnunet_limited.splits.make import adopt_partition, class_reader, grouped, make_split
+from nnunet_limited.splits.groups import grouped
+from nnunet_limited.splits.make import adopt_partition, class_reader, make_split
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.studies.engine import study_file
 from nnunet_limited.studies.engine.study_file import Labeled, Method, Part, StudyFile
