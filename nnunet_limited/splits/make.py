@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,11 @@ def selection(
     classes, unreadable = dataset.description.foreground_values, {}
     unit = "group" if request.group_by else "case"
 
-    def classes_in(group: str) -> set[int]:
+    def classes_in(group: str, read: Callable[[str], set[int]]) -> set[int]:
         found: set[int] = set()
-        for case in groups[group] if classes_of is not None else ():
+        for case in groups[group]:
             try:
-                found |= classes_of(case)
+                found |= read(case)
             except LimitedError as error:  # it matters only if the case is to be labelled
                 unreadable[case] = error
         return found
@@ -124,7 +124,7 @@ def selection(
             found = f"{len(order)} labelled {unit}{'s' * (len(order) > 1)}{matching}"
             raise LimitedError(f"--labeled {request.labeled}: there are only {found}; ask for fewer")
         if classes_of is not None and count < len(order):
-            order = covering(order, classes, classes_in)
+            order = covering(order, classes, partial(classes_in, read=classes_of))
         chosen = order[:count]
         for case in members(chosen, groups):
             if case in unreadable:
