@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import wrong_input_data
+import wrong_input_patients
 import wrong_input_prompted
 import wrong_input_pseudo
 import wrong_input_queries
@@ -29,6 +30,7 @@ TABLE = [
     *wrong_input_prompted.TABLE,
     *wrong_input_sparse.TABLE,
     *wrong_input_queries.TABLE,
+    *wrong_input_patients.TABLE,
 ]
 
 

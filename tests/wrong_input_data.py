@@ -130,7 +130,7 @@ TABLE: list[Row] = [
     ),
     (
         "unreadable labels to split",
-        "split 990 --name x --labeled 2",
+        "split 990 --name x --labeled 2 --cover classes",
         ("{raw}/labelsTr/p",),
         lambda w: w.spoil_label(*CASES),
     ),

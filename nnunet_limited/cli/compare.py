@@ -118,11 +118,13 @@ def run(execution: Execution, context: typer.Context, file: FileArgument, out: O
 
 def _execute(open_study: Callable[[], StudyFolder], execution: Execution) -> None:
     """Open a study, run it, make its report, and print a summary; a run that failed is exit status 1."""
+    from nnunet_limited.studies.engine.cluster import check_executor
     from nnunet_limited.studies.engine.failures import counted
     from nnunet_limited.studies.engine.workflow import run_study
     from nnunet_limited.studies.kinds import make_report
 
     execution.devices()  # refused before a folder is made
+    check_executor(execution)
     folder = open_study()
     status = run_study(folder, execution)
     found = folder.states()

@@ -121,8 +121,9 @@ def selection(
         count = len(order) if listed is not None else wanted(request.labeled, len(order))
         if count > len(order):
             matching = f" that match --labeled-from {request.labeled_from}" if drawn is not None else ""
-            found = f"{len(order)} labelled {unit}{'s' * (len(order) > 1)}{matching}"
-            raise LimitedError(f"--labeled {request.labeled}: there are only {found}; ask for fewer")
+            there = "there is only 1" if len(order) == 1 else f"there are only {len(order)}"
+            found = f"labelled {unit}{'s' * (len(order) > 1)}{matching}"
+            raise LimitedError(f"--labeled {request.labeled}: {there} {found}; ask for fewer")
         if classes_of is not None and count < len(order):
             order = covering(order, classes, partial(classes_in, read=classes_of))
         chosen = order[:count]

@@ -194,7 +194,7 @@ def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(folders: Path,
 
 def test_groups_equal_those_of_the_split(folders: Path, raw: Path) -> None:
     file = write(folders / "study.yaml", group_by="case_(?=0[0-3])|case(?=_0[4-7])")
-    with pytest.raises(LimitedError, match="labeled 2: there are only 1 labelled groups"):
+    with pytest.raises(LimitedError, match="labeled 2: there is only 1 labelled group"):
         open_folder(file, folders / "out")
 
 

@@ -69,6 +69,7 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
     refuse(file, problems(study))
     started = not folder.fresh
     if started:
+        study = folder.continued(study)
         folder.refuse_changes(study, file, FREE)
         for kind, known in _known(folder).items():
             folder.refuse_changed(kind.removesuffix("s"), _specifications(study, kind), known, file)
@@ -124,4 +125,4 @@ def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
         link = oracle / f"{case}{raw.description.file_ending}"
         if not link.exists():
             link.symlink_to(Path(str(raw.cases[case].label)).resolve())
-    write_left_out(out / LEFT_OUT, raw, study.cases)
+    write_left_out(out / LEFT_OUT, raw, study)

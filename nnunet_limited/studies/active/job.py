@@ -22,7 +22,7 @@ from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active.folder import LEFT_OUT, ORACLE, ActiveFolder
 from nnunet_limited.studies.active.study import START, Step
 from nnunet_limited.studies.engine.folder import RECORD as TRAINED
-from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, train
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, draw_words, options, train
 from nnunet_limited.util.files import read_object, write_json
 
 METRICS_FILE = "metrics.csv"  # a row for each validation case and class
@@ -70,12 +70,12 @@ def _start(folder: ActiveFolder, step: Step, name: str, call: Call) -> dict[str,
         {
             "--name": name,
             "--seed": step.seed,
-            "--folds": study.number_of_folds,
             "--labeled": study.labeled if step.target == START else None,
             "--test-cases": folder.path / LEFT_OUT if study.cases is not None else None,
             "--protocol": "benchmark",
         }
     )
+    words += draw_words(study, **({} if step.target == START else {"labeled_from": None}))  # or all labels
     call("nnunet-limited", "split", str(study.dataset), *words, "--json")
     cases = load_split(preprocessed_folder(raw.name), name).folds[0].train
     labels = (raw.reader()().read_seg(str(raw.cases[case].label))[0] for case in cases)

@@ -9,7 +9,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.queries.strategies.registry import strategies
+from nnunet_limited.splits import Fold, SplitRequest
+from nnunet_limited.splits.make import adopt_partition, class_reader, make_split
 from nnunet_limited.studies.engine import study_file
 from nnunet_limited.studies.engine.study_file import Method, Part, StudyFile
 
@@ -41,7 +44,7 @@ class ActiveStudy(StudyFile):
 
     example: ClassVar[str] = "studies/active_smoke.yaml"
     dataset: str | int = Field(description="number or name; 'phantom' is built in; every case needs a label")
-    labeled: int = Field(2, ge=1, description="labelled cases at the start")
+    labeled: int = Field(2, ge=1, description="labelled cases (groups) at the start")
     targets: tuple[Target, ...] = Field(min_length=1, description="targets of the queries")
     strategies: tuple[str, ...] = Field(min_length=1, description="query strategies; the first is the baseline")
     methods: tuple[ActiveMethod, ...] = Field(min_length=1, description="trainers with settings, as in studies")
@@ -126,9 +129,26 @@ def data_problems(study: ActiveStudy) -> Iterator[str]:
     used = study.cases or len(raw.labeled)
     if used > len(raw.labeled):
         yield f"cases={used}, but {raw.name} has {len(raw.labeled)} labelled cases; give at most that many"
-    training = used - -(-used // study.number_of_folds)
+    adopt_partition(raw, preprocessed_folder(raw.name))
+    found: list[str] = []
+    with study_file.gathered(found):
+        out = tuple(study_file.left_out(raw, study.cases, study.group_by))
+        for seed in study.seeds:
+            shared = {"protocol": "benchmark", "labeled": study.labeled, "seed": seed, "test_cases": out}
+            request = SplitRequest(name="check", **shared, **study.draw)
+            start = make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0].folds[0]
+            found += _too_many(study, start)
+            if found:
+                break
+    yield from found
+
+
+def _too_many(study: ActiveStudy, start: Fold) -> Iterator[str]:
+    """Yield the targets that ask for more cases than the fold of the start has."""
+    training = len(start.train) + len(start.unlabeled)
     for target in study.targets:
-        asked = study.labeled + (study.rounds * target.items if target.what == "case" else 1)
+        asked = len(start.train) + (study.rounds * target.items if target.what == "case" else 1)
         if asked > training:
-            needed = f"{study.labeled} labelled cases and {study.rounds} rounds take {asked}"
-            yield f"target {target.slug}: {needed}, but only {training} of {used} cases are training cases"
+            needed = f"{len(start.train)} labelled cases and {study.rounds} rounds take {asked}"
+            of = f"{training} of {training + len(start.val)}"
+            yield f"target {target.slug}: {needed}, but only {of} cases are training cases"

@@ -73,6 +73,7 @@ def open_folder(file: Path, out: Path) -> ComparisonFolder:
     methods = {method.slug: _specification(method) for method in study.methods}
     known: dict[str, Any] = {}
     if (out / "splits").is_dir():
+        study = folder.continued(study)
         folder.refuse_changes(study, file, FREE)
         known = read_object(out / METHODS, "list of methods", "delete it with the folder's runs")
         folder.refuse_changed("method", methods, known, file)

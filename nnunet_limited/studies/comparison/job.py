@@ -18,7 +18,7 @@ from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.comparison.folder import PLANS, ComparisonFolder
 from nnunet_limited.studies.comparison.study import ALL, Run, test_cases
 from nnunet_limited.studies.engine.folder import RECORD
-from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, options, train
+from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, draw_words, options, train
 from nnunet_limited.studies.engine.study_file import write_left_out
 from nnunet_limited.util.files import write_json
 
@@ -47,19 +47,18 @@ def _split(folder: ComparisonFolder, run: Run, call: Call) -> None:
     study, raw = folder.study, RawDataset.load(run.dataset)
     others = folder.split_folder(run) / "left_out.txt"
     if study.cases is not None:
-        write_left_out(others, raw, study.cases)
+        write_left_out(others, raw, study)
     words = options(
         {
             "--name": run.split,
             "--seed": run.seed,
             "--labeled": run.labeled if run.labeled != ALL else None,
             "--published": study.published and raw.folder / study.published,
-            "--folds": study.number_of_folds if study.published is None else None,
             "--test-cases": others if study.cases is not None else None,
             "--protocol": study.protocol,
-            "--group-by": study.group_by,
         }
     )
+    words += draw_words(study) if study.published is None else []
     made = json.loads(call("nnunet-limited", "split", run.dataset, *words, "--json"))
     write_json(folder.split_folder(run) / "split.json", made["info"])
 

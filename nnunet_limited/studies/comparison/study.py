@@ -42,7 +42,6 @@ class Study(StudyFile):
     methods: tuple[Method, ...] = Field(min_length=1, description="methods to compare")
     baseline: str = Field("", description="name of the method that others are compared with; default: the first")
     protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
-    group_by: str | None = Field(None, description="regular expression of patients, as for split")
     published: Path | None = Field(None, description="published split, absolute or relative to the raw dataset")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
     configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
@@ -141,8 +140,10 @@ def _problems(study: Study) -> Iterator[str]:
         yield f"baseline {study.baseline!r} is not a method; there are {', '.join(names)}"
     if study.published is not None and study.cases is not None:
         yield "cases: a published split lists its cases; remove cases"
-    if study.published is not None and (study.folds != (0,) or study.group_by or study.protocol):
-        yield "published: the file defines one fold, the patients and the protocol; remove folds, group_by and protocol"
+    for key in ("group_by", "protocol", "labeled_from", "cover", "folds"):
+        value = getattr(study, key)
+        if study.published is not None and value not in (None, "none", (0,)):
+            yield f"published: the file defines the only fold and who is labelled; remove {key}"
     known, folds = ", ".join(METRICS), study.number_of_folds
     yield from (f"metrics: {metric!r} is none of {known}" for metric in study.metrics if metric not in METRICS)
     outside = (fold for fold in study.folds if not 0 <= fold < folds)
@@ -168,7 +169,7 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     if overlap:
         yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
     adopt_partition(raw, preprocessed_folder(raw.name))
-    out = tuple(study_file.left_out(raw, study.cases))
+    out = tuple(study_file.left_out(raw, study.cases, study.group_by))
     for size in dict.fromkeys(size for method in study.methods for size in study.sizes(method)):
         found = (_split_problems(study, raw, size, seed, out) for seed in study.seeds)
         yield from next(filter(None, found), [])
@@ -184,8 +185,8 @@ def _split_problems(study: Study, raw: RawDataset, size: Labeled, seed: int, out
         if study.published is not None:
             split = make_published_split(raw, "check", raw.folder / study.published, labeled)
         else:
-            shared = {"protocol": study.protocol, "group_by": study.group_by, "folds": study.number_of_folds}
-            request = SplitRequest(name="check", labeled=labeled, seed=seed, test_cases=out, **shared)
+            shared = {"protocol": study.protocol, "labeled": labeled, "seed": seed, "test_cases": out}
+            request = SplitRequest(name="check", **shared, **study.draw)
             split = make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
         folds = dict(enumerate(split.folds))
         for number in study.folds:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
@@ -21,6 +21,9 @@ from nnunet_limited.util.files import read_object, replace_text
 METHODS = "methods.json"  # all methods that the study was run with
 RECORD = "trained.json"  # what the training of a run left
 PHANTOM, PHANTOM_DATASET = "phantom", "Dataset990_Phantom"
+
+
+F = TypeVar("F", bound=StudyFile)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,19 @@ class StudyFolder(ABC):
         """Return the study, as it was when it last ran."""
         if self.fresh:
             raise LimitedError(f"{self.path} holds no study ({self.file_name}); give the --out that it was run with")
-        return read_study(self.path / self.file_name, self.kind)
+        study = read_study(self.path / self.file_name, self.kind)
+        former = study.cover is None and self._covered_always()
+        return study.model_copy(update={"cover": "classes"}) if former else study
+
+    def _covered_always(self) -> bool:
+        """Return whether a split was made when labelled cases always covered classes, which was not recorded then."""
+        files = (self.path / "preprocessed").glob("*/splits_*.info.json")
+        infos = [read_object(file, "split description", "delete it") for file in files]
+        return any("cover" not in info and info.get("protocol") in ("benchmark", "deployment") for info in infos)
+
+    def continued(self, study: F) -> F:
+        """Return ``study`` with labelled cases drawn as in this folder, where its file does not state how."""
+        return study if study.cover is not None else study.model_copy(update={"cover": self.study.cover})
 
     def run_folder(self, run: Any) -> Path:
         """Return the folder of a run's results."""

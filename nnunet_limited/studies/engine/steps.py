@@ -90,6 +90,11 @@ def options(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def draw_words(study: StudyFile, **changes: Any) -> list[str]:
+    """Return the options of ``split`` for how a study draws its labelled cases, with some fields changed."""
+    return options({f"--{name.replace('_', '-')}": value for name, value in (study.draw | changes).items()})
+
+
 def train(call: Call, study: StudyFile, training: Training, others: Iterable[Training]) -> TrainingRecord:
     """Train a method's fold, with all rounds of self-training, and return its record.
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.splits.groups import grouped
 from nnunet_limited.util.files import replace_text
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -58,9 +59,20 @@ class StudyFile(Part):
         (0, 1, 2), min_length=1, description="seeds of splits, queries and runs; intervals and p-values need five"
     )
     number_of_folds: int = Field(5, ge=2, description="number of folds of the partition")
+    group_by: str | None = Field(None, description="regular expression of patients, as for split")
+    labeled_from: str | None = Field(
+        None, description="regular expression of the names of cases to draw the labelled ones from, as for split"
+    )
+    cover: Literal["classes", "none"] | None = Field(None, description="as for split; default: by the protocol")
     size: Literal["tiny"] | None = Field(None, description="'tiny' for a network that trains on a CPU")
     iterations: int = Field(250_000, ge=1, description="steps per run")
     iterations_per_epoch: int = Field(250, ge=1, description="steps per epoch")
+
+    @property
+    def draw(self) -> dict[str, Any]:
+        """Return how labelled cases are drawn, as fields of a ``SplitRequest``, but for their number and the seed."""
+        kept = {name: getattr(self, name) for name in ("group_by", "labeled_from", "cover")}
+        return {"folds": self.number_of_folds, **kept}
 
 
 S = TypeVar("S", bound=StudyFile)
@@ -156,12 +168,20 @@ def method_problems(method: Method) -> list[str]:
     return [f"method {method.name!r}: {problem}" for problem in problems]
 
 
-def write_left_out(file: Path, raw: RawDataset, cases: int | None) -> None:
+def write_left_out(file: Path, raw: RawDataset, study: StudyFile) -> None:
     """Write the list of cases that are not used."""
-    replace_text(file, "\n".join(["# not used", *left_out(raw, cases)]))
+    replace_text(file, "\n".join(["# not used", *left_out(raw, study.cases, study.group_by)]))
 
 
-def left_out(raw: RawDataset, cases: int | None) -> list[str]:
-    """Return the cases that are not used if only ``cases`` are: a random choice, the same in every study."""
-    order = list(np.random.default_rng(0).permutation(sorted(raw.cases)))
-    return sorted(map(str, order[cases or len(order) :]))
+def left_out(raw: RawDataset, cases: int | None, group_by: str | None = None) -> list[str]:
+    """Return the cases that are not used if at most ``cases`` are: a random choice, the same in every study.
+
+    All cases of a patient (``group_by``) are used, or none.
+    """
+    names = sorted(raw.cases)
+    patient = {case: group for group in grouped(names, group_by).values() for case in group}
+    used: set[str] = set()
+    for case in map(str, np.random.default_rng(0).permutation(names)):
+        if len(used | {*patient[case]}) <= (len(names) if cases is None else cases):
+            used |= {*patient[case]}
+    return sorted({*names} - used)
