@@ -26,13 +26,17 @@ class Annotation(NamedTuple):
     """A sparse label and the work behind it.
 
     ``label`` is the dense label where it was annotated and the ignore value elsewhere. ``marks`` counts the strokes,
-    contours, boxes or points drawn, ``slices`` the slices on which someone drew.
+    contours, boxes or points drawn, ``slices`` the slices on which someone drew. ``warning`` is what is odd
+    about the file, or "". ``complete`` is whether a label map has no voxel of the value of unannotated ones; None for
+    others.
     """
 
     label: np.ndarray
     marks: int
     slices: int
     boxes: tuple[Box, ...] = ()
+    warning: str = ""
+    complete: bool | None = None
 
     def cost(self, ignore: int, seconds_per_mark: float) -> dict[str, float]:
         """Return what was annotated and the minutes it takes at ``seconds_per_mark``."""

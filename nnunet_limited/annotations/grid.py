@@ -22,8 +22,8 @@ ACCEPT = 'set "grid_of_image": true in dataset.json'
 class Grid:
     """The grid of an array of ``shape`` (z, y, x) with ``spacing`` in the same order.
 
-    ``matrix`` (d + 1, d + 1) maps indices (x, y, z, 1) of voxels to mm, in 2D without z; None for files without a
-    position, as PNG.
+    ``matrix`` (d + 1, d + 1) maps indices (x, y, z, 1) of voxels to mm (left, posterior, superior), in 2D without z;
+    None for files without a position, as PNG.
     """
 
     shape: tuple[int, ...]
@@ -139,12 +139,14 @@ def check_values(file: Path, values: np.ndarray, allowed: Collection[int], what:
     return values.astype(np.int16)
 
 
-def check_whole(file: Path, values: np.ndarray, smallest: int = 0, what: str = "label") -> np.ndarray:
-    """Return the sorted ``values`` that occur; refuse all but whole numbers from ``smallest`` that int16 can hold."""
+def check_whole(
+    file: Path, values: np.ndarray, smallest: int = 0, what: str = "label", largest: int = LARGEST
+) -> np.ndarray:
+    """Return the sorted ``values`` that occur; refuse all but whole numbers from ``smallest`` to ``largest``."""
     found = np.unique(values)
-    odd = found[~np.isfinite(found) | (found != np.rint(found)) | (found < smallest) | (found > LARGEST)]
+    odd = found[~np.isfinite(found) | (found != np.rint(found)) | (found < smallest) | (found > largest)]
     if odd.size:
         raise LimitedError(
-            f"{what} {file} has the value {odd[0]}, but labels are whole numbers from 0 to {LARGEST}; save a label map"
+            f"{what} {file} has the value {odd[0]}, but labels are whole numbers from 0 to {largest}; save a label map"
         )
     return found

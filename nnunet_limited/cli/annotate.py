@@ -76,12 +76,23 @@ def _show_view(record: dict[str, Any], name: str, as_json: bool) -> None:
     show_table(f"{name}: {len(cases)} cases", ("", "min", "mean", "max", "sum"), rows)
     if record["kept"]:
         console.print(f"Cases without new annotation, which keep their label: {len(record['kept'])}.")
+    if complete := [case for case, about in record["cases"].items() if about.get("complete")]:
+        console.print(
+            f"Fully annotated, as no voxel has the value {record['unlabeled']} of --unlabeled: {', '.join(complete)}.",
+            markup=False,
+        )
+    _show_warnings([about["warning"] for about in cases if "warning" in about])
     console.print(f"wrote {raw_folder(name)}")
     show_next(
         f"nnunet-limited split {name} --name all",
         f"nnunet-limited plan {name} --split all -c 2d",
         f"nnUNetv2_train {name} 2d 0 -tr LimitedSparseTrainer -p nnUNetPlans_all",
     )
+
+
+def _show_warnings(warnings: list[str]) -> None:
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False)
 
 
 @command(
@@ -152,6 +163,21 @@ def absorb(request: AbsorbRequest, as_json: JsonOption = False) -> None:
     show_table(f"Annotations of {request.folder}", ("", "case", "start", "size", "state"), rows)
     if any(one["unchanged"] for one in record["queries"]):
         console.print("If the unchanged predictions are right, run the command again with --accept-unchanged.")
+    if record["not_taken"]:
+        cases = ", ".join(f"{case} ({count:,})" for case, count in record["not_taken"].items())
+        console.print(
+            f"Voxels of value 0 outside of the queried windows are no annotation: {cases}. To annotate background "
+            "there, save CASE.seg.nrrd with a segment named background.",
+            markup=False,
+        )
+    if record["added"]:
+        left_out = [case for case in record["added"] if case not in record["offered"]]
+        console.print(
+            f"Scans added since the query, unlabelled in the new split: {', '.join(record['offered']) or 'none'}."
+            + (f" Left out, as their patients are validated on: {', '.join(left_out)}." if left_out else ""),
+            markup=False,
+        )
+    _show_warnings(record["warnings"])
     voxels, minutes = (sum(c[key] for c in record["cases"].values()) for key in ("foreground_voxels", "minutes"))
     console.print(f"{voxels:,} voxels of foreground, about {minutes:.0f} minutes of annotation.")
     console.print(f"wrote {raw_folder(request.out)} and its split {record['split']}")

@@ -119,7 +119,7 @@ def grid_of(shape: Sequence[int], properties: dict[str, Any]) -> Grid:
     if "nibabel_stuff" in properties:
         stuff = properties["nibabel_stuff"]
         matrix = stuff.get("reoriented_affine", stuff["original_affine"])
-        return Grid(tuple(shape), spacing, np.asarray(matrix))
+        return Grid(tuple(shape), spacing, np.diag([-1.0, -1, 1, 1]) @ matrix)  # nibabel counts to the right and front
     return Grid(tuple(shape), spacing)
 
 

@@ -162,6 +162,7 @@ def _record(request: QueryRequest, raw: RawDataset, split: Split | None, folds: 
     return RoundRecord(
         **request.model_dump(include={"rounds", "seed", "items", "minutes", "seconds"}),
         dataset=raw.name,
+        cases=tuple(raw.cases),
         round=next_round(raw),
         strategy=request.strategy_name,
         granularity=request.granularity,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from nnunet_limited.datasets.derived import RECORD as ANNOTATIONS
 from nnunet_limited.datasets.raw import RawDataset
@@ -45,28 +45,43 @@ class RoundRecord(BaseModel):
 
     ``round`` counts from 1 to ``rounds``; ``overlap`` is the largest fraction of a window that may already be
     annotated, ``seconds`` the time to outline one object on one slice. ``features`` is the hash of a file of features,
-    ``oracle`` is True in a simulation. ``dice`` is the mean validation Dice of the rounds so far.
+    ``oracle`` is True in a simulation. ``dice`` is the mean validation Dice of the rounds so far. ``cases`` are all of
+    the dataset, None in rounds of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
 
     dataset: str
-    round: int
-    rounds: int
+    round: PositiveInt
+    rounds: PositiveInt
     strategy: str
     seed: int
     items: int | None
     minutes: float | None
     granularity: Granularity
     overlap: float | None = None
-    seconds: float
+    seconds: float = Field(ge=0, allow_inf_nan=False)
     oracle: bool = False
     split: str | None
     split_hash: str | None
-    folds: tuple[int, ...]
+    folds: tuple[NonNegativeInt, ...]
     features: str | None = None
     model: ModelRecord | None
     dice: tuple[float, ...]
+    cases: tuple[str, ...] | None = None
+
+
+class QueryRecord(BaseModel):
+    """A query as ``queries.json`` has it; ``start`` and ``size`` of its window are in voxels (z, y, x)."""
+
+    model_config = ConfigDict(strict=True)
+
+    case: str
+    start: list[NonNegativeInt]
+    size: list[PositiveInt]
+    score: float | None
+    minutes: float | None
+    why: str
 
 
 class InitialLabel(BaseModel):
@@ -92,10 +107,10 @@ class Query:
         return {**self.window._asdict(), "score": self.score, "minutes": self.minutes, "why": self.why}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Query:
-        """Return the query that :meth:`as_dict` has written."""
-        window = Window(content["case"], tuple(content["start"]), tuple(content["size"]))
-        return cls(window, content["score"], content["minutes"], content["why"])
+    def from_dict(cls, content: Any) -> Query:
+        """Return the query that :meth:`as_dict` has written; raise pydantic's ValidationError for another content."""
+        read = QueryRecord.model_validate(content)
+        return cls(Window(read.case, tuple(read.start), tuple(read.size)), read.score, read.minutes, read.why)
 
 
 @dataclass(frozen=True)
@@ -138,8 +153,12 @@ def load_round(folder: Path) -> Round:
     try:
         queries = tuple(Query.from_dict(query) for query in content["queries"])
         labels = {case: InitialLabel.model_validate(label) for case, label in content["prefilled"].items()}
-        return Round(folder, RoundRecord.model_validate(content), queries, labels)
-    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        made = Round(folder, RoundRecord.model_validate(content), queries, labels)
+        for case in made.cases:
+            if len(labels[case].windows) != len(made.windows_of(case)):
+                raise ValueError(f"case {case} has another number of windows in 'prefilled' than queries")
+        return made
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else f"{type(error).__name__} {error}"
         raise LimitedError(f"{folder / RECORD} has been changed ({what}); {MAKE}") from error
@@ -157,10 +176,10 @@ def begin_round(folder: Path, record: RoundRecord) -> None:
         return
     before = read_object(folder / REQUEST, "request", "delete its folder")
     for key, value in content.items():
-        if before.get(key) != value:
+        if before.get(key, value) != value:
             raise LimitedError(
-                f"--out {folder} was started with {key}={before.get(key)}, not {value}; give another folder or delete "
-                "that one"
+                f"--out {folder} was started with {key}={before[key]!s:.80}, not {value!s:.80}; give another folder or "
+                "delete that one"
             )
 
 
@@ -172,15 +191,34 @@ def window_hash(label: np.ndarray, window: Window) -> str:
 # ---- earlier rounds --------------------------------------------------------------------------------------------------
 
 
-def annotations_of(raw: RawDataset) -> dict[str, Any]:
-    """Return the record of the annotations that a dataset was made from, {} without one."""
+class AnnotationRecord(BaseModel):
+    """What the rounds before have left in ``annotations.json`` of a dataset; empty for datasets of other kinds.
+
+    ``round`` is 0 before the first one, ``model`` the names of the model that chose the last queries.
+    """
+
+    round: NonNegativeInt = 0
+    dice: tuple[float, ...] = ()
+    model: dict[str, Any] | None = None
+
+
+def annotations_of(raw: RawDataset) -> AnnotationRecord:
+    """Return the record of the annotations that a dataset was made from, an empty one if there is none."""
     file = raw.folder / ANNOTATIONS
-    return read_object(file, "record of annotations", "make the dataset again") if file.is_file() else {}
+    remedy = "restore it, or make the dataset again"
+    try:
+        content = read_object(file, "record of annotations", remedy) if file.is_file() else {}
+        return AnnotationRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LimitedError(
+            f"{file}: {'.'.join(map(str, first['loc']))} is {first['input']!r:.60} ({first['msg'].lower()}); {remedy}"
+        ) from error
 
 
 def next_round(raw: RawDataset) -> int:
     """Return the number of the next round of a dataset: one more than that of the round it was made from."""
-    return int(annotations_of(raw).get("round", 0)) + 1
+    return annotations_of(raw).round + 1
 
 
 def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int]) -> tuple[float, ...]:
@@ -197,6 +235,6 @@ def dice_so_far(raw: RawDataset, model: TrainRequest | None, folds: Sequence[int
     if not found or not np.isfinite(found).all():
         return ()
     before = annotations_of(raw)
-    earlier = before.get("model") or {}
+    earlier = before.model or {}
     same = (earlier.get("trainer"), earlier.get("configuration")) == (model.trainer, model.configuration)
-    return (*(float(dice) for dice in before.get("dice", []) if same), float(np.mean(found)))
+    return (*(dice for dice in before.dice if same), float(np.mean(found)))

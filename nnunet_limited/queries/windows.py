@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from annotated_types import Interval
+from pydantic import PositiveInt
 
 from nnunet_limited.errors import LimitedError
 
@@ -30,9 +32,9 @@ class Granularity(NamedTuple):
     ``axis`` is the axis of slices (default: that of largest spacing), ``size`` the size of patches in voxels.
     """
 
-    kind: str = "case"
-    axis: int | None = None
-    size: tuple[int, ...] = ()
+    kind: Literal["case", "slice", "patch"] = "case"
+    axis: Annotated[int, Interval(ge=0, le=2)] | None = None
+    size: tuple[PositiveInt, ...] = ()
 
     def plane_axis(self, spacing: Sequence[float]) -> int:
         """Return the axis across which people draw: ``axis`` or, without it, that of the largest ``spacing``."""

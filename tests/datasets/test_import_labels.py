@@ -109,9 +109,10 @@ def test_segments_of_3d_slicer(raw: Path, folders: Path, layers: int) -> None:
 
 def test_segments_that_overlap_are_refused(raw: Path, folders: Path) -> None:
     array = np.ones((*SHAPE, 2), np.uint8)
+    array[..., 1] = 2
     image = on_grid(array)
     for n in range(2):
-        image.SetMetaData(f"Segment{n}_LabelValue", "1")
+        image.SetMetaData(f"Segment{n}_LabelValue", str(n + 1))
         image.SetMetaData(f"Segment{n}_Layer", str(n))
     sitk.WriteImage(image, str(folders / "drawn" / "c.seg.nrrd"))
     with pytest.raises(LimitedError, match="overlaps"):

@@ -15,7 +15,8 @@ from rounds import PATCH, PATCHES, TRAINER, ask, request, write
 
 from nnunet_limited.datasets.derived import RECORD, ignore_of
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.queries.absorb import Answer, absorb, read_answer, window_states, write_answer
+from nnunet_limited.queries.absorb import absorb
+from nnunet_limited.queries.answers import Answer, read_answer, write_answer
 from nnunet_limited.queries.choose import load_pool
 from nnunet_limited.queries.record import dice_so_far, load_round, next_round
 from nnunet_limited.queries.request import AbsorbRequest, QueryRequest
@@ -121,13 +122,13 @@ def test_an_unchanged_window_is_no_answer(models, tmp_path: Path) -> None:
     label[first.inside] = 1 - (label[first.inside] == 1)
     write(label, file, file)
     raw, reader = RawDataset.load(DATASET), RawDataset.load(DATASET).reader()
-    dataset = (raw.description.labels, ignore_of(raw), reader, ".nii.gz")
+    dataset = (raw.description, ignore_of(raw), reader)
     hashes = made.initial_labels[case].windows
     answer = Answer(raw.cases[case], file, tuple(made.windows_of(case)), hashes, None, *dataset)
-    assert window_states(answer)[:2] == [(1.0, False), (0.0, True)]
+    assert read_answer(answer).windows[:2] == [(1.0, False), (0.0, True)]
     assert (read_answer(answer).label[second.inside] == 3).all()
     accepted = replace(answer, initial=None)
-    assert window_states(accepted)[:2] == [(1.0, False), (1.0, False)]
+    assert read_answer(accepted).windows[:2] == [(1.0, False), (1.0, False)]
     assert np.array_equal(read_answer(accepted).label, label)
 
 
@@ -139,10 +140,10 @@ def test_a_file_that_covers_a_part_of_the_scan_leaves_the_rest_open(workspaces, 
     part.CopyInformation(sitk.ReadImage(str(case.images[0]))[:, :, 2:6])
     sitk.WriteImage(part, str(tmp_path / "case_00.nii.gz"))
     windows = (Window("case_00", (0, 0, 0), (4, 32, 32)),)
-    dataset = (raw.description.labels, 3, raw.reader(), ".nii.gz")
+    dataset = (raw.description, 3, raw.reader())
     answer = Answer(case, tmp_path / "case_00.nii.gz", windows, ("0",), None, *dataset)
     label = read_answer(answer).label
-    assert window_states(answer) == [(0.5, False)]
+    assert read_answer(answer).windows == [(0.5, False)]
     assert (label[:2] == 3).all()
     assert (label[2:6] == 1).all()
 
@@ -165,7 +166,7 @@ def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path)
     file = tmp_path / "case_00.seg.nrrd"
     sitk.WriteImage(segment, str(file))
     windows = (Window("case_00", (1, 0, 0), (4, 32, 32)),)  # one of its slices is annotated already
-    dataset = (raw.description.labels, 3, raw.reader(), ".nii.gz")
+    dataset = (raw.description, 3, raw.reader())
     answer = Answer(case, file, windows, ("0",), tmp_path / "previous.nii.gz", *dataset)
     about = write_answer(case, tmp_path / "made.nii.gz", raw.reader(), 3, answer, PATCH, 60.0)
     expected = previous.copy()

@@ -1,131 +1,230 @@
 """Label images as ITK-SNAP, 3D Slicer, MITK and scripts write them, on the grid of the annotated image."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.annotations.annotation import Annotation, classes
-from nnunet_limited.annotations.grid import check_whole
+from nnunet_limited.annotations.grid import FARTHEST, NEAR, Grid, check_whole, differing, farthest
+from nnunet_limited.annotations.importers.segments import (
+    FILL,
+    MITK_KEY,
+    ClassNames,
+    class_values,
+    find_segments,
+    merge_segments,
+)
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.whole import require_whole
 
 ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
-FILL = -1  # the value outside a file that covers a part of the image only
+DRAW = "draw on the image itself, or resample the label to it"
+
+# Reads a label (*spatial) and its grid as nnU-Net does; for files that SimpleITK does not read, or places otherwise.
+Reader = Callable[[Path], tuple[np.ndarray, Grid]]
 
 
-def read_image(file: Path, what: str) -> Any:
-    """Read an image file of any format that SimpleITK knows."""
+@dataclass(frozen=True)
+class Drawing:
+    """What a label file shows on the grid of its image: ``values`` (z, y, x), -1 where the file does not reach.
+
+    In files with ``segments`` they are -1 where no segment is, and label values if the segments are ``named``. All
+    others are the numbers in the file. ``empty`` is a file with segments, none of which has a voxel. ``warning`` tells
+    of a grid that is a little off, or is "".
+    """
+
+    values: np.ndarray
+    warning: str
+    segments: bool
+    named: bool
+    empty: bool
+
+
+def read_drawing(
+    file: Path,
+    image: Grid,
+    names: ClassNames,
+    known: Collection[int],
+    blank: Collection[int],
+    foreign: str,
+    read: Reader | None = None,
+) -> Drawing:
+    """Read a label file on the grid of its ``image``.
+
+    It may cover a part of the image or more than it, and its axes may run in another order, but on the same grid.
+    Outside of the image only the numbers ``blank`` are accepted. ``known`` are the numbers that may be in the file, and
+    ``foreign`` ends the message about others; names of segments decide in place of numbers. ``read`` takes the place of
+    SimpleITK. Raises LimitedError for another grid, unknown or overlapping segments, and unknown numbers.
+    """
     require_whole(file)
+    header: dict[str, str] = {}
+    if read is not None:
+        numbers, grid = read(file)
+        numbers = numbers[..., None]
+    else:
+        numbers, grid, header = _read_sitk(file)
+    segments = find_segments(header, numbers.shape[-1], file)
+    if segments is None and file.name.endswith(".seg.nrrd"):
+        if numbers.any():
+            raise LimitedError(f"label {file} has no segment; draw one, or save it as .nrrd")
+        segments = []
+    values = class_values(segments, names, header, file) if segments is not None else None
+    named = values is not None
+    if segments is not None and values is None:
+        values = [one.value for one in segments]
+        if MITK_KEY in header and numbers.shape[-1] == 1:  # a label map, in which 0 has a meaning too
+            segments = None
+    if segments is None or values is None:
+        if numbers.shape[-1] > 1:
+            raise LimitedError(f"label {file} has {numbers.shape[-1]} channels; save one label map")
+        drawn = _check_numbers(numbers[..., 0], known, file, foreign)
+        return Drawing(*_place(drawn, grid, image, blank, file, False), False, False, False)
+    if not named:
+        _check_numbers(np.array(values), known, file, foreign)
+    if not named:
+        _check_numbers(np.array(values), known, file, foreign)
+    drawn = merge_segments(numbers, segments, values, names, file)
+    empty = not (drawn != FILL).any()
+    if empty and drawn.size == 1:  # 3D Slicer's file of a segmentation without a voxel, whatever its scan
+        return Drawing(np.full(image.shape, FILL, np.int32), "", True, named, True)
+    return Drawing(*_place(drawn, grid, image, (0,) if named else blank, file, True), True, named, empty)
+
+
+def _read_sitk(file: Path) -> tuple[np.ndarray, Grid, dict[str, str]]:
+    """Return the numbers (z, y, x, components) of a file, its grid and its header."""
     try:
-        return sitk.ReadImage(str(file))
+        image = sitk.ReadImage(str(file))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise LimitedError(f"{what} {file} cannot be read ({reason}); save it again, e.g. as .nii.gz") from error
+        remedy = DRAW if "orthonormal" in reason else "save it again, e.g. as .nii.gz"
+        raise LimitedError(f"label {file} cannot be read ({reason}); {remedy}") from error
+    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:  # as programs write volumes "over time"
+        image = sitk.Extract(image, [*image.GetSize()[:-1], 0], [0] * image.GetDimension())
+    if image.GetDimension() > 3:
+        raise LimitedError(f"label {file} has {image.GetDimension()} dimensions; save one volume")
+    array = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        array = array[..., None]
+    array = array[None] if image.GetDimension() == 2 else array
+    grid = Grid.of_sitk(array.shape[:3], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return array, grid, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
 
 
-def read_labels(file: Path, image: Any, names: dict[str, int]) -> np.ndarray:
-    """Return the values (z, y, x) of a label file on the grid of the SimpleITK ``image``; -1 where it does not reach.
+def _check_numbers(numbers: np.ndarray, known: Collection[int], file: Path, foreign: str) -> np.ndarray:
+    """Return ``numbers`` as int32; refuse what is not a whole number or not ``known``."""
+    found = check_whole(file, numbers, largest=int(np.iinfo(np.int32).max))
+    unknown = found[~np.isin(found, sorted(known))]
+    if unknown.size:
+        raise LimitedError(f"label {file} has the value {unknown[0]:.0f}, {foreign}")
+    return numbers.astype(np.int32)
 
-    A file may cover a part of the image, as those of 3D Slicer do, but on the same grid. Its segments get the values
-    that ``names`` gives to their names, which are compared without regard to case; without a segment, it is -1 too.
-    Raises LimitedError for another grid, for segments of other names or that overlap, and for values that are no whole
-    numbers.
+
+def _place(
+    drawn: np.ndarray, grid: Grid, image: Grid, blank: Collection[int], file: Path, segments: bool
+) -> tuple[np.ndarray, str]:
+    """Return ``drawn`` (z, y, x) of a ``grid`` on that of the ``image``, -1 where it does not reach, and a warning.
+
+    Raises LimitedError for axes, steps or positions that differ by more than a voxel at a corner, and for numbers other
+    than ``blank`` outside of the image.
     """
-    drawn = read_image(file, "label")
-    if drawn.GetDimension() != image.GetDimension():
-        raise LimitedError(
-            f"label {file} has {drawn.GetDimension()} dimensions, its image {image.GetDimension()}; draw on the image"
-        )
-    values = _segments(drawn, file, names) if file.name.endswith(".seg.nrrd") else sitk.GetArrayFromImage(drawn)
-    if values.shape != tuple(drawn.GetSize()[::-1]):
-        raise LimitedError(f"label {file} has {drawn.GetNumberOfComponentsPerPixel()} channels; save one label map")
-    smallest = FILL if file.name.endswith(".seg.nrrd") else 0
-    check_whole(file, values, smallest)
-    whole = np.full(image.GetSize()[::-1], FILL, np.int16)
-    start = _offset(drawn, image, file)
-    whole[tuple(slice(a, a + n) for a, n in zip(start, values.shape, strict=True))] = values
-    return whole
+    whole = np.full(image.shape, FILL, np.int32)
+    if grid.matrix is None or image.matrix is None:
+        if drawn.shape != image.shape:
+            raise LimitedError(f"label {file} has the shape {list(drawn.shape)}, its image {list(image.shape)}; {DRAW}")
+        return drawn, ""
+    if drawn.shape == image.shape and farthest(grid, image) <= FARTHEST:
+        axes, signs, start = [0, 1, 2], [1, 1, 1], np.zeros(3, int)
+        distance = farthest(grid, image)
+    else:
+        axes, signs, start, distance = _fit(drawn.shape, grid, image)
+    turned = np.flip(drawn.transpose(axes), tuple(axis for axis in range(3) if signs[axis] < 0))
+    low, high = np.maximum(start, 0), np.minimum(start + turned.shape, image.shape)
+    inside = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    outside = np.ones(turned.shape, bool)
+    outside[inside] = False
+    lost = int((outside & ~np.isin(turned, [FILL, *blank])).sum())
+    same_size = sorted(drawn.shape) == sorted(image.shape) and (start != 0).any() and not segments
+    if distance > FARTHEST or (high <= low).any() or lost or same_size:
+        name, mine, theirs = differing(grid, image)
+        where = f"has {name} {mine}, its image {theirs}"
+        if distance <= FARTHEST and not same_size:
+            where = f"begins at voxel {start[::-1].tolist()} and has {list(turned.shape[::-1])}, its image has "
+            where += f"{list(image.shape[::-1])}" + (f", and {lost} drawn voxels are outside" if lost else "")
+        raise LimitedError(f"label {file} {where}; {DRAW}")
+    whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = turned[inside]
+    return whole, f"label {file} lies {distance:.2g} voxels off the grid of its image" if distance > NEAR else ""
 
 
-def _offset(drawn: Any, image: Any, file: Path) -> tuple[int, ...]:
-    """Return where on the grid of ``image`` the first voxel of ``drawn`` lies, as (z, y, x)."""
-    remedy = "draw on the image itself, or resample the label to it"
-    for what, mine, theirs in (
-        ("spacing", drawn.GetSpacing(), image.GetSpacing()),
-        ("direction", drawn.GetDirection(), image.GetDirection()),
-    ):
-        if not np.allclose(mine, theirs, rtol=1e-3, atol=1e-3):
-            raise LimitedError(
-                f"label {file} has {what} {np.round(mine, 4).tolist()}, its image {np.round(theirs, 4).tolist()}; "
-                f"{remedy}"
-            )
-    place = np.array(image.TransformPhysicalPointToContinuousIndex(drawn.GetOrigin()))
-    start = np.rint(place).astype(int)
-    end = start + drawn.GetSize()
-    if np.abs(place - start).max() > 0.05 or (start < 0).any() or (end > image.GetSize()).any():
-        raise LimitedError(
-            f"label {file} begins at voxel {np.round(place, 2).tolist()} and has {list(drawn.GetSize())}, its image "
-            f"has {list(image.GetSize())}; {remedy}"
-        )
-    return tuple(int(a) for a in start[::-1])
+def _fit(shape: tuple[int, ...], grid: Grid, image: Grid) -> tuple[list[int], list[int], np.ndarray, float]:
+    """Return how an array of ``shape`` (z, y, x) of a ``grid`` fits into an image: axes, signs and first voxel.
 
-
-def _segments(drawn: Any, file: Path, names: dict[str, int]) -> np.ndarray:
-    """Return the segments of a file of 3D Slicer as one array of values."""
-    layers = sitk.GetArrayFromImage(drawn)
-    layers = layers[..., None] if drawn.GetNumberOfComponentsPerPixel() == 1 else layers
-    values = np.full(layers.shape[:-1], FILL, np.int16)
-    known = {name.lower(): value for name, value in names.items()}
-    taken = np.zeros(values.shape, bool)
-    number = 0
-    while drawn.HasMetaDataKey(f"Segment{number}_LabelValue"):
-        value, layer, name = (
-            drawn.GetMetaData(key) if drawn.HasMetaDataKey(key) else default
-            for key, default in (
-                (f"Segment{number}_LabelValue", "0"),
-                (f"Segment{number}_Layer", "0"),
-                (f"Segment{number}_Name", ""),
-            )
-        )
-        if name and name.lower() not in known:
-            raise LimitedError(f"label {file}: segment {name!r} is not a class; name it like one of {', '.join(names)}")
-        inside = layers[..., int(layer)] == int(value)
-        if (inside & taken).any():
-            raise LimitedError(f"label {file}: segment {name!r} overlaps another; erase it where they overlap")
-        taken |= inside
-        values[inside] = known.get(name.lower(), int(value))
-        number += 1
-    if not number:
-        raise LimitedError(f"label {file} has no segment; draw one, or save it as .nrrd")
-    return values
-
-
-def from_label_image(image: Any, ignore: int, file: Path, numbers: dict[int, int], names: dict[str, Any]) -> Annotation:
-    """Return the label (z, y, x) drawn in ``file`` on the grid of the SimpleITK ``image``; the rest is ``ignore``.
-
-    ``numbers`` maps the values in the file to values of the label, ``names`` the names of classes to their values.
-    Raises LimitedError for a value that is not among ``numbers``, and for a file in which nothing is drawn.
+    ``axes`` are those of the array in the order of the image, ``signs`` -1 where they run backwards; the last is how
+    far a corner then lies from its place, in voxels, infinite if the axes are no axes of the image.
     """
-    background = next(number for number, value in numbers.items() if value == 0)
-    known = {name: background if value == 0 else value for name, value in names.items() if isinstance(value, int)}
-    drawn = read_labels(file, image, known)
-    unknown = sorted(set(np.unique(drawn).tolist()) - {*numbers, FILL})
-    if unknown:
-        raise LimitedError(
-            f"label {file} has the value {unknown[0]}, which is neither a class nor the value of unannotated voxels "
-            f"(known: {', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
-        )
-    label = np.full(drawn.shape, ignore, np.int16)
-    for number, value in numbers.items():
-        label[drawn == number] = value
+    mine, theirs = (_matrix(one) for one in (grid, image))
+    if not np.linalg.det(theirs):
+        return [0, 1, 2], [1, 1, 1], np.zeros(3, int), float("inf")
+    to_image = np.linalg.inv(theirs) @ mine
+    turn = np.rint(to_image[:3, :3])
+    if not np.array_equal(np.abs(turn) @ np.ones(3), np.ones(3)) or not np.array_equal(turn @ turn.T, np.eye(3)):
+        return [0, 1, 2], [1, 1, 1], np.zeros(3, int), float("inf")
+    size = np.array(shape[::-1])
+    corners = np.stack(np.meshgrid(*([-0.5, n - 0.5] for n in size), indexing="ij"), -1).reshape(-1, 3)
+    seen = corners @ to_image[:3, :3].T + to_image[:3, 3]
+    shift = np.rint((seen - corners @ turn.T).mean(0))
+    distance = float(np.abs(seen - corners @ turn.T - shift).max())
+    order, sign = np.abs(turn).argmax(1), turn.sum(1).astype(int)  # of the file's axis along each axis of the image
+    first = (shift + np.where(sign < 0, -(size[order] - 1), 0)).astype(int)
+    return [int(2 - axis) for axis in order[::-1]], sign[::-1].tolist(), first[::-1], distance
+
+
+def _matrix(grid: Grid) -> np.ndarray:
+    """Return the matrix of a grid in three dimensions; that of a file with one slice if the other is flat."""
+    assert grid.matrix is not None
+    matrix = np.eye(4)
+    axes = [*range(len(grid.matrix) - 1), 3]
+    matrix[np.ix_(axes, axes)] = grid.matrix
+    return matrix
+
+
+def from_label_image(
+    image: Grid,
+    ignore: int,
+    file: Path,
+    numbers: dict[int, int],
+    names: ClassNames,
+    unlabeled: int,
+    read: Reader | None = None,
+) -> Annotation:
+    """Return the label (z, y, x) drawn in ``file`` on the grid of its ``image``; the rest is ``ignore``.
+
+    ``numbers`` maps the numbers in the file to values of the label, ``names`` the names of segments; ``unlabeled`` is
+    the number of unannotated voxels. Raises LimitedError for a number that is not among ``numbers``, and for a file in
+    which nothing is drawn.
+    """
+    foreign = (
+        "which is neither a class nor the value of unannotated voxels (known: "
+        f"{', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
+    )
+    blank = [number for number, value in numbers.items() if value in (0, ignore)]
+    drawing = read_drawing(file, image, names, numbers, blank, foreign, read)
+    if drawing.named:
+        label = np.where(drawing.values == FILL, ignore, drawing.values).astype(np.int16)
+    else:
+        label = np.full(image.shape, ignore, np.int16)
+        for number, value in numbers.items():
+            label[drawing.values == number] = value
     if (label == ignore).all():
-        raise LimitedError(f"label {file} has no annotated voxel; draw something, or remove the file")
+        raise LimitedError(f"label {file} has no annotated voxel: nothing is drawn in it; draw something, or remove it")
     in_plane = np.zeros((3, 3, 3))  # people draw in slices
     in_plane[1] = 1
-    volume = label.reshape(-1, *label.shape[-2:])
-    marks = sum(ndimage.label(volume == value, in_plane)[1] for value in classes(label, ignore))
-    planes = int((volume != ignore).any(axis=(1, 2)).sum())
-    return Annotation(label, marks, planes)
+    marks = sum(ndimage.label(label == value, in_plane)[1] for value in classes(label, ignore))
+    planes = int((label != ignore).any(axis=(1, 2)).sum())
+    complete = None if drawing.segments else not (drawing.values == unlabeled).any()
+    return Annotation(label, marks, planes, (), drawing.warning, complete)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +10,15 @@ from typing import Any, Literal
 import numpy as np
 
 from nnunet_limited.annotations.annotation import Annotation, Box
+from nnunet_limited.annotations.grid import Grid
 from nnunet_limited.annotations.objects import ball, from_boxes
 from nnunet_limited.errors import LimitedError
 
 BOX_COLUMNS = ("case", "class", "x0", "y0", "z0", "x1", "y1", "z1")
 POINT_COLUMNS = ("case", "class", "x", "y", "z")
 Coordinates = Literal["voxel", "lps", "ras"]
+LARGEST = 1e9  # beyond any voxel or millimetre of a scan; NaN is not below it
+ROUNDED = 0.05  # voxels; tables round millimetres
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -27,7 +31,7 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8-sig")  # as spreadsheets begin their files
         rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise LimitedError(f"{file} is not readable ({error}); write CSV with columns {','.join(columns)}") from error
     if not isinstance(rows, list) or not rows:
         raise LimitedError(f"{file} holds no row; write one for each object, with the columns {','.join(columns)}")
@@ -37,36 +41,51 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
             raise LimitedError(f"{file}, row {line}: no {missing[0]!r}; columns, comma-separated: {','.join(columns)}")
         for key in columns[2:]:
             try:
-                row[key] = float(row[key])
-            except (TypeError, ValueError) as error:
-                raise LimitedError(f"{file}, row {line}: {key} is {row[key]!r}, not a number; correct it") from error
+                number = float("nan" if isinstance(row[key], bool) else row[key])
+            except (TypeError, ValueError):
+                number = math.nan
+            if not abs(number) < LARGEST:
+                raise LimitedError(f"{file}, row {line}: {key} is {row[key]!r:.60}, not a number; correct it")
+            row[key] = number
     return rows
 
 
-def to_voxel(point: Sequence[float], coordinates: Coordinates, image: Any) -> np.ndarray:
-    """Return the continuous voxel index (z, y, x) of a ``point`` (x, y, z) in the SimpleITK ``image``.
+def to_voxel(point: Sequence[float], coordinates: Coordinates, image: Grid) -> np.ndarray:
+    """Return the continuous voxel index (z, y, x) of a ``point`` (x, y, z) in the ``image``.
 
     The z of a point in a 2D image is ignored. ``voxel`` is the index itself, from 0; ``lps`` and ``ras`` are
-    millimetres in the coordinate system of the scanner.
+    millimetres in the coordinate system of the scanner. Raises LimitedError if the image has no position in it.
     """
-    known = np.asarray(point, float)[: image.GetDimension()]
-    if coordinates == "voxel":
-        return known[::-1]
-    sign = np.array([-1, -1, 1] if coordinates == "ras" else [1, 1, 1], float)[: image.GetDimension()]
-    place = image.TransformPhysicalPointToContinuousIndex([float(v) for v in known * sign])
-    return np.array(place[::-1])
+    known = np.asarray(point, float)
+    if coordinates != "voxel":
+        if image.matrix is None:
+            raise LimitedError(f"--coordinates {coordinates}: the images have no position in space; give voxel indices")
+        known = known * ([-1, -1, 1] if coordinates == "ras" else [1, 1, 1])
+        axes = len(image.matrix) - 1
+        moved = known[:axes] - image.matrix[:-1, -1]
+        known = np.array([*np.linalg.solve(image.matrix[:-1, :-1], moved), *known[axes:]])
+    if image.shape[0] == 1 and (image.matrix is None or len(image.matrix) == 3):
+        known[2] = 0
+    return known[::-1]
 
 
-def from_box_rows(image: Any, ignore: int, rows: list[dict[str, Any]], coordinates: Coordinates) -> Annotation:
-    """Return background outside all boxes of a case on the grid of its SimpleITK ``image``, and ``ignore`` inside.
+def from_box_rows(image: Grid, ignore: int, rows: list[dict[str, Any]], coordinates: Coordinates) -> Annotation:
+    """Return background outside all boxes of a case on the grid of its ``image``, and ``ignore`` inside.
 
-    Raises LimitedError for a box that leaves the image.
+    A box holds the voxels whose middle is inside. Raises LimitedError for a box that leaves the image or holds none.
     """
-    shape = image.GetSize()[::-1]
+    shape = image.shape
     found = []
     for row in rows:
         corners = np.stack([to_voxel([row[f"{axis}{end}"] for axis in "xyz"], coordinates, image) for end in "01"])
-        start, stop = np.ceil(corners.min(0) - 0.5).astype(int), np.floor(corners.max(0) + 0.5).astype(int) + 1
+        start = np.ceil(corners.min(0) - ROUNDED).astype(int)
+        stop = np.floor(corners.max(0) + ROUNDED).astype(int) + 1
+        if (stop <= start).any():
+            low, high = (np.round(corner[::-1], 2).tolist() for corner in (corners.min(0), corners.max(0)))
+            raise LimitedError(
+                f"{row['where']}: the box from {low} to {high} (voxels of the image) holds the middle of no voxel; "
+                f"correct it, or --coordinates {coordinates}"
+            )
         if (start < 0).any() or (stop > shape).any():
             raise LimitedError(
                 f"{row['where']}: the box covers the voxels {start[::-1].tolist()} to {(stop - 1)[::-1].tolist()}, the "
@@ -77,26 +96,26 @@ def from_box_rows(image: Any, ignore: int, rows: list[dict[str, Any]], coordinat
 
 
 def from_point_rows(
-    image: Any, ignore: int, rows: list[dict[str, Any]], coordinates: Coordinates, radius: float
+    image: Grid, ignore: int, rows: list[dict[str, Any]], coordinates: Coordinates, radius: float
 ) -> Annotation:
-    """Return a ball of the class around each point of a case on the grid of its SimpleITK ``image``.
+    """Return a ball of the class around each point of a case on the grid of its ``image``.
 
     The rest is ``ignore``, and so are voxels in balls of two classes. ``radius`` is in units of the smallest spacing.
     Raises LimitedError for a point outside the image.
     """
-    label = np.full(image.GetSize()[::-1], ignore, np.int16)
-    spacing = np.array(image.GetSpacing()[::-1])
+    label = np.full(image.shape, ignore, np.int16)
+    spacing = np.array([1e9] * (3 - len(image.spacing)) + [*image.spacing])  # a 2D image is one thick slice
     for row in rows:
         middle = np.rint(to_voxel([row[axis] for axis in "xyz"], coordinates, image)).astype(int)
         if (middle < 0).any() or (middle >= label.shape).any():
             raise LimitedError(
                 f"{row['where']}: the point is voxel {middle[::-1].tolist()}, the image of {row['case']} has "
-                f"{list(image.GetSize())}; correct it, or --coordinates {coordinates}"
+                f"{list(image.shape[::-1])}; correct it, or --coordinates {coordinates}"
             )
         near = np.zeros(label.shape, bool)
         ball(near, np.ones(label.shape, bool), middle, radius * spacing.min(), spacing)
         clash = near & (label != ignore) & (label != row["class"])
         label[near] = row["class"]
         label[clash] = ignore
-    planes = int((label.reshape(-1, *label.shape[-2:]) != ignore).any(axis=(1, 2)).sum())
+    planes = int((label != ignore).any(axis=(1, 2)).sum())
     return Annotation(label, len(rows), planes)
