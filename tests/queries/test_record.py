@@ -36,8 +36,8 @@ CONTENT = {
         "configuration": "2d",
         "checkpoints": {"0": "a1b2"},
     },
-    "cases": ["case_01", "case_06"],
     "dice": [0.5],
+    "cases": ["case_01", "case_06"],
     "prefilled": {"case_06": {"file": "8fd7", "regions": ["0b5b", "3a6c"]}},
     "queries": [
         {
