@@ -14,20 +14,32 @@ from nnunet_limited.errors import LimitedError
 
 FARTHEST = 1.0  # that a corner of a label may lie from that of its image, in voxels
 NEAR = 0.01  # voxels; what headers round off
+PARALLEL = 0.01  # largest cosine between axes that count as perpendicular
 LARGEST = int(np.iinfo(np.int16).max)  # value of a label: nnU-Net stores labels as int16
-ACCEPT = 'set "grid_of_image": true in dataset.json'
+
+
+@dataclass(frozen=True)
+class Words:
+    """How messages call a file and what it must lie on, and how a file with another grid is accepted."""
+
+    what: str = "label"
+    other: str = "its image"
+    accept: str = 'set "grid_of_image": true in dataset.json'
+
+
+LABEL = Words()
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The grid of an array of ``shape`` (z, y, x) with ``spacing`` in the same order.
+    """The grid of an array of ``shape`` (z, y, x) with ``spacing`` in the same order, None if it is not known.
 
     ``matrix`` (d + 1, d + 1) maps indices (x, y, z, 1) of voxels to mm (left, posterior, superior), in 2D without z;
     None for files without a position, as PNG.
     """
 
     shape: tuple[int, ...]
-    spacing: tuple[float, ...]
+    spacing: tuple[float, ...] | None
     matrix: np.ndarray | None = None
 
     @classmethod
@@ -60,23 +72,23 @@ def check_label(
     image: Grid,
     allowed: Collection[int],
     aligned: bool = False,
-    what: str = "label",
+    words: Words = LABEL,
 ) -> tuple[np.ndarray, str | None]:
     """Return the ``values`` of the label ``file`` as whole numbers (int16), and a warning if its grid is a little off.
 
     This is the one place that decides whether a label belongs to an image: by shape, position in space (not if the
     arrays are known to be ``aligned``) and the ``allowed`` values. Raises LimitedError where it does not.
     """
-    warning = check_grid(file, grid, image, aligned, what)
-    return check_values(file, values, allowed, what), warning
+    warning = check_grid(file, grid, image, aligned, words)
+    return check_values(file, values, allowed, words.what), warning
 
 
-def check_grid(file: Path, grid: Grid, image: Grid, aligned: bool = False, what: str = "label") -> str | None:
+def check_grid(file: Path, grid: Grid, image: Grid, aligned: bool = False, words: Words = LABEL) -> str | None:
     """Return a warning if the ``grid`` of ``file`` is a little off that of its ``image``; refuse one that is more."""
     if grid.shape != image.shape:
         raise LimitedError(
-            f"{what} {file} has shape {grid.shape}, its image {image.shape}; draw on the image itself, or resample the "
-            f"{what} to it"
+            f"{words.what} {file} has shape {grid.shape}, {words.other} {image.shape}; resample it to {words.other}, "
+            "or replace it by the right file"
         )
     if aligned:
         return None
@@ -84,10 +96,13 @@ def check_grid(file: Path, grid: Grid, image: Grid, aligned: bool = False, what:
     if distance <= NEAR:
         return None
     name, mine, theirs = differing(grid, image)
-    found = f"{what} {file} has {name} {mine}, its image {theirs}: their corners lie {distance:.3g} voxels apart"
+    found = f"{words.what} {file} has {name} {mine}, {words.other} {theirs}"
     if distance > FARTHEST:
-        raise LimitedError(f"{found}; resample it to its image, or, if both arrays are aligned, {ACCEPT}")
-    return f"{found}; it is used as if they were on one grid"
+        raise LimitedError(
+            f"{found}: their corners lie {distance:.3g} voxels apart; resample it to {words.other} or, if both arrays "
+            f"are aligned, {words.accept}"
+        )
+    return f"{found}: their corners lie {distance:.2g} voxels apart, which is taken for rounding"
 
 
 def farthest(grid: Grid, image: Grid) -> float:
@@ -96,8 +111,9 @@ def farthest(grid: Grid, image: Grid) -> float:
     Without positions, spacings alone are compared.
     """
     if grid.matrix is None or image.matrix is None:
-        ratio = np.asarray(grid.spacing) / np.asarray(image.spacing) if len(grid.spacing) == len(image.spacing) else 1
-        return float(np.max(np.abs(ratio - 1) * np.asarray(image.shape))) if np.any(ratio != 1) else 0.0
+        if grid.spacing is None or image.spacing is None or len(grid.spacing) != len(image.spacing):
+            return 0.0
+        return float(np.max(np.abs(np.divide(grid.spacing, image.spacing) - 1) * image.shape))
     dimensions = min(len(grid.matrix), len(image.matrix)) - 1  # a file of one slice may be 2D or 3D
     keep = [*range(dimensions), -1]
     mine, theirs = (matrix[np.ix_(keep, keep)] for matrix in (grid.matrix, image.matrix))
@@ -112,11 +128,12 @@ def farthest(grid: Grid, image: Grid) -> float:
 
 def differing(grid: Grid, image: Grid) -> tuple[str, list[float], list[float]]:
     """Return in what two grids differ most: its name, and the value of each."""
+    spacings = "spacing", _rounded(grid.spacing or ()), _rounded(image.spacing or ())
     if grid.matrix is None or image.matrix is None or grid.matrix.shape != image.matrix.shape:
-        return "spacing", _rounded(grid.spacing), _rounded(image.spacing)
+        return spacings
     lengths = [np.linalg.norm(matrix[:-1, :-1], axis=0) for matrix in (grid.matrix, image.matrix)]
     if not np.allclose(lengths[0], lengths[1], rtol=1e-3):
-        return "spacing", _rounded(grid.spacing), _rounded(image.spacing)
+        return spacings
     turned = [m[:-1, :-1] / size for m, size in zip((grid.matrix, image.matrix), lengths, strict=True)]
     if not np.allclose(turned[0], turned[1], atol=1e-3):
         return "direction", _rounded(turned[0].ravel()), _rounded(turned[1].ravel())
@@ -125,6 +142,41 @@ def differing(grid: Grid, image: Grid) -> tuple[str, list[float], list[float]]:
 
 def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
     return [float(value) for value in np.round(np.asarray(values, float), 4)]
+
+
+def turned(values: np.ndarray, grid: Grid, image: Grid) -> tuple[np.ndarray, Grid]:
+    """Return ``values`` (z, y, x) and their grid with axes in the order and the directions of those of ``image``.
+
+    Nothing is interpolated; values and grid are returned as they are where that does not bring them to one grid.
+    """
+    if grid.matrix is None or image.matrix is None or grid.matrix.shape != image.matrix.shape:
+        return values, grid
+    dimensions = len(grid.matrix) - 1
+    seen = np.linalg.solve(image.matrix, grid.matrix)[:-1, :-1]
+    seen /= np.linalg.norm(seen, axis=0)
+    signs = np.rint(seen)
+    if np.abs(seen - signs).max() > PARALLEL or not (np.abs(signs).sum(0) == 1).all():
+        return values, grid
+    source = np.abs(signs).argmax(1)  # of each axis of the image, in the order x, y, z
+    if sorted(source) != list(range(dimensions)):
+        return values, grid
+    move, first = np.zeros((dimensions + 1, dimensions + 1)), values.ndim - dimensions
+    move[-1, -1] = 1
+    sizes = values.shape[::-1]
+    flipped = []
+    for axis, other in enumerate(source):
+        move[other, axis] = signs[axis, other]
+        if signs[axis, other] < 0:
+            move[other, -1] = sizes[other] - 1
+            flipped.append(values.ndim - 1 - axis)
+    order = [*range(first), *(values.ndim - 1 - other for other in source[::-1])]
+    made = np.flip(values.transpose(order), tuple(flipped))
+    spacing = None
+    if grid.spacing is not None:
+        more = values.ndim - len(grid.spacing)
+        spacing = tuple(grid.spacing[n - more] for n in order[more:])
+    found = Grid(made.shape, spacing, grid.matrix @ move)
+    return (values, grid) if made.shape != image.shape or farthest(found, image) > FARTHEST else (made, found)
 
 
 def check_values(file: Path, values: np.ndarray, allowed: Collection[int], what: str = "label") -> np.ndarray:
@@ -147,6 +199,7 @@ def check_whole(
     odd = found[~np.isfinite(found) | (found != np.rint(found)) | (found < smallest) | (found > largest)]
     if odd.size:
         raise LimitedError(
-            f"{what} {file} has the value {odd[0]}, but labels are whole numbers from 0 to {largest}; save a label map"
+            f"{what} {file} has the value {odd[0]!s}, but labels are whole numbers from 0 to {largest}; save a label "
+            "map"
         )
     return found

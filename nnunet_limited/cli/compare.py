@@ -52,7 +52,8 @@ def evaluate(request: EvaluateRequest, out: TableOption = None, as_json: JsonOpt
     """Compare predictions with labels: Dice, IoU, surface distances, volume error, sensitivity and precision.
 
     If a class is neither in the prediction nor in the label, the case is left out of its means. If it is in one of the
-    two only, overlaps are 0 and distances are the diagonal of the image.
+    two only, overlaps are 0 and distances are the diagonal of the image. A prediction that is only turned or mirrored
+    in its array is turned to its label; one on another grid is an error.
 
     Example:
     nnunet-limited evaluate PREDICTIONS Dataset004_Hippocampus/labelsTr --out metrics.csv
@@ -66,11 +67,16 @@ def evaluate(request: EvaluateRequest, out: TableOption = None, as_json: JsonOpt
     if out is not None:
         write_rows(out, rows)
     if as_json:
-        return show_json({"classes": summary.to_dict("index"), "cases": rows.to_dict("records")})
+        return show_json({"classes": summary.to_dict("index"), "cases": rows.to_dict("records"), **rows.attrs})
     columns = ("class", *(metric.title for metric in METRICS.values()))
     table = [(name, *(f"{value:.4f}" for value in values)) for name, *values in summary.itertuples()]
     unit = "voxels" if request.voxels else "mm"
     show_table(f"Means over {rows['case'].nunique()} cases; distances in {unit}, volumes in {unit}³", columns, table)
+    if missing := rows.attrs["missing"]:
+        more = ", …" if len(missing) > 3 else ""
+        console.print(f"Labels without a prediction, left out: {len(missing)} ({', '.join(missing[:3])}{more}).")
+    for warning in rows.attrs["warnings"]:
+        console.print(f"warning: {warning}", markup=False)
     if out is not None:
         console.print(f"wrote {out}")
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_limited.annotations.grid import Grid, check_label
+from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.whole import require_whole
+
+ASSUMED = "spacing is assumed"  # property of a label in a TIFF file without a JSON file, for which nnU-Net takes 1 mm
 
 
 def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
@@ -91,6 +93,8 @@ def read_label(reader: Any, file: Path, what: str = "label") -> tuple[np.ndarray
         raise LimitedError(f"{what} {file} cannot be read ({reason}); repair or remove it") from error
     if label.shape[0] != 1 or len(properties.get("sitk_stuff", {}).get("spacing", ())) == 4:
         raise LimitedError(f"{what} {file} has {label.shape[0]} channels; save a {what} of one channel")
+    if type(reader).__name__ == "Tiff3DIO" and not file.with_suffix(".json").is_file():
+        properties = {**properties, ASSUMED: True}
     return label[0], properties
 
 
@@ -100,19 +104,19 @@ def read_label_on(
     image: Grid,
     allowed: Collection[int],
     aligned: bool = False,
-    what: str = "label",
+    words: Words = LABEL,
 ) -> tuple[np.ndarray, str | None]:
     """Return a label (*spatial, int16) and a warning if its grid is a little off that of its ``image``.
 
     Raises LimitedError for what :func:`read_label` and :func:`check_label` refuse.
     """
-    label, properties = read_label(reader, file, what)
-    return check_label(file, label, grid_of(label.shape, properties), image, allowed, aligned, what)
+    label, properties = read_label(reader, file, words.what)
+    return check_label(file, label, grid_of(label.shape, properties), image, allowed, aligned, words)
 
 
 def grid_of(shape: Sequence[int], properties: dict[str, Any]) -> Grid:
     """Return the grid of an array (*spatial) from the properties of nnU-Net's reader, as the reader has turned it."""
-    spacing = tuple(float(step) for step in properties["spacing"])
+    spacing = None if properties.get(ASSUMED) else tuple(float(step) for step in properties["spacing"])
     if "sitk_stuff" in properties:
         stuff = properties["sitk_stuff"]
         return Grid.of_sitk(shape, stuff["spacing"], stuff["origin"], stuff["direction"])

@@ -18,6 +18,10 @@ class EvaluateRequest(Request):
     )
     tolerance: float = Field(1.0, ge=0, description="Tolerance of the surface Dice (NSD) in mm (voxels with --voxels).")
     voxels: bool = Field(False, description="Measure distances and volumes in voxels instead of mm.")
+    allow_missing: bool = Field(False, description="Leave out labels without a prediction instead of stopping.")
+    grid_of_image: bool = Field(
+        False, description="Compare arrays voxel by voxel although prediction and label differ in their position."
+    )
     processes: int = Field(
         default_factory=default_processes,
         ge=1,

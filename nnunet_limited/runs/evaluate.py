@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nnunet_limited.annotations.grid import Words, check_label, check_values, turned
 from nnunet_limited.datasets.description import DatasetDescription, check_description
+from nnunet_limited.datasets.listing import one_file_by_case
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import reader_for
+from nnunet_limited.host.images import grid_of, read_label, reader_for
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.util.extras import require_extra
@@ -16,13 +18,15 @@ from nnunet_limited.util.files import read_object, replace_text
 from nnunet_limited.util.parallel import run_all
 
 DESCRIPTION = "dataset.json"
+PREDICTION = Words("prediction", "its label", "give --grid-of-image")
 
 
 def evaluate(request: EvaluateRequest) -> pd.DataFrame:
     """Return a row for each case that was predicted and each class.
 
-    Its columns are ``case``, ``class`` and one for each metric. Raises LimitedError for a case without label, and where
-    prediction and label have different shapes.
+    Its columns are ``case``, ``class`` and one for each metric; ``attrs["missing"]`` are the cases without prediction,
+    which are only left out on request, and ``attrs["warnings"]`` tell of grids that are a little off. Raises
+    LimitedError for a case without label, and where prediction and label do not belong together.
     """
     require_extra("study", "evaluate", "monai")
     for folder, what in ((request.predictions, "predictions"), (request.truth, "labels")):
@@ -31,18 +35,34 @@ def evaluate(request: EvaluateRequest) -> pd.DataFrame:
     description = find_description(request)
     content = read_object(description, "dataset description", "name another with --dataset-json")
     check_description(content, description)
-    ending = content["file_ending"]
-    labels = {file: request.truth / file.name for file in sorted(request.predictions.glob(f"*{ending}"))}
-    if not labels:
-        raise LimitedError(f"{request.predictions} holds no file *{ending}; predict into it, or correct the path")
-    for file, label in labels.items():
-        if not label.is_file():
-            raise LimitedError(f"{label} does not exist; add the label of {file}, or remove that prediction")
-    tasks = [(*pair, content, request.tolerance, request.voxels) for pair in labels.items()]
+    predicted, labels, missing = paired(request, content["file_ending"])
+    aligned = request.grid_of_image or DatasetDescription(content).grid_of_image
+    tasks = [(predicted[case], labels[case], content, request.tolerance, request.voxels, aligned) for case in predicted]
     found = run_all(evaluate_case, tasks, request.processes, "evaluating")
-    cases = (file.name.removesuffix(ending) for file in labels)
-    rows = [{"case": case, **row} for case, rows in zip(cases, found, strict=True) for row in rows]
-    return pd.DataFrame(rows, columns=["case", "class", *METRICS])
+    rows = [{"case": case, **row} for case, (rows, _) in zip(predicted, found, strict=True) for row in rows]
+    made = pd.DataFrame(rows, columns=["case", "class", *METRICS])
+    made.attrs |= {"missing": missing, "warnings": [warning for _, warning in found if warning]}
+    return made
+
+
+def paired(request: EvaluateRequest, ending: str) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+    """Return the predictions and the labels by case, and the cases without prediction."""
+    predicted = one_file_by_case(request.predictions, [ending], what="prediction")
+    labels = one_file_by_case(request.truth, [ending])
+    if not predicted:
+        raise LimitedError(f"{request.predictions} holds no file *{ending}; predict into it, or correct the path")
+    for case, file in predicted.items():
+        if case not in labels:
+            raise LimitedError(
+                f"{request.truth / file.name} does not exist; add the label of {file}, or remove that prediction"
+            )
+    missing = sorted(set(labels) - set(predicted))
+    if missing and not request.allow_missing:
+        raise LimitedError(
+            f"{request.predictions} has no prediction for {len(missing)} of {len(labels)} labels in {request.truth}, "
+            f"e.g. {missing[0]}{ending}; predict them, or leave them out with --allow-missing"
+        )
+    return predicted, labels, missing
 
 
 def find_description(request: EvaluateRequest) -> Path:
@@ -56,24 +76,32 @@ def find_description(request: EvaluateRequest) -> Path:
 
 
 def evaluate_case(
-    predicted: Path, label: Path, description: dict[str, Any], tolerance: float, voxels: bool
-) -> list[dict[str, Any]]:
-    """Return the metrics of each class or region of one case; ignored voxels do not count."""
-    reader = reader_for(description, predicted)()
-    (prediction, _), (truth, properties) = (reader.read_seg(str(file)) for file in (predicted, label))
-    if prediction.shape != truth.shape:
-        shapes = f"{predicted} has shape {prediction.shape[1:]}, {label} {truth.shape[1:]}"
-        raise LimitedError(f"{shapes}; check that both belong to one image, or predict it again")
-    spacing = np.ones(truth.ndim - 1) if voxels else np.asarray(properties["spacing"], float)
-    axes = [axis for axis, size in enumerate(truth.shape[1:]) if size > 1]  # an image of one slice is 2D
-    prediction, truth = (array.reshape([array.shape[1 + axis] for axis in axes]) for array in (prediction, truth))
+    predicted: Path, label: Path, description: dict[str, Any], tolerance: float, voxels: bool, aligned: bool
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the metrics of each class or region of one case, and a warning if the grids are a little off.
+
+    Ignored voxels do not count. A prediction whose axes have another order or direction is turned; else it must lie on
+    the grid of the label, unless the arrays are known to be ``aligned``.
+    """
+    reader, allowed = reader_for(description, predicted)(), DatasetDescription(description).label_values
+    prediction, about = read_label(reader, predicted, PREDICTION.what)
+    truth, properties = read_label(reader, label)
+    grid, place = grid_of(prediction.shape, about), grid_of(truth.shape, properties)
+    if not aligned:
+        prediction, grid = turned(prediction, grid, place)
+    prediction, warning = check_label(predicted, prediction, grid, place, allowed, aligned, PREDICTION)
+    truth = check_values(label, truth, allowed)
+    millimetres = properties["spacing"] if place.spacing else about["spacing"]
+    spacing = np.ones(truth.ndim) if voxels else np.asarray(millimetres, float)
+    axes = [axis for axis, size in enumerate(truth.shape) if size > 1]  # an image of one slice is 2D
+    prediction, truth = (array.reshape([array.shape[axis] for axis in axes]) for array in (prediction, truth))
     ignore = DatasetDescription(description).ignore
     valid = np.ones(truth.shape, bool) if ignore is None else truth != ignore
     rows = []
     for name, values in DatasetDescription(description).classes.items():
         one, other = (np.isin(array, values) & valid for array in (prediction, truth))
         rows.append({"class": name, **compare(MaskPair(one, other, spacing[axes].tolist(), tolerance))})
-    return rows
+    return rows, warning
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:

@@ -102,7 +102,8 @@ def _measured(predictions: Path, truth: Path, description: Path) -> pd.DataFrame
     """Return the mean of each metric (column) for each class and their mean (row) of one fold's validation cases."""
     file = predictions / "metrics.csv"
     if not is_current(file, [predictions / "summary.json"]):
-        write_rows(file, evaluate(EvaluateRequest(predictions=predictions, truth=truth, dataset_json=description)))
+        folders = {"predictions": predictions, "truth": truth, "dataset_json": description}
+        write_rows(file, evaluate(EvaluateRequest(**folders, allow_missing=True)))  # the truth is that of all folds
     return summarise(pd.read_csv(file))
 
 

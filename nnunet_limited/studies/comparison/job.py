@@ -101,6 +101,7 @@ def _evaluate(folder: ComparisonFolder, run: Run, call: Call) -> None:
             "--dataset-json": preprocessed / "dataset.json",
             "--tolerance": study.tolerance,
             "--voxels": study.voxels,
+            "--allow-missing": True,  # the labels are those of all folds
             "--out": folder.run_folder(run) / "metrics.csv",
         }
     )
