@@ -1,6 +1,7 @@
 """Files of a folder by case; an image that no command would read is an error and not an absent case."""
 
 import re
+import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,12 +81,16 @@ def channels_by_case(folder: Path, ending: str) -> dict[str, list[Path]]:
 
 def check_file(file: Path, what: str) -> None:
     """Raise LimitedError unless ``file`` is a file, or a link to one, that holds its own voxels."""
-    if not file.exists():
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
         if file.is_symlink():
-            raise LimitedError(f"{what} {file} is a link to {file.readlink()}, which does not exist; correct the link")
-        raise LimitedError(f"{what} {file} does not exist; put it there, or correct its name")
-    if not file.is_file():
-        kind = "a folder" if file.is_dir() else "a pipe or a device"
+            raise LimitedError(
+                f"{what} {file} is a link to {file.readlink()}, which cannot be opened ({error.strerror}); correct it"
+            ) from error
+        raise LimitedError(f"{what} {file} cannot be opened ({error.strerror}); put it there, or correct it") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise LimitedError(f"{what} {file} is {kind}, not an image file; replace it by the file, or remove it")
     other = _detached(file)
     if other:

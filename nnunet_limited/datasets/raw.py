@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import filecmp
+import hashlib
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.datasets.description import DATASET_FORMAT, DatasetDescription, check_description
-from nnunet_limited.datasets.listing import channels_by_case
+from nnunet_limited.datasets.listing import channels_by_case, check_file, one_file_by_case
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.host.images import listed_files, reader_for
@@ -76,14 +81,17 @@ class RawDataset:
         if not folder.is_dir():
             raise LimitedError(f"{folder} does not exist; put the raw dataset there or correct nnUNet_raw")
         dataset_json = read_object(folder / "dataset.json", "dataset description", DATASET_FORMAT)
+        if (folder / "dataset.json").read_bytes().startswith(codecs.BOM_UTF8):
+            raise LimitedError(
+                f"{folder / 'dataset.json'} begins with a byte order mark, at which nnU-Net fails; save it as UTF-8 "
+                "without one ('UTF-8', not 'UTF-8 with BOM')"
+            )
         check_description(dataset_json, folder / "dataset.json")
-        cases = labeled_cases(folder, dataset_json)
-        for identifier, images in unlabeled_images(folder, dataset_json).items():
-            if identifier in cases:
-                raise LimitedError(
-                    f"case {identifier} is in {folder / 'imagesTr'} and in {folder / UNLABELED_FOLDER}; remove one"
-                )
-            cases[identifier] = Case(identifier, tuple(images), None)
+        check_folder_names(folder)
+        unlabeled = unlabeled_images(folder, dataset_json)
+        cases = labeled_cases(folder, dataset_json, unlabeled)
+        cases |= {identifier: Case(identifier, tuple(images), None) for identifier, images in unlabeled.items()}
+        check_collisions(folder, cases)
         made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
         for case in made.cases.values():
             if len(case.images) != made.description.num_channels:
@@ -94,24 +102,73 @@ class RawDataset:
         return made
 
 
-def labeled_cases(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Case]:
-    """Return the training cases of a raw dataset, which dataset.json lists or ``imagesTr/`` holds."""
-    unlabeled, training, ending = folder / UNLABELED_FOLDER, folder / "imagesTr", dataset_json["file_ending"]
+def check_folder_names(folder: Path) -> None:
+    """Refuse entries of a raw dataset named like its folders but for the case of letters, and those that are none."""
+    known = {name.casefold(): name for name in ("imagesTr", "labelsTr", UNLABELED_FOLDER, TRUTH_FOLDER, BOX_FOLDER)}
+    for found in sorted(folder.iterdir()):
+        name = known.get(found.name.casefold())
+        if name == found.name and not found.is_dir():
+            raise LimitedError(f"{found} is a file or a dangling link, not a folder; correct or remove it")
+        if name and not (folder / name).exists():
+            raise LimitedError(f"{found} is not read, as its name is in other letters; rename it to {name}")
+
+
+def labeled_cases(folder: Path, dataset_json: dict[str, Any], unlabeled: Collection[str]) -> dict[str, Case]:
+    """Return the training cases of a raw dataset, which dataset.json lists or ``imagesTr/`` holds.
+
+    Raises LimitedError for a case that is among the ``unlabeled`` ones too, or whose label is not recognised.
+    """
+    ending, listed = dataset_json["file_ending"], {}
     if "dataset" in dataset_json:  # nnU-Net completes the entries in place; ours stay as they are on disk
         copy = {"dataset": {case: dict(files) for case, files in dataset_json["dataset"].items()}}
         listed = listed_files(folder, copy)
+        images = {case: [Path(image) for image in files["images"]] for case, files in listed.items()}
+        _check_images(images)
     else:
-        if not training.is_dir() and not unlabeled.is_dir():
-            raise LimitedError(f"{training} does not exist; put the training images there")
-        only_unlabeled = unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir()))
-        images = {} if only_unlabeled else channels_by_case(training, ending)
-        listed = {i: {"images": images[i], "label": folder / "labelsTr" / f"{i}{ending}"} for i in images}
-    cases = {}
-    for identifier, files in listed.items():
-        further = [folder / name / f"{identifier}{ending}" for name in (TRUTH_FOLDER, BOX_FOLDER)]
-        found = [file if file.is_file() else None for file in (Path(files["label"]), *further)]
-        cases[identifier] = Case(identifier, tuple(map(Path, files["images"])), *found)
-    return cases
+        images = _training_images(folder, ending)
+    for case in images:
+        if case in unlabeled:
+            both = "'dataset'" if listed else folder / "imagesTr", _unlabeled_source(folder, dataset_json, case)
+            raise LimitedError(f"case {case} is in {both[0]} and in {both[1]}; remove one")
+    labels = {case: Path(files["label"]) for case, files in listed.items()}
+    for case, label in labels.items():
+        if not os.path.lexists(label):
+            raise LimitedError(
+                f"label {label} of case {case} does not exist; correct 'dataset' in {folder / 'dataset.json'}, or list "
+                "the case under 'unlabeled' there"
+            )
+        check_file(label, "label")
+    if "dataset" not in dataset_json:
+        labels = _labels(folder / "labelsTr", ending, images, unlabeled)
+    truths, boxes = (_labels(folder / name, ending, images, unlabeled) for name in (TRUTH_FOLDER, BOX_FOLDER))
+    return {
+        case: Case(case, tuple(files), labels.get(case), truths.get(case), boxes.get(case))
+        for case, files in images.items()
+    }
+
+
+def _training_images(folder: Path, ending: str) -> dict[str, list[Path]]:
+    """Return the images in ``imagesTr/`` by case; it may be missing or empty if there are unlabelled images."""
+    training, unlabeled = folder / "imagesTr", folder / UNLABELED_FOLDER
+    if not training.is_dir() and not unlabeled.is_dir():
+        raise LimitedError(f"{training} does not exist; put the training images there")
+    if unlabeled.is_dir() and not (training.is_dir() and any(training.iterdir())):
+        return {}
+    return channels_by_case(training, ending)
+
+
+def _labels(folder: Path, ending: str, cases: Collection[str], unlabeled: Collection[str]) -> dict[str, Path]:
+    """Return the label files of a folder by case, none if it is not there."""
+    if not folder.is_dir():
+        return {}
+    found = one_file_by_case(folder, [ending], {*cases, *unlabeled})
+    for case, file in found.items():
+        if case in unlabeled:
+            raise LimitedError(
+                f"label {file} is of case {case}, which is listed as unlabelled; move its images to imagesTr, or the "
+                "label elsewhere"
+            )
+    return found
 
 
 def unlabeled_images(folder: Path, dataset_json: dict[str, Any]) -> dict[str, list[Path]]:
@@ -120,6 +177,66 @@ def unlabeled_images(folder: Path, dataset_json: dict[str, Any]) -> dict[str, li
         identifier: [folder / os.path.expandvars(image) for image in entry["images"]]
         for identifier, entry in dataset_json.get("unlabeled", {}).items()
     }
+    _check_images(images)
     if (folder / UNLABELED_FOLDER).is_dir():
-        images |= channels_by_case(folder / UNLABELED_FOLDER, dataset_json["file_ending"])
+        for case, files in channels_by_case(folder / UNLABELED_FOLDER, dataset_json["file_ending"]).items():
+            if images.setdefault(case, files) != files:
+                raise LimitedError(
+                    f"case {case} is in {folder / UNLABELED_FOLDER} and under 'unlabeled' in {folder / 'dataset.json'};"
+                    " remove one"
+                )
     return images
+
+
+def _check_images(images: dict[str, list[Path]]) -> None:
+    for case, files in images.items():
+        for file in files:
+            check_file(file, f"image of case {case}")
+
+
+def _unlabeled_source(folder: Path, dataset_json: dict[str, Any], case: str) -> str:
+    return "'unlabeled'" if case in dataset_json.get("unlabeled", {}) else str(folder / UNLABELED_FOLDER)
+
+
+def check_collisions(folder: Path, cases: dict[str, Case]) -> None:
+    """Refuse cases whose files would overwrite each other, and copies of one image with and without label."""
+    for case in cases:
+        for suffix in ("_seg", "_confidence"):  # of nnU-Net's preprocessed labels, and of our pseudo-labels
+            if f"{case}{suffix}" in cases:
+                raise LimitedError(
+                    f"cases {case} and {case}{suffix} of {folder} would overwrite each other's files; rename one"
+                )
+    check_copies(folder, cases)
+
+
+def check_copies(folder: Path, cases: dict[str, Case]) -> None:
+    """Refuse an image of an unlabelled case that is, or is a copy of, the image of a labelled one.
+
+    Only files of one size are opened, and these in full only where samples of them agree.
+    """
+    labeled: dict[int, list[Case]] = {}
+    for case in cases.values():
+        if case.label is not None:
+            labeled.setdefault(case.images[0].stat().st_size, []).append(case)
+    sample = cache(_sample)
+    for case in cases.values():
+        image = case.images[0]
+        for other in labeled.get(image.stat().st_size, ()) if case.label is None else ():
+            theirs = other.images[0]
+            if image.samefile(theirs) or (
+                sample(image) == sample(theirs) and filecmp.cmp(image, theirs, shallow=False)
+            ):
+                raise LimitedError(
+                    f"image {image} of the unlabelled case {case.identifier} is that of the labelled case "
+                    f"{other.identifier} too; remove one of these cases from {folder}"
+                )
+
+
+def _sample(file: Path) -> bytes:
+    """Return a hash of some blocks within a file."""
+    size, found = file.stat().st_size, hashlib.sha256()
+    with file.open("rb") as stream:
+        for part in range(8):
+            stream.seek(size * part // 8)
+            found.update(stream.read(4096))
+    return found.digest()

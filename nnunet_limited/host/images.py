@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,56 @@ from nnunet_limited.util.files import replacing
 from nnunet_limited.util.whole import require_whole
 
 ASSUMED = "spacing is assumed"  # property of a label in a TIFF file without a JSON file, for which nnU-Net takes 1 mm
+OVERWRITE = "overwrite_image_reader_writer"  # the key of dataset.json that names a reader
+
+
+def check_reader(dataset_json: dict[str, Any], file: Path) -> None:
+    """Raise LimitedError if nnU-Net has no reader for the ending or of the name in ``file``, a dataset.json.
+
+    nnU-Net passes over a name that it does not know and reads by the ending.
+    """
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, recursive_find_reader_writer_by_name
+
+    ending, name = dataset_json["file_ending"], dataset_json.get(OVERWRITE, "None")
+    if not re.fullmatch(r"(\.[A-Za-z0-9]+)+", ending):
+        raise LimitedError(f"{file}: file_ending is {ending!r}; write the ending with its dot, like '.nii.gz'")
+    if name == "None":
+        known = sorted({one for reader in LIST_OF_IO_CLASSES for one in reader.supported_file_endings})
+        if ending.lower() not in known:
+            raise LimitedError(f"{file}: nnU-Net cannot read file_ending {ending!r}; use one of {', '.join(known)}")
+        return
+    try:
+        found = recursive_find_reader_writer_by_name(name) if isinstance(name, str) else None
+    except RuntimeError:
+        found = None
+    if not (isinstance(found, type) and issubclass(found, BaseReaderWriter) and found is not BaseReaderWriter):
+        readers = ", ".join(reader.__name__ for reader in LIST_OF_IO_CLASSES)
+        raise LimitedError(f"{file}: {OVERWRITE} is {name!r:.60}; use one of {readers}, or remove the key")
 
 
 def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
-    """Return nnU-Net's reader class for images like ``example``."""
+    """Return nnU-Net's reader class for images like ``example``, which it must be able to read."""
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+    named = dataset_json.get(OVERWRITE, "None")
     try:
         # nnU-Net prints a traceback for each reader that fails, and a line for the one that does not.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
-    except RuntimeError as error:
+            reader = determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
+            if named != "None":  # nnU-Net tries only readers that it finds by the ending
+                reader().read_images([str(example)])
+    except Exception as error:
+        if named != "None":
+            raise LimitedError(
+                f"{example} cannot be read by {named}, which {OVERWRITE} in dataset.json names; check the file, or "
+                "name another reader"
+            ) from error
         raise LimitedError(
             f"{example} cannot be read by nnU-Net as {dataset_json['file_ending']!r}; check the file and "
             "file_ending in dataset.json"
         ) from error
+    return reader
 
 
 def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:

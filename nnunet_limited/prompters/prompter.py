@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.modules import broken, load_object
 
 if TYPE_CHECKING:  # the help of commands does without numpy
     import numpy as np
@@ -93,21 +94,18 @@ def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = N
         module = import_module(f"nnunet_limited.prompters.{PROMPTERS[kind].module}")
         made = module.load(weights, device, accept_licence)
     elif colon and kind.replace(".", "").isidentifier() and weights.isidentifier():
-        made = load_factory(kind, weights, spec)()
+        factory = load_object(kind, weights, spec)
+        try:
+            made = factory()
+        except LimitedError:
+            raise
+        except Exception as error:
+            raise broken(spec, error) from error
     else:
         names = ", ".join(f"{name}:…" for name in (*PROMPTERS, *plugins))
         raise LimitedError(f"{spec!r} is not a prompter; give {names} or module:factory")
     check_attributes(made, repr(spec))
     return made
-
-
-def load_factory(module: str, name: str, spec: str) -> Callable[..., Any]:
-    """Return the function ``name`` of a ``module`` of the user; ``spec`` names both in errors."""
-    try:
-        factory: Callable[..., Any] = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise LimitedError(f"{spec!r} cannot be found ({error}); check its spelling and PYTHONPATH") from error
-    return factory
 
 
 def check_attributes(made: Any, name: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.prompters.prompter import GROUP, PROMPTERS, load_factory
+from nnunet_limited.prompters.prompter import GROUP, PROMPTERS
+from nnunet_limited.util.modules import load_object
 
 if TYPE_CHECKING:
     from nnunet_limited.pseudo_labels.sources.base import LabelSource, SourceContext
@@ -87,7 +88,7 @@ class SourceSpec:
             module, _, name = self.kind.built_in.partition(".")
             return getattr(import_module(f"nnunet_limited.pseudo_labels.sources.{module}"), name)
         if self.kind is PLUGIN:
-            return load_factory(self.text.partition(":")[0], self.argument, self.text)
+            return load_object(self.text.partition(":")[0], self.argument, self.text)
         return next(entry for entry in entry_points(group=SOURCES) if entry.name == self.text).load()
 
     @property

@@ -16,10 +16,12 @@ from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.discovery import EXT_TRAINER, is_users
 from nnunet_limited.host.folders import dataset_name, preprocessed_folder, results_folder
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.runs.variants import Variant, make_variant
 from nnunet_limited.trainers.catalogue import trainer_names
+from nnunet_limited.util.modules import import_failure
 from nnunet_limited.util.request import Request
 
 
@@ -91,7 +93,12 @@ def find_trainer(name: str, flag: str = "-tr") -> Any:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
             return recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (Exception, SystemExit) as error:  # nnU-Net imports every module in the user's folders
+        if is_users(error):
+            raise LimitedError(
+                f"{flag} {name}: a module in {EXT_TRAINER} cannot be imported ({import_failure(error)}); correct that "
+                f"file, or remove its folder from {EXT_TRAINER}"
+            ) from error
         raise unknown from error
 
 

@@ -76,10 +76,32 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
     """Read ``path``; a missing or broken file is a one-line error naming ``what`` it is and the ``remedy``."""
     if not path.is_file():
         raise LimitedError(f"{what} {path} does not exist; {remedy}")
+    text = utf8_text(path, what)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError as error:
+        raise LimitedError(f"{what} {path} is not readable JSON (too many brackets); repair it or {remedy}") from error
+    except ValueError as error:
         raise LimitedError(f"{what} {path} is not readable JSON ({error}); repair it or {remedy}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; refuse a key that stands in it twice, of which only the last would count."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return content
+
+
+def utf8_text(path: Path, what: str) -> str:
+    """Return the text of a UTF-8 file without the byte order mark that some programs begin it with."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LimitedError(f"{what} {path} is not UTF-8 text ({error.reason}); save it again as UTF-8") from error
+    except OSError as error:
+        raise LimitedError(f"{what} {path} cannot be read ({error.strerror}); correct its permissions") from error
 
 
 def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 from typing_extensions import Self
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import utf8_text
 
 
 class Request(BaseModel):
@@ -45,10 +46,7 @@ def _cases(value: Any, info: ValidationInfo) -> Any:
     option, file, remedy = _option(info), Path(value), "write one case name per line"
     if not file.is_file():
         raise LimitedError(f"{option} {file} does not exist; {remedy} into it")
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise LimitedError(f"{option} {file} is not a text file ({error}); {remedy}") from error
+    lines = [line.strip() for line in utf8_text(file, option).splitlines()]
     cases = tuple(line for line in lines if line and not line.startswith("#"))
     if not cases:
         raise LimitedError(f"{option} {file} names no case; {remedy}")

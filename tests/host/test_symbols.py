@@ -95,7 +95,9 @@ IMPORTED = {
     "nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor": "DatasetFingerprintExtractor",
     "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner": "ExperimentPlanner",
     "nnunetv2.experiment_planning.experiment_planners.network_topology": "get_pool_and_conv_props",
-    "nnunetv2.imageio.reader_writer_registry": "determine_reader_writer_from_dataset_json",
+    "nnunetv2.imageio.base_reader_writer": "BaseReaderWriter",
+    "nnunetv2.imageio.reader_writer_registry": "LIST_OF_IO_CLASSES determine_reader_writer_from_dataset_json "
+    "recursive_find_reader_writer_by_name",
     "nnunetv2.imageio.simpleitk_reader_writer": "SimpleITKIO",
     "nnunetv2.inference.export_prediction": "convert_predicted_logits_to_segmentation_with_correct_shape",
     "nnunetv2.inference.predict_from_raw_data": "nnUNetPredictor",

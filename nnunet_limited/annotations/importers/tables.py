@@ -13,6 +13,7 @@ from nnunet_limited.annotations.annotation import Annotation, Box
 from nnunet_limited.annotations.grid import Grid
 from nnunet_limited.annotations.objects import ball, from_boxes
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import utf8_text
 
 BOX_COLUMNS = ("case", "class", "x0", "y0", "z0", "x1", "y1", "z1")
 POINT_COLUMNS = ("case", "class", "x", "y", "z")
@@ -29,7 +30,7 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     if not file.is_file():
         raise LimitedError(f"{file} does not exist; write a CSV file with the columns {','.join(columns)}")
     try:
-        text = file.read_text(encoding="utf-8-sig")  # as spreadsheets begin their files
+        text = utf8_text(file, "table")
         rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (ValueError, RecursionError, csv.Error) as error:
         raise LimitedError(f"{file} is not readable ({error}); write CSV with columns {','.join(columns)}") from error

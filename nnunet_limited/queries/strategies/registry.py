@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import strategies as folder
 from nnunet_limited.queries.strategies.base import STRATEGIES, Strategy
+from nnunet_limited.util.modules import broken
 
 GROUP = "nnunet_limited.query_strategies"
 
@@ -24,7 +25,10 @@ def _load() -> None:
     for module in iter_modules(folder.__path__, f"{folder.__name__}."):
         import_module(module.name)
     for entry in entry_points(group=GROUP):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:
+            raise broken(f"strategy {entry.name}", error) from error
 
 
 def find_strategy(name: str) -> Strategy:

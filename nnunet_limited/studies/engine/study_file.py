@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits.groups import grouped
-from nnunet_limited.util.files import replace_text
+from nnunet_limited.util.files import replace_text, utf8_text
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
@@ -85,8 +85,8 @@ def read_study(file: Path, kind: type[S]) -> S:
     if not file.is_file():
         raise LimitedError(f"study file {file} does not exist; write one, e.g. like {kind.example}")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(utf8_text(file, "study file"))
+    except yaml.YAMLError as error:
         raise LimitedError(f"{file} is not readable YAML ({error}); correct it") from error
     if not isinstance(content, dict):
         raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {kind.example}")
