@@ -160,7 +160,7 @@ USED = {
     "transpose_backward transpose_forward",
     "RandomTransform": "apply get_parameters transform",
     "SegOnlyTransform": "__init__",
-    "SimpleITKIO": "read_images read_seg write_seg",
+    "SimpleITKIO": "read_images read_seg supported_file_endings write_seg",
     "UNetDecoder": "deep_supervision encoder seg_layers",
     "nnUNetDataLoader": "__init__ _data final_patch_size generate_train_batch get_bbox get_indices has_ignore "
     "indices sampling_probabilities set_thread_id transforms",
