@@ -124,7 +124,7 @@ LOOKED_UP = {
     "by name": "CTNormalization ContrastTransform Convert2DTo3DTransform Convert3DTo2DTransform "
     "ConvertSegmentationToRegionsTransform DownsampleSegForDSTransform ExperimentPlanner "
     "GammaTransform GaussianBlurTransform GaussianNoiseTransform MaskImageTransform MirrorTransform "
-    "MultiplicativeBrightnessTransform RemoveLabelTransform SimpleITKIO SimulateLowResolutionTransform "
+    "MultiplicativeBrightnessTransform NibabelIO RemoveLabelTransform SimpleITKIO SimulateLowResolutionTransform "
     "SpatialTransform ZScoreNormalization nnunetv2.experiment_planning"
 }
 OVERRIDDEN = {
