@@ -125,7 +125,7 @@ LOOKED_UP = {
     "ConvertSegmentationToRegionsTransform DownsampleSegForDSTransform ExperimentPlanner "
     "GammaTransform GaussianBlurTransform GaussianNoiseTransform MaskImageTransform MirrorTransform "
     "MultiplicativeBrightnessTransform NibabelIO RemoveLabelTransform SimpleITKIO SimulateLowResolutionTransform "
-    "SpatialTransform ZScoreNormalization nnunetv2.experiment_planning"
+    "SpatialTransform Tiff3DIO ZScoreNormalization nnunetv2.experiment_planning"
 }
 OVERRIDDEN = {
     "BasicTransform": "__init__ apply",
