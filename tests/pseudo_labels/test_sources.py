@@ -15,7 +15,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.losses.label_space import ClassLabels
 from nnunet_limited.prompters.prompter import ModelCard, find_prompter
 from nnunet_limited.pseudo_labels import registration
-from nnunet_limited.pseudo_labels.sources import student
+from nnunet_limited.pseudo_labels.sources import atlas, student
 from nnunet_limited.pseudo_labels.sources.atlas import AtlasSource
 from nnunet_limited.pseudo_labels.sources.base import LabeledScan, Scan, SourceContext, SourcePrediction, SourceSettings
 from nnunet_limited.pseudo_labels.sources.prompted import PromptedSource
@@ -107,3 +107,30 @@ def test_an_atlas_is_complete_and_never_its_own() -> None:
     classes[:, 0] = np.nan
     with pytest.raises(LimitedError, match="'a' is annotated in part"):
         AtlasSource(SourceContext([LabeledScan(scan, classes)], CLASSES, "cpu", SourceSettings()))
+
+
+@pytest.mark.parametrize(
+    ("group_by", "case", "expected"),
+    [
+        (None, "p1_a", {"p1_b", "p2_a", "p3_a"}),
+        (r"p\d", "p1_a", {"p2_a", "p3_a"}),  # it is calibrated as it labels: without the patient's other scan
+        (r"(p\d)_", "p2_a", {"p1_a", "p1_b", "p3_a"}),
+        (r"p\d", "p1_c", {"p1_a", "p1_b", "p2_a", "p3_a"}),  # an unlabelled scan has every atlas
+        (".", "p1_a", set()),  # one patient
+    ],
+)
+def test_an_atlas_is_not_judged_on_its_patient(monkeypatch: pytest.MonkeyPatch, group_by, case: str, expected) -> None:
+    used: list[Any] = []
+
+    def propagate(image: Any, spacing: Any, atlases: list[Any], folder: Any) -> Any:
+        used.extend(int(atlas.image[0, 0, 0]) for atlas in atlases)
+        return np.zeros((2, 2, 8, 8), np.float32), [0.0]
+
+    monkeypatch.setattr(atlas, "propagate_atlases", propagate)
+    names = ["p1_a", "p1_b", "p2_a", "p3_a"]
+    scans = {name: Scan(name, np.full((1, 2, 8, 8), n, np.float32), (1.0,) * 3) for n, name in enumerate(names)}
+    model: Any = SimpleNamespace(planned=SimpleNamespace(split=Split("s", DATASET, (), {"group_by": group_by})))
+    labeled = [LabeledScan(scan, np.zeros((2, 2, 8, 8), np.float32)) for scan in scans.values()]
+    source = AtlasSource(SourceContext(labeled, CLASSES, "cpu", SourceSettings(), None, model))
+    source(scans.get(case, Scan(case, np.zeros((1, 2, 8, 8), np.float32), (1.0,) * 3)), None)
+    assert {names[n] for n in used} == expected

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import DATASET, Variant, command, write_dataset
 from test_make import dataset, make
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.splits import SplitRequest
+from nnunet_limited.splits import SplitRequest, load_split
 from nnunet_limited.splits.make import create_split, write_split
 
 SITES = [f"{site}{patient:02d}_{scan}" for site in "AB" for patient in range(10) for scan in "12"]
@@ -172,3 +173,39 @@ def test_a_published_order_decides_alone(tmp_path: Path, monkeypatch: pytest.Mon
         create_split(dataset(6), request)
     with pytest.raises(LimitedError, match=r"no\.json does not exist"):
         create_split(dataset(6), SplitRequest(name="s", published=tmp_path / "no.json", cover="none"))
+
+
+@pytest.mark.parametrize(("unlabeled", "group_by"), [(0, None), (3, None), (3, r"p\d")])
+def test_one_labelled_scan_or_patient_is_enough(folders: Path, capsys, unlabeled: int, group_by) -> None:
+    """As after import-labels of one scan, and with all labelled scans of one patient."""
+    raw = write_dataset(folders / "raw", Variant(cases=1 if group_by is None else 2))
+    (raw / "imagesUn").mkdir()
+    image = raw / "imagesTr/case_00_0000.nii.gz"
+    for number in range(unlabeled):
+        (raw / f"imagesUn/p{number + 2}_0000.nii.gz").write_bytes(image.read_bytes())
+    if not unlabeled:
+        (raw / "imagesUn").rmdir()
+    if group_by is not None:
+        for file in [*raw.glob("imagesTr/*"), *raw.glob("labelsTr/*")]:
+            file.rename(file.with_name(file.name.replace("case_", "p1_")))
+    words = ["--group-by", group_by] if group_by else []
+    assert command("split", DATASET, "--name", "s", *words) == 0
+    printed = capsys.readouterr().out
+    assert f"The only labelled {'patient' if group_by else 'case'} is used for training and validation" in printed
+    (fold,) = load_split(folders / "preprocessed" / DATASET, "s").folds
+    assert fold.train == fold.val
+    assert len(fold.unlabeled) == unlabeled
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no label", b"\x1f\x8b\x08\x00half a file"])
+def test_hidden_labels_may_be_of_any_content(folders: Path, capsys, spoilt: bytes) -> None:
+    raw = write_dataset(folders / "raw", Variant(cases=8))
+    words = ["split", DATASET, "--labeled", "2", "--folds", "3", "--seed", "4"]
+    assert command(*words, "--name", "a") == 0
+    folder = folders / "preprocessed" / DATASET
+    first = load_split(folder, "a")
+    for case in {*first.unlabeled} - {*first.labeled}:
+        (raw / f"labelsTr/{case}.nii.gz").write_bytes(spoilt)
+    assert command(*words, "--name", "b") == 0
+    assert load_split(folder, "b").hash == first.hash
+    assert "error" not in capsys.readouterr().err
