@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.annotations.grid import Words, check_grid, check_values
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import LOCATIONS, save_locations, save_on_grid
-from nnunet_limited.host.images import write_label
+from nnunet_limited.host.images import grid_of, read_label, write_label
 from nnunet_limited.host.plans import managers
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.splits import Split, split_name
@@ -60,8 +61,13 @@ class PseudoLabels:
         return self.folder / f"{case}{self.file_ending}", self.folder / f"{case}_confidence{self.file_ending}"
 
     def read(self, case: str, reader: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return label and confidence in percent (*spatial) with nnU-Net's ``reader``."""
-        label, confidence = (reader.read_seg(str(file))[0][0] for file in self.files(case))
+        """Return label and confidence in percent (*spatial) with nnU-Net's ``reader``.
+
+        Raises LimitedError for a damaged file, and for a label on another grid than its confidence.
+        """
+        (label, mine), (confidence, theirs) = (read_label(reader, file, "pseudo-label") for file in self.files(case))
+        words = Words("pseudo-label", "its confidence", "copy the position of the confidence to it")
+        check_grid(self.files(case)[0], grid_of(label.shape, mine), grid_of(confidence.shape, theirs), words=words)
         return label, confidence
 
     def add(
@@ -204,6 +210,8 @@ def _resample(
 ) -> None:
     manager, chosen = managers(plans, configuration)
     label, confidence = labels.read(case, manager.image_reader_writer_class())
+    allowed = {0, space.unused_value, *(value for values in space.values for value in values)}
+    label = check_values(labels.files(case)[0], label, allowed, "pseudo-label")
     label = np.where(confidence >= np.round(100 * threshold), label, space.unused_value)
     resampled = save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)
     save_locations(resampled, space.foreground_values, folder / f"{case}{LOCATIONS}")

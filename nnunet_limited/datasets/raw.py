@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.datasets.channels import check_channels
 from nnunet_limited.datasets.description import DATASET_FORMAT, DatasetDescription, check_description
 from nnunet_limited.datasets.listing import channels_by_case, check_file, one_file_by_case
 from nnunet_limited.errors import LimitedError
@@ -64,8 +65,9 @@ class RawDataset:
         return DatasetDescription(self.dataset_json)
 
     def reader(self) -> Any:
-        """Return nnU-Net's reader class for the dataset's images."""
-        return reader_for(self.dataset_json, next(iter(self.cases.values())).images[0])
+        """Return nnU-Net's reader class for the dataset's images: as nnU-Net, by its first training case."""
+        training = (case for case in self.cases.values() if case.label is not None)
+        return reader_for(self.dataset_json, next(training, next(iter(self.cases.values()))).images[0])
 
     @classmethod
     def load(cls, dataset: str) -> RawDataset:
@@ -93,12 +95,8 @@ class RawDataset:
         cases |= {identifier: Case(identifier, tuple(images), None) for identifier, images in unlabeled.items()}
         check_collisions(folder, cases)
         made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
-        for case in made.cases.values():
-            if len(case.images) != made.description.num_channels:
-                raise LimitedError(
-                    f"case {case.identifier} in {folder} has {len(case.images)} image files but dataset.json declares "
-                    f"{made.description.num_channels} channels; add the missing files or correct channel_names"
-                )
+        by_case = {case.identifier: case.images for case in made.cases.values()}
+        check_channels(by_case, made.description.num_channels, made.reader, folder)
         return made
 
 

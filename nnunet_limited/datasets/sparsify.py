@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunet_limited.annotations.annotation import box_codes
+from nnunet_limited.annotations.grid import check_label
 from nnunet_limited.annotations.simulate import KINDS, check_options, simulate
 from nnunet_limited.datasets.derived import box_file, write_view
+from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.request import SparsifyRequest
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.images import grid_of, read_label, read_scan
 
 
 def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
@@ -21,20 +22,26 @@ def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
         raise LimitedError(f"{dataset.folder} has no labelled case, so there is nothing to sparsify; add labels")
     seconds = KINDS[request.kind].seconds if request.seconds is None else request.seconds
     origin = {"kind": request.kind, "seed": request.seed, "options": request.options, "seconds_per_mark": seconds}
-    arguments = dict.fromkeys(dataset.labeled, (request, seconds))
+    arguments = dict.fromkeys(dataset.labeled, (dataset.description, request, seconds))
     return write_view(dataset, request.out, arguments, annotate, origin, processes)
 
 
 def annotate(
-    case: Case, target: Path, reader_class: Any, ignore: int, request: SparsifyRequest, seconds: float
+    case: Case,
+    target: Path,
+    reader_class: Any,
+    ignore: int,
+    description: DatasetDescription,
+    request: SparsifyRequest,
+    seconds: float,
 ) -> dict[str, Any]:
     """Write the sparse label of one case to ``target``; return its cost, and its boxes where there are any."""
+    assert case.label is not None
     reader = reader_class()
-    try:
-        label, properties = reader.read_seg(str(case.label))
-    except Exception as error:
-        raise LimitedError(f"label {case.label} cannot be read ({error}); repair or remove it") from error
-    dense = label[0].astype(np.int16)
+    label, properties = read_label(reader, case.label)
+    image, of_image = read_scan(reader, case.images, description.num_channels)
+    grid, place = grid_of(label.shape, properties), grid_of(image.shape[1:], of_image)
+    dense, _ = check_label(case.label, label, grid, place, description.label_values, description.grid_of_image)
     spacing = properties["spacing"]
     made = simulate(request.kind, dense, ignore, case.identifier, request.seed, spacing, request.options)
     reader.write_seg(made.label, str(target), properties)

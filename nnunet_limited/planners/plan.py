@@ -12,6 +12,7 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import save_on_grid
 from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.host.images import read_label
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
 from nnunet_limited.host.plans import managers
 from nnunet_limited.planners.fingerprint import Inspection, extract_fingerprint, inspect_dataset
@@ -168,5 +169,5 @@ def resample_boxes(
 
 def _resample_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str) -> None:
     manager, chosen = managers(plans, configuration)
-    codes, _ = manager.image_reader_writer_class().read_seg(str(file))
-    save_on_grid(codes, case, folder, box_folder(folder), manager, chosen)
+    codes, _ = read_label(manager.image_reader_writer_class(), file, "image of boxes")
+    save_on_grid(codes[None], case, folder, box_folder(folder), manager, chosen)

@@ -16,6 +16,7 @@ import torch
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.host.images import grid_of, read_label_on, read_scan
 from nnunet_limited.prompters.outlining import coarsest_axis, outline
 from nnunet_limited.prompters.prompter import Prompter
 from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
@@ -155,10 +156,12 @@ class ZeroShot:
 
     def _read(self, case: Case) -> tuple[np.ndarray, np.ndarray, list[float], int]:
         """Return image (*spatial), masks of the classes (c, *spatial), spacing, and the axis across slices."""
-        reader = self.dataset.reader()()
-        image, about = reader.read_images([str(file) for file in case.images])
-        label = reader.read_seg(str(case.label))[0][0]
-        ignore = self.dataset.description.ignore
+        assert case.label is not None
+        reader, description = self.dataset.reader()(), self.dataset.description
+        image, about = read_scan(reader, case.images, description.num_channels)
+        grid = grid_of(image.shape[1:], about)
+        label, _ = read_label_on(reader, case.label, grid, description.label_values, description.grid_of_image)
+        ignore = description.ignore
         if ignore is not None and (label == ignore).any():
             raise LimitedError(
                 f"{case.label} is partly annotated, so its objects may be incomplete; use fully annotated cases with "

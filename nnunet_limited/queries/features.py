@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from nnunet_limited.datasets.raw import Case
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host.images import read_scan
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.queries.pool import ENCODER, GRADIENT
 from nnunet_limited.queries.windows import MapExtent, WindowGrid
@@ -112,10 +113,7 @@ def describe_scan(case: Case, reader_class: Any) -> tuple[tuple[int, ...], tuple
     intensities of each channel), and the means of the normalised channels in 4 x 4 x 4 blocks. Raises LimitedError for
     an image that cannot be read or is not finite.
     """
-    try:
-        image, properties = reader_class().read_images([str(file) for file in case.images])
-    except Exception as error:
-        raise LimitedError(f"image {case.images[0]} cannot be read ({error}); repair or remove it") from error
+    image, properties = read_scan(reader_class(), case.images)
     if not np.isfinite(image).all():
         raise LimitedError(f"image {case.images[0]} has voxels that are not finite; repair or remove it")
     shape, spacing = image.shape[1:], tuple(float(s) for s in properties["spacing"])

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.host.images import write_label
+from nnunet_limited.host.images import read_scan, write_label
 from nnunet_limited.queries.query_round import QueryRound
 from nnunet_limited.queries.record import IMAGES, LABELS, InitialLabel, Query, Round, window_hash
 from nnunet_limited.queries.score import ModelScorer, Track
@@ -36,7 +36,7 @@ def hand_over(query_round: QueryRound, queries: list[Query], device: str, track:
     reader = raw.reader()()
     views: dict[Window, View] = {}
     for case in track(handed.cases):
-        image, properties = reader.read_images([str(file) for file in raw.cases[case].images])
+        image, properties = read_scan(reader, raw.cases[case].images, raw.description.num_channels)
         predicted, entropy = (None, None) if scorer is None else scorer.on_scan(case)
         annotated = query_round.label(case) if case in query_round.cases.annotated else None
         label = initial_label(image.shape[1:], ignore_of(raw), handed.windows_of(case), predicted, annotated)

@@ -11,6 +11,7 @@ import numpy as np
 from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.host import images
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.queries.features import describe_scan, load_features
 from nnunet_limited.queries.record import ModelRecord, RoundRecord, begin_round, dice_so_far, next_round
@@ -103,10 +104,8 @@ class QueryRound:
 
 def read_label(raw: RawDataset, file: Path | None) -> np.ndarray:
     """Return a label image (*spatial); raise LimitedError if it cannot be read."""
-    try:
-        return np.asarray(raw.reader()().read_seg(str(file))[0][0])
-    except Exception as error:
-        raise LimitedError(f"label {file} cannot be read ({error}); repair or restore it") from error
+    assert file is not None
+    return images.read_label(raw.reader()(), file)[0]
 
 
 def open_round(request: QueryRequest) -> QueryRound:

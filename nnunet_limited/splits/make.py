@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_limited.annotations.grid import check_whole
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.host.images import read_label
 from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
 from nnunet_limited.splits.groups import Groups, compiled, grouped, members, refuse_torn, within
@@ -324,11 +326,9 @@ def class_reader(dataset: RawDataset) -> Callable[[str], set[int]]:
 
     @cache
     def classes_of(case: str) -> set[int]:
-        label, reader_class = dataset.cases[case].label, reader()
-        try:
-            values, _ = reader_class().read_seg(str(label))
-        except Exception as error:
-            raise LimitedError(f"label {label} cannot be read ({error}); repair or remove it") from error
-        return set(np.unique(values).astype(int).tolist())
+        label = dataset.cases[case].label
+        assert label is not None
+        values, _ = read_label(reader()(), label)
+        return set(check_whole(label, values).astype(int).tolist())
 
     return classes_of

@@ -17,6 +17,7 @@ import numpy as np
 from nnunet_limited.datasets.derived import RECORD
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
+from nnunet_limited.host.images import read_label
 from nnunet_limited.queries.record import RECORD as QUERIES
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.active.folder import LEFT_OUT, ORACLE, ActiveFolder
@@ -78,8 +79,8 @@ def _start(folder: ActiveFolder, step: Step, name: str, call: Call) -> dict[str,
     words += draw_words(study, **({} if step.target == START else {"labeled_from": None}))  # or all labels
     call("nnunet-limited", "split", str(study.dataset), *words, "--json")
     cases = load_split(preprocessed_folder(raw.name), name).folds[0].train
-    labels = (raw.reader()().read_seg(str(raw.cases[case].label))[0] for case in cases)
-    voxels, foreground = np.sum([(label.size, np.count_nonzero(label > 0)) for label in labels], axis=0)
+    labels = (read_label(raw.reader()(), Path(str(raw.cases[case].label)))[0] for case in cases)
+    voxels, foreground = np.sum([(label.size, int((label > 0).sum())) for label in labels], axis=0)
     costs = {"voxels": float(voxels), "foreground_voxels": float(foreground), "minutes": 0.0}
     return {"items": len(cases), **costs}
 
