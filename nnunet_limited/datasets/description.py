@@ -107,7 +107,8 @@ def _check_keys(content: dict[str, Any], file: Path) -> None:
     for key in content:  # a key that nobody reads is as if it were not there
         meant = next(iter(difflib.get_close_matches(key.casefold(), {k.casefold() for k in KINDS}, 1, 0.88)), "")
         meant = next((known for known in KINDS if known.casefold() == meant), "")
-        if key not in KINDS and meant and meant not in content:
+        fits = isinstance(content[key], dict) or meant != "dataset"  # a list may be of the datasets it was made from
+        if key not in KINDS and meant and meant not in content and fits:
             raise LimitedError(f"{file} has the key {key!r}, which is not read; rename it to {meant!r}")
     for key in ("labels", "file_ending"):
         if key not in content:

@@ -15,7 +15,15 @@ SUPPORTED = ">=2.8,<2.9"  # releases of nnunetv2; signatures change in every min
 PROBE = """
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
 from nnunet_limited.trainers import LimitedMeanTeacherTrainer
-assert find("LimitedMeanTeacherTrainer") is LimitedMeanTeacherTrainer
+from nnunet_limited.host.discovery import is_users
+from nnunet_limited.util.modules import import_failure
+try:
+    found = find("LimitedMeanTeacherTrainer")
+except (Exception, SystemExit) as error:
+    if not is_users(error):
+        raise
+    raise SystemExit(import_failure(error))
+assert found is LimitedMeanTeacherTrainer
 """
 TORCHVISION = (
     "nnU-Net imports torchvision (through timm) when it looks up any trainer but its default one, so without it every "
@@ -35,7 +43,7 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Look at versions, torchvision, the trainer look-up and nnU-Net's folders."""
-    remedy = "reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
+    remedy = "correct the file of yours, if one is named; otherwise reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
     return [
         _version("nnunetv2", f"pip install 'nnunetv2{SUPPORTED}'", SUPPORTED),
         _version("torch", "pip install torch"),
