@@ -43,7 +43,10 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Look at versions, torchvision, the trainer look-up and nnU-Net's folders."""
-    remedy = "correct the file of yours, if one is named; otherwise reinstall nnunet-limited with pip, or export nnUNet_extTrainer=$(python -m nnunet_limited path)"
+    remedy = (
+        "correct the file of yours, if one is named; otherwise reinstall nnunet-limited with pip, or export "
+        "nnUNet_extTrainer=$(python -m nnunet_limited path)"
+    )
     return [
         _version("nnunetv2", f"pip install 'nnunetv2{SUPPORTED}'", SUPPORTED),
         _version("torch", "pip install torch"),
