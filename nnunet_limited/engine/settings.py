@@ -116,6 +116,7 @@ BEFORE: dict[str, Any] = {
     "unlabeled_sampling": "uniform",
     "strong_view": "default",
     "unsupervised_heads": "finest",
+    "components": "all",
 }
 
 

@@ -105,3 +105,24 @@ def test_stored_pseudo_labels_teach_the_heads_of_the_settings(start, trainer: st
     weighted = [weight > 0 for weight in made.head_weights]
     assert sum(weighted) > 1
     assert learning == (weighted if heads == "all" else [True] + [False] * (len(weighted) - 1))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "leaves_out"), [("LimitedTeacherMatchTrainer", True), ("LimitedFixMatchTrainer", False)]
+)
+def test_islands_of_one_object_are_left_out_where_asked_for(start, monkeypatch, trainer: str, leaves_out: bool) -> None:
+    """The labelled cases have one disc; the network sees a second one."""
+    made, crops = start(trainer)
+    inside = torch.ones_like(crops.inside)
+    inside[..., :2] = False
+    crops = crops._replace(inside=inside, valid=inside)
+    label = torch.zeros(crops.valid.shape, dtype=torch.long)
+    label[..., 5:15, 5:15] = 1
+    island = torch.zeros_like(label, dtype=torch.bool)
+    island[..., 20:22, 20:22] = True
+    label[island] = 1
+    probability = made.labels.encode(label, None)[0]
+    monkeypatch.setattr(made, "probabilities", lambda output: probability)
+    _, hard, counted = made.pseudo_label(crops)
+    torch.testing.assert_close(hard, probability)
+    assert torch.equal(counted, inside & ~island if leaves_out else inside)

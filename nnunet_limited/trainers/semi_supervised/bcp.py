@@ -3,11 +3,11 @@
 import torch
 from pydantic import Field
 
-from nnunet_limited.data.components import ComponentRule, Components, labeled_counts
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.data.mixing import fixed_box
 from nnunet_limited.engine.settings import StrongView
 from nnunet_limited.losses.pseudo_label import segmentation_loss
+from nnunet_limited.trainers.components import LargestComponent, WithoutIslands
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 
 
@@ -19,14 +19,10 @@ class BidirectionalCopyPasteConfig(TeacherConfig):
     pseudo_label_weight: float = Field(
         0.5, ge=0, description="weight of pseudo-labelled voxels; labelled ones have weight 1"
     )
-    components: Components = Field(
-        "auto",
-        description="pseudo-labelled classes of which only the largest component is used: auto, those that are one "
-        "component in nearly all labelled cases; largest, every class; all, none",
-    )
+    components: LargestComponent = "auto"
 
 
-class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
+class LimitedBidirectionalCopyPasteTrainer(WithoutIslands, LimitedMeanTeacherTrainer):
     """Labelled crops are pasted into unlabelled ones and the reverse; labels and pseudo-labels are mixed likewise.
 
     The pseudo-label is the teacher's on the weak view. Before ``start_fraction`` the student trains on the labelled
@@ -42,34 +38,11 @@ class LimitedBidirectionalCopyPasteTrainer(LimitedMeanTeacherTrainer):
         "components=all)"
     )
 
-    def prepare_data(self) -> None:
-        """Decide from the labels of the fold which classes are one component; a continued run has decided."""
-        super().prepare_data()
-        decided = (self.resumed_state or {"buffers": {}})["buffers"].get("is_single")
-        self.is_single = torch.tensor(self.decide().mask) if decided is None else decided.clone()
-        self.print_to_log_file(f"Classes of which the largest component is used: {sorted(self.rule.single) or 'none'}")
-
-    def decide(self) -> ComponentRule:
-        """Return the rule of the setting ``components``; labelled cases are read if it asks for them."""
-        flat, choice = len(self.configuration_manager.patch_size) == 2, self.config.components
-        cases = self.run.fold.train if choice == "auto" else ()
-        return ComponentRule.of(choice, self.labels, labeled_counts(self.labels, self.run.labeled_folder, cases, flat))
-
-    @property
-    def buffers(self) -> dict[str, torch.Tensor]:
-        """Return which classes are one component too, so that a continued run keeps its rule."""
-        return super().buffers | {"is_single": self.is_single}
-
-    @property
-    def rule(self) -> ComponentRule:
-        """Return the classes of which the largest component is used."""
-        return ComponentRule.of_mask(self.labels, self.is_single.tolist())
-
     def unsupervised_loss(self, crops: Crops) -> Unsupervised:
         """Return the loss of both directions."""
         probability = self.teach(crops.weak)
         pseudo = self.labels.harden(torch.where(crops.inside, probability, 0.0))
-        reliable = crops.valid & ~self.rule.in_crops(pseudo, crops.inside)
+        reliable = self.without_islands(crops, pseudo)
         unlabeled, pseudo, counted, shown = self.student_view(crops.strong, pseudo, reliable, crops.valid)
         pairs = [i % len(crops.image) for i in range(len(crops.weak))]
         label, valid = self.labels.encode_target(crops.full_label)

@@ -8,6 +8,7 @@ from torch import nn
 
 from nnunet_limited.data.crops import Crops, Unsupervised
 from nnunet_limited.engine.settings import CutMix, Heads, TrainerConfig
+from nnunet_limited.trainers.components import LargestComponent, WithoutIslands
 from nnunet_limited.trainers.semi_supervised.mean_teacher import LimitedMeanTeacherTrainer, TeacherConfig
 
 Labeler = Annotated[
@@ -26,9 +27,10 @@ class FixMatchConfig(TeacherConfig):
     confidence_threshold: Threshold = 0.95
     unsupervised_heads: Heads = "finest"
     cutmix: CutMix = True
+    components: LargestComponent = "all"
 
 
-class LimitedFixMatchTrainer(LimitedMeanTeacherTrainer):
+class LimitedFixMatchTrainer(WithoutIslands, LimitedMeanTeacherTrainer):
     """The hard label of the weak view, where the network is confident, is the label of the strong view.
 
     Voxels below the threshold are ignored; they do not become background. As in UniMatch, the strong view contains
@@ -57,7 +59,8 @@ class LimitedFixMatchTrainer(LimitedMeanTeacherTrainer):
         with torch.no_grad():
             probability = self.probabilities(self.partners.get("teacher", self.network)(crops.weak))
         confident = self.labels.confidence(probability) >= self.config.confidence_threshold
-        return probability, self.labels.harden(probability), confident & crops.valid
+        label = self.labels.harden(probability)
+        return probability, label, confident & self.without_islands(crops, label)
 
     def label_loss(self, output: Any, label: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the loss of a network output against hard labels, on the heads of the settings."""

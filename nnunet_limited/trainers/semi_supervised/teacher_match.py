@@ -8,6 +8,7 @@ strong views and CutMix are those of FixMatch as in Yang et al. (CVPR 2023, arXi
 from pydantic import Field
 
 from nnunet_limited.engine.settings import GeometricView, Heads
+from nnunet_limited.trainers.components import LargestComponent
 from nnunet_limited.trainers.semi_supervised.fixmatch import (
     FixMatchConfig,
     Labeler,
@@ -29,6 +30,7 @@ class TeacherMatchConfig(FixMatchConfig):
     confidence_threshold: Threshold = 0.0
     unsupervised_heads: Heads = "all"
     geometric_view: GeometricView = "both"
+    components: LargestComponent = "auto"
 
 
 class LimitedTeacherMatchTrainer(LimitedFixMatchTrainer):
