@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import wrong_input_data
+import wrong_input_grids
 import wrong_input_names
 import wrong_input_patients
 import wrong_input_prompted
@@ -26,6 +27,7 @@ from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, Wo
 SMALL = TRAIN.replace(" 2d ", " 2d_small ")
 TABLE = [
     *wrong_input_data.TABLE,
+    *wrong_input_grids.TABLE,
     *wrong_input_names.TABLE,
     *wrong_input_train.TABLE,
     *wrong_input_pseudo.TABLE,

@@ -56,13 +56,9 @@ class Grid:
         """Return the grid of a SimpleITK image."""
         return cls.of_sitk(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
-    def part(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
-        """Return the grid of the part of ``shape`` that begins at voxel ``start``, both (z, y, x); it may reach out."""
-        if self.matrix is None:
-            return Grid(tuple(shape), self.spacing)
-        matrix = self.matrix.copy()
-        matrix[:-1, -1] += matrix[:-1, :-1] @ np.asarray(start, float)[::-1]
-        return Grid(tuple(shape), self.spacing, matrix)
+    def without_position(self) -> Grid:
+        """Return a grid of the same shape that every array of this shape lies on."""
+        return Grid(self.shape, None)
 
 
 def check_label(

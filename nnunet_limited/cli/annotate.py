@@ -42,7 +42,10 @@ def sparsify(request: SparsifyRequest, as_json: JsonOption = False) -> None:
 @command(
     app,
     ANNOTATE,
-    groups={"Label files": "labels unlabeled background", "Boxes and points": "boxes points coordinates radius"},
+    groups={
+        "Label files": "labels unlabeled background grid_of_image",
+        "Boxes and points": "boxes points coordinates radius",
+    },
 )
 def import_labels(request: ImportRequest, as_json: JsonOption = False) -> None:
     """Import sparse labels that people made, as a new dataset with the same images.

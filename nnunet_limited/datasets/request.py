@@ -72,6 +72,9 @@ class ImportRequest(Request):
     labels: Path | None = Field(None, description="Folder of label files, each named after its case.")
     unlabeled: int | None = Field(None, ge=0, description="Value of unannotated voxels in the label files.")
     background: int = Field(0, ge=0, description="Value of annotated background in the label files.")
+    grid_of_image: bool = Field(
+        False, description="Take label files voxel by voxel although their position differs from that of their image."
+    )
     boxes: Path | None = Field(
         None,
         description="CSV or JSON file of boxes: case,class,x0,y0,z0,x1,y1,z1 (first and last voxel of an object).",

@@ -75,6 +75,7 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
     """
     for file in files:
         require_whole(file)
+        _refuse_vectors(reader, file)
     printed = io.StringIO()
     names = ", ".join(map(str, files))
     try:
@@ -87,9 +88,6 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
             f"{names} cannot be read: {' '.join(reason)}; the channels of a case must be readable and share one shape "
             "and spacing"
         ) from error
-    if "sitk_stuff" in properties:
-        for file in files:
-            _refuse_vectors(file)
     if channels is not None and len(image) != channels:
         raise LimitedError(
             f"{names} has {len(image)} channels, dataset.json declares {channels}; add the missing channels or correct "
@@ -100,14 +98,21 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
     return image, properties
 
 
-def _refuse_vectors(file: Path) -> None:
+def _refuse_vectors(reader: Any, file: Path) -> None:
     """Refuse a file with several components in a voxel, of which SimpleITK makes a wrong axis of the array."""
+    if "SimpleITK" not in type(reader).__name__:
+        return
     import SimpleITK as sitk
 
     header = sitk.ImageFileReader()
     header.SetFileName(str(file))
-    header.ReadImageInformation()
+    try:
+        header.ReadImageInformation()
+    except RuntimeError:  # the reader will say what is wrong
+        return
     components = header.GetNumberOfComponents()
+    if "complex" in sitk.GetPixelIDValueAsString(header.GetPixelID()):
+        raise LimitedError(f"{file} holds complex numbers; save their magnitude")
     if components > 1:
         raise LimitedError(
             f"{file} has {components} components in each voxel (vectors or colours); save each as a file of its own "

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.annotations.annotation import Annotation, classes
-from nnunet_limited.annotations.grid import FARTHEST, NEAR, Grid, check_whole, differing, farthest
+from nnunet_limited.annotations.grid import FARTHEST, LABEL, NEAR, Grid, check_whole, differing, farthest
 from nnunet_limited.annotations.importers.segments import (
     FILL,
     MITK_KEY,
@@ -156,7 +157,8 @@ def _place(
         if distance <= FARTHEST and not same_size:
             where = f"begins at voxel {start[::-1].tolist()} and has {list(turned.shape[::-1])}, its image has "
             where += f"{list(image.shape[::-1])}" + (f", and {lost} drawn voxels are outside" if lost else "")
-        raise LimitedError(f"label {file} {where}; {DRAW}")
+        accept = f" or, if both arrays are aligned, {LABEL.accept}" if drawn.shape == image.shape else ""
+        raise LimitedError(f"label {file} {where}; {DRAW}{accept}")
     whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = turned[inside]
     return whole, f"label {file} lies {distance:.2g} voxels off the grid of its image" if distance > NEAR else ""
 
@@ -228,3 +230,8 @@ def from_label_image(
     planes = int((label != ignore).any(axis=(1, 2)).sum())
     complete = None if drawing.segments else not (drawing.values == unlabeled).any()
     return Annotation(label, marks, planes, (), drawing.warning, complete)
+
+
+def from_aligned_image(image: Grid, *arguments: Any) -> Annotation:
+    """Return what :func:`from_label_image` does of a file whose array is aligned with the image whatever its header."""
+    return from_label_image(image.without_position(), *arguments)
