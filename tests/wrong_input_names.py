@@ -37,6 +37,10 @@ def listed(world: World, **entry: Any) -> None:
     world.dataset_json(dataset=cases)
 
 
+def listed_as(world: World, name: str) -> None:
+    world.dataset_json(unlabeled={name: {"images": ["a_0000.nii.gz", "a_0001.nii.gz"]}})
+
+
 def pair(world: World, suffix: str) -> None:
     """Add a case named like another with a suffix."""
     for channel in range(2):
@@ -266,6 +270,8 @@ TABLE: list[Row] = [
         ("p0_a_confidence", "overwrite"),
         lambda w: pair(w, "_confidence"),
     ),
+    ("name of a case is a path", SPLIT, (DESCRIPTION, "'../u'"), lambda w: listed_as(w, "../u")),
+    ("case is hidden", SPLIT, (DESCRIPTION, "'.u'"), lambda w: listed_as(w, ".u")),
     # ---- dataset.json
     (
         "misspelt key",

@@ -1,6 +1,7 @@
 """The description of a dataset, dataset.json, checked before nnU-Net fails on it."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def check_description(content: dict[str, Any], file: Path) -> None:
                 raise LimitedError(
                     f"{file}: 'images' of case {case!r} is {images!r:.60}; list the file of each channel there"
                 )
-            if not isinstance(label, str) or not case:
+            if not case.strip() or case.startswith(".") or re.search(r"[/\\\x00-\x1f]", case):
+                raise LimitedError(f"{file}: {case!r} in {key!r} cannot name files; rename that case")
+            if not isinstance(label, str):
                 raise LimitedError(f"{file}: 'label' of case {case!r} is {label!r:.60}; give the path of one file")
     _check_labels(content, file)
     _check_regions(content, file)
@@ -177,7 +180,7 @@ def _check_regions(content: dict[str, Any], file: Path) -> None:
     zero = next((n for n, values in regions.items() if set(values) == {0}), None)
     if zero is not None:
         raise LimitedError(f"{file}: label {zero!r} is {labels[zero]!r}, the value of background; remove it")
-    if not isinstance(order, list) or not all(type(value) is int for value in order):
+    if not isinstance(order, list) or any(isinstance(value, bool) or not _is_whole(value) for value in order):
         raise LimitedError(f"{where}; write one number for each of {', '.join(regions)}, in this order")
     if len(order) != len(regions):
         raise LimitedError(
@@ -197,6 +200,10 @@ def _check_regions(content: dict[str, Any], file: Path) -> None:
                 f"{where}, so that later regions overwrite all of {region!r} in predictions; list larger regions first "
                 "in 'labels' and here"
             )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, float)) and float(value).is_integer()
 
 
 def _listed(value: Any) -> list[Any]:

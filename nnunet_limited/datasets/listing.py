@@ -8,10 +8,11 @@ from pathlib import Path
 
 from nnunet_limited.errors import LimitedError
 
-# Endings of image files. Archives of them count too: a case packed once more is not absent.
+# Endings of image files. Archives and incomplete downloads of them count too: such a case is not absent.
 _VOLUME = r"\.(?:nii|nia|hdr|img|nrrd|nhdr|mha|mhd|gipl|mgz|mgh|mnc|dcm|dicom|ima|tiff?|npy|zarr|h5|hdf5)"
 _PICTURE = r"\.(?:png|jpe?g|bmp|gif|webp)"
-_IMAGE = re.compile(rf"(?:\.seg)?(?:{_VOLUME}|{_PICTURE})(?:\.(?:gz|bz2|xz|zst|zip))*$", re.IGNORECASE)
+_PACKED = r"(?:\.(?:gz|bz2|xz|zst|zip|7z|part|partial|filepart|crdownload|download))*\s*$"
+_IMAGE = re.compile(rf"(?:\.seg)?(?:{_VOLUME}|{_PICTURE}){_PACKED}", re.IGNORECASE)
 
 
 def image_ending(name: str) -> str:
@@ -29,9 +30,9 @@ def files_by_case(
     """Return the files of a folder that are named like a case with one of the ``endings``, by case.
 
     ``cases`` are the names that count, None for any; the longest of the ``endings`` that fits counts. Files that are no
-    images, hidden files and folders are passed over. Raises LimitedError for an image (``what`` it should be) with
-    another ending or of no case, for a dangling link, a pipe or a folder in place of a file, and for an image that
-    keeps its voxels in another file.
+    images, hidden files, folders, and pictures beside volumes are passed over. Raises LimitedError for an image
+    (``what`` it should be) with another ending or of no case, for a file or folder named like a case without an ending,
+    for a dangling link, a pipe or a folder in place of a file, and for an image that keeps its voxels in another file.
     """
     found: dict[str, list[Path]] = {}
     others = []
@@ -41,7 +42,7 @@ def files_by_case(
         if ending and (cases is None or case in cases):
             check_file(file, what)
             found.setdefault(case, []).append(file)
-        elif ending or image_ending(file.name) or (file.is_dir() and cases is not None and _meant(file.name, cases)):
+        elif ending or image_ending(file.name) or _is_bare(file.name, cases):
             others.append(file)
     for file in others:
         if not _is_companion(file, endings, cases, found):
@@ -120,9 +121,8 @@ def _detached(file: Path) -> str:
 def _is_companion(
     file: Path, endings: Iterable[str], cases: Collection[str] | None, found: dict[str, list[Path]]
 ) -> bool:
-    """Return whether ``file`` is a picture beside volumes, e.g. a screenshot, that stands for no missing case."""
-    picture = re.fullmatch(_PICTURE, image_ending(file.name).lower())
-    if not picture or any(re.fullmatch(_PICTURE, ending.lower()) for ending in endings):
+    """Return whether ``file`` is a picture in another format, e.g. a screenshot, that stands for no missing case."""
+    if file.name.endswith(tuple(endings)) or not re.fullmatch(_PICTURE, image_ending(file.name).lower()):
         return False
     stem = file.name.removesuffix(image_ending(file.name))
     if cases is None:
@@ -136,15 +136,31 @@ def _reason(file: Path, endings: Sequence[str], cases: Collection[str] | None) -
     ending = image_ending(file.name)
     stem = file.name.removesuffix(next((e for e in endings if file.name.endswith(e)), ending))
     case = _meant(stem, cases) if cases is not None else stem
-    if file.is_dir() and not ending:
+    if not ending and file.is_dir():
         return f"is a folder; put the file of case {case} itself into {file.parent}, or move the folder elsewhere"
+    if not ending:
+        return f"has no ending of an image, but only {_either(endings)} is read; rename it, or move it elsewhere"
     if not file.name.endswith(tuple(endings)):
-        known = " or ".join(endings[:1] if len(endings) == 1 else [", ".join(endings[:-1]), endings[-1]])
-        return f"has the ending {ending}, but only {known} is read here; convert or rename it, or move it elsewhere"
+        written = ending if ending == ending.strip() else repr(ending)
+        return (
+            f"has the ending {written}, but only {_either(endings)} is read; convert or rename it, or move it elsewhere"
+        )
     if case is None:
         return "is named like no case of the dataset; name it after its case, or move it elsewhere"
     name = f"{case}{next(e for e in endings if file.name.endswith(e))}"
     return f"is named like no case of the dataset; rename it to {name} if it is of case {case}, or move it elsewhere"
+
+
+def _either(endings: Sequence[str]) -> str:
+    return " or ".join(endings[:1] if len(endings) == 1 else [", ".join(endings[:-1]), endings[-1]])
+
+
+def _is_bare(name: str, cases: Collection[str] | None) -> bool:
+    """Return whether a file or folder is named like a case, or a channel of any, with no ending of an image."""
+    bare = re.sub(_PACKED, "", name, flags=re.IGNORECASE)
+    if cases is None:
+        return bool(re.search(r"_\d{4}$", bare))
+    return bare in cases or _folded(bare) in {_folded(case) for case in cases}
 
 
 def _meant(name: str, cases: Collection[str]) -> str | None:

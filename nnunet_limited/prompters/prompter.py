@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.modules import broken, load_object
+from nnunet_limited.util.modules import broken, load_entry, load_object
 
 if TYPE_CHECKING:  # the help of commands does without numpy
     import numpy as np
@@ -87,7 +87,7 @@ def find_prompter(spec: str, device: str = "cpu", accept_licence: str | None = N
     kind, colon, weights = spec.partition(":")
     plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
     if kind in plugins:
-        made = plugins[kind].load()(weights, device)
+        made = load_entry(plugins[kind])(weights, device)
     elif kind in PROMPTERS:
         if not weights:
             raise LimitedError(f"{spec!r} names no weights; write {kind}:{PROMPTERS[kind].argument}")

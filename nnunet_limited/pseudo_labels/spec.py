@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.prompter import GROUP, PROMPTERS
-from nnunet_limited.util.modules import load_object
+from nnunet_limited.util.modules import load_entry, load_object
 
 if TYPE_CHECKING:
     from nnunet_limited.pseudo_labels.sources.base import LabelSource, SourceContext
@@ -89,7 +89,7 @@ class SourceSpec:
             return getattr(import_module(f"nnunet_limited.pseudo_labels.sources.{module}"), name)
         if self.kind is PLUGIN:
             return load_object(self.text.partition(":")[0], self.argument, self.text)
-        return next(entry for entry in entry_points(group=SOURCES) if entry.name == self.text).load()
+        return load_entry(next(entry for entry in entry_points(group=SOURCES) if entry.name == self.text))
 
     @property
     def is_prompter(self) -> bool:

@@ -3,6 +3,7 @@
 import sysconfig
 import traceback
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def load_object(module: str, name: str, spec: str) -> Any:
         raise LimitedError(f"{spec!r} cannot be found ({error}); check its spelling and PYTHONPATH") from error
     except (Exception, SystemExit) as error:
         raise broken(spec, error) from error
+
+
+def load_entry(entry: EntryPoint) -> Any:
+    """Return what an entry point of another package names."""
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as error:
+        raise LimitedError(
+            f"plug-in {entry.name!r} ({entry.value}) cannot be loaded ({import_failure(error)}); update or remove its "
+            "package"
+        ) from error
 
 
 def broken(spec: str, error: BaseException) -> LimitedError:

@@ -24,7 +24,8 @@ def put(folder: Path, *names: str) -> Path:
 
 def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "case_00.nii.gz", *HARMLESS)
-    (tmp_path / "old").mkdir()
+    for name in ("old", "case_00 before", "case_012"):
+        (tmp_path / name).mkdir()
     assert one_file_by_case(tmp_path, [".nii.gz"], CASES) == {"case_00": tmp_path / "case_00.nii.gz"}
     assert list(files_by_case(tmp_path, [".nii.gz"])) == ["case_00"]
 
@@ -39,6 +40,10 @@ def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
         ("case_01.mhd", "ending .mhd"),
         ("case_01.nii.gz.zip", "ending .nii.gz.zip"),
         ("case_01.png", "ending .png"),
+        ("case_01.nii.gz.part", "ending .nii.gz.part"),
+        ("case_01.nii.gz ", "ending '.nii.gz '"),
+        ("case_01.gz", "has no ending of an image"),
+        ("Case_01", "has no ending of an image"),
         ("other.mha", "ending .mha"),
         ("Case_01.nii.gz", "rename it to case_01.nii.gz"),
         ("case_01-label.nii.gz", "rename it to case_01.nii.gz"),
@@ -104,7 +109,7 @@ def test_a_case_has_one_file(tmp_path: Path) -> None:
 def test_images_have_a_channel_number_and_the_ending(tmp_path: Path) -> None:
     put(tmp_path, "a_0001.nii.gz", "a_0000.nii.gz", "._a_0000.nii.gz", "Scene.png")
     assert [file.name for file in channels_by_case(tmp_path, ".nii.gz")["a"]] == ["a_0000.nii.gz", "a_0001.nii.gz"]
-    for name in ("b_0000.nii", "b_0000.NII.GZ", "b_0000.png", "b_000.nii.gz"):
+    for name in ("b_0000.nii", "b_0000.NII.GZ", "b_0000.png", "b_000.nii.gz", "b_0000", "b_0001.gz"):
         put(tmp_path, name)
         with pytest.raises(LimitedError, match=name):
             channels_by_case(tmp_path, ".nii.gz")

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.queries import strategies as folder
 from nnunet_limited.queries.strategies.base import STRATEGIES, Strategy
-from nnunet_limited.util.modules import broken
+from nnunet_limited.util.modules import load_entry
 
 GROUP = "nnunet_limited.query_strategies"
 
@@ -25,10 +25,7 @@ def _load() -> None:
     for module in iter_modules(folder.__path__, f"{folder.__name__}."):
         import_module(module.name)
     for entry in entry_points(group=GROUP):
-        try:
-            entry.load()
-        except Exception as error:
-            raise broken(f"strategy {entry.name}", error) from error
+        load_entry(entry)
 
 
 def find_strategy(name: str) -> Strategy:
