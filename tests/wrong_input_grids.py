@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from wrong_input import CASES, NAME, PLAN, Row, World, nothing
@@ -66,17 +65,6 @@ def shortened(file: Path) -> None:
 def several(file: Path, kind: Callable[..., sitk.Image] = sitk.Compose) -> None:
     image = sitk.ReadImage(str(file))
     sitk.WriteImage(kind([image, image]), str(file))
-
-
-def zero_spacing(w: World) -> None:
-    for channel in range(2):
-        file = image_of(w).with_name(image_of(w).name.replace("_0000", f"_{channel:04d}"))
-        image = nib.Nifti1Image(np.asarray(nib.load(file).dataobj), np.diag([1.0, 1, 1, 1]))
-        image.set_sform(None, 0)
-        image.set_qform(None, 0)
-        image.header["pixdim"][3] = 0
-        nib.save(image, file)
-    w.dataset_json(overwrite_image_reader_writer="NibabelIO")
 
 
 def tiny_spacing(w: World) -> None:
@@ -168,7 +156,6 @@ TABLE: list[Row] = [
             with_value(image_of(w), -3, np.float32),
         ),
     ),
-    ("spacing of zero", PLAN, ("imagesTr", "spacing [0.0"), zero_spacing),
     ("spacing of nothing", PLAN, ("imagesTr", "spacing [1e-09"), tiny_spacing),
     # ---- sparsify and import-labels
     ("sparsify a mirrored label", SPARSIFY, ("direction",), lambda w: moved(label_of(w), Direction=MIRRORED)),

@@ -80,7 +80,8 @@ def check_image(case: Case, image: np.ndarray, properties: dict[str, Any], descr
         raise LimitedError(f"{named} is 0 everywhere; remove the case")
     spacing = [float(step) for step in properties["spacing"]]
     if not all(SMALLEST_SPACING < step < np.inf for step in spacing):
-        raise LimitedError(f"{named} has the spacing {spacing} (z, y, x) in mm; correct its header")
+        steps = ", ".join(f"{step:g}" for step in spacing)
+        raise LimitedError(f"{named} has the spacing [{steps}] (z, y, x) in mm; correct its header")
     reason = normalization_problem(image, description.channel_names)
     if reason:
         raise LimitedError(f"{named} cannot be normalized: {reason}")
