@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import wrong_input_data
+import wrong_input_drawings
 import wrong_input_grids
 import wrong_input_names
 import wrong_input_patients
@@ -34,6 +35,7 @@ TABLE = [
     *wrong_input_prompted.TABLE,
     *wrong_input_sparse.TABLE,
     *wrong_input_queries.TABLE,
+    *wrong_input_drawings.TABLE,
     *wrong_input_patients.TABLE,
 ]
 

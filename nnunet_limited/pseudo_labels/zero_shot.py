@@ -33,6 +33,9 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
+RESULT = {"case", "asked", "about", "dice", "seconds_per_image", "seconds_per_prompt"}  # keys of that of a case
+
+
 class CachingPrompter:
     """A prompter that embeds each image of a case once, and counts the seconds of both of its steps."""
 
@@ -79,7 +82,7 @@ class ZeroShot:
     def record(self) -> dict[str, Any]:
         """Return what the results depend on, besides the case."""
         request = self.request
-        return {"prompter": request.prompter, "every": request.every, "settings": self.settings.record()}
+        return {"dataset": self.dataset.name, "prompter": request.prompter, "every": request.every, "settings": self.settings.record()}
 
     def check(self) -> list[str]:
         """Return the cases without a result; refuse cases without label, and a folder with other results."""
@@ -96,7 +99,8 @@ class ZeroShot:
         for case, result in self._results().items():
             if result.get("asked") != self.record():
                 raise LimitedError(
-                    f"{self._file(case)} is of another prompter or other settings; give another --out or delete it"
+                    f"{self._file(case)} is of another dataset, prompter, or other settings; give another --out, or "
+                    f"delete {self.request.out}"
                 )
         return [case for case in self.cases if not self._file(case).is_file()]
 
@@ -105,7 +109,11 @@ class ZeroShot:
 
     def _results(self) -> dict[str, dict[str, Any]]:
         """Return the results of the cases that have one."""
-        return {c: read_object(self._file(c), "result", "delete it") for c in self.cases if self._file(c).is_file()}
+        found = {c: read_object(self._file(c), "result", "delete it") for c in self.cases if self._file(c).is_file()}
+        for case, result in found.items():
+            if missing := RESULT - set(result):
+                raise LimitedError(f"result {self._file(case)} has no {min(missing)!r}; delete {self.request.out}")
+        return found
 
     def run(self, load: Callable[[], Prompter], track: Callable[[list[str]], Iterable[str]]) -> list[dict[str, Any]]:
         """Return the result of each case, after computing those that are missing.
@@ -118,8 +126,8 @@ class ZeroShot:
             for case, result in self._results().items():
                 if result["about"]["hash"] != prompter.about.hash:
                     raise LimitedError(
-                        f"{self._file(case)} is of other weights than {self.request.prompter}; give another --out or "
-                        "delete it"
+                        f"{self._file(case)} is of other weights than {self.request.prompter}; give another --out, or "
+                        f"delete {self.request.out}"
                     )
             for case in track(missing):
                 write_json(self._file(case), self._measure(self.dataset.cases[case], prompter))

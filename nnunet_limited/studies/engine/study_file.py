@@ -19,6 +19,7 @@ from nnunet_limited.util.files import replace_text, utf8_text
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
 Labeled = int | str
+MAX_VALUES = 100_000  # of a study file
 
 
 class Part(BaseModel):
@@ -85,8 +86,11 @@ def read_study(file: Path, kind: type[S]) -> S:
     if not file.is_file():
         raise LimitedError(f"study file {file} does not exist; write one, e.g. like {kind.example}")
     try:
-        content = yaml.safe_load(utf8_text(file, "study file"))
-    except yaml.YAMLError as error:
+        text = utf8_text(file, "study file")
+        if _values(yaml.compose(text, yaml.SafeLoader), {}) > MAX_VALUES:
+            raise LimitedError(f"{file} repeats its anchors to more than {MAX_VALUES:,} values; write the values out")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         raise LimitedError(f"{file} is not readable YAML ({error}); correct it") from error
     if not isinstance(content, dict):
         raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {kind.example}")
@@ -95,6 +99,19 @@ def read_study(file: Path, kind: type[S]) -> S:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
         raise LimitedError(listed(file, problems)) from error
+
+
+def _values(node: Any, known: dict[int, float]) -> float:
+    """Return how many values a node of YAML stands for, with those of its aliases; infinite if it holds itself.
+
+    A few lines of aliases of aliases stand for more values than a computer can print.
+    """
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        parts = node.value if node is not None and not isinstance(node.value, str) else []
+        flat = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_values(part, known) for part in flat)
+    return known[id(node)]
 
 
 def listed(file: Path, problems: list[str]) -> str:
