@@ -102,6 +102,8 @@ class ZeroShot:
                     f"{self._file(case)} is of another dataset, prompter, or other settings; give another --out, or "
                     f"delete {self.request.out}"
                 )
+            if missing := RESULT - set(result):
+                raise LimitedError(f"result {self._file(case)} has no {min(missing)!r}; delete the file")
         return [case for case in self.cases if not self._file(case).is_file()]
 
     def _file(self, case: str) -> Path:
@@ -109,11 +111,7 @@ class ZeroShot:
 
     def _results(self) -> dict[str, dict[str, Any]]:
         """Return the results of the cases that have one."""
-        found = {c: read_object(self._file(c), "result", "delete it") for c in self.cases if self._file(c).is_file()}
-        for case, result in found.items():
-            if missing := RESULT - set(result):
-                raise LimitedError(f"result {self._file(case)} has no {min(missing)!r}; delete {self.request.out}")
-        return found
+        return {c: read_object(self._file(c), "result", "delete it") for c in self.cases if self._file(c).is_file()}
 
     def run(self, load: Callable[[], Prompter], track: Callable[[list[str]], Iterable[str]]) -> list[dict[str, Any]]:
         """Return the result of each case, after computing those that are missing.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
@@ -110,6 +111,9 @@ def _read_sitk(file: Path) -> tuple[np.ndarray, Grid, dict[str, str]]:
     if image.GetDimension() > 3:
         raise LimitedError(f"label {file} has {image.GetDimension()} dimensions; save one volume")
     array = sitk.GetArrayFromImage(image)
+    if array.dtype.kind == "f" and file.name.endswith((".nii", ".nii.gz")):
+        raw = np.asarray(nibabel.load(file).dataobj)  # ITK reads infinite numbers and NaN as 0
+        check_whole(file, raw[~np.isfinite(raw)])
     if image.GetNumberOfComponentsPerPixel() == 1:
         array = array[..., None]
     array = array[None] if image.GetDimension() == 2 else array
