@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from wrong_input import CASES, NAME, Row, World
-from wrong_input_prompted import SAM, SHOT
+from wrong_input_prompted import SHOT
 from wrong_input_queries import ABSORB, a_round
 from wrong_input_sparse import BOXES, FIRST, LABELS, POINTS, SECOND, drawn, no_labels, table
 
@@ -100,6 +100,12 @@ def origin(**changes: Any) -> Callable[[World], Any]:
     return lambda world: world.text(f"raw/{NAME}/annotations.json", json.dumps(changes))
 
 
+def aliases(world: World) -> None:
+    lines = (f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    world.text("s.yaml", "a0: &a0 [x]\n" + "".join(lines))
+
+
+STUDY = "study plan {root}/s.yaml --out {root}/results/st"
 COLD = "query 990 --split few -f 0 --items 1 --strategy random --out {root}/results/round"
 MITK = "org.mitk.multilabel.segmentation.labelgroups"
 TABLE: list[Row] = [
@@ -152,15 +158,11 @@ TABLE: list[Row] = [
     ("a drawing that is a dangling link", LABELS, (f"{FIRST}.nii.gz", "link"), lambda w: (
         (w.root / "drawn").mkdir(), os.symlink("gone.nii.gz", w.root / "drawn" / f"{FIRST}.nii.gz"))),
     # ---- study files and results of zero-shot
-    ("a study file of aliases", "study plan {root}/s.yaml --out {root}/results/st", ("s.yaml", "100,000 values"), lambda w:
-        w.text("s.yaml", "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)))),
-    ("a study file of brackets", "study plan {root}/s.yaml --out {root}/results/st", ("s.yaml", "not readable YAML"),
-     lambda w: w.text("s.yaml", "[" * 5_000)),
-    ("a study file that holds itself", "study plan {root}/s.yaml --out {root}/results/st", ("s.yaml", "100,000 values"),
-     lambda w: w.text("s.yaml", "a: &a [*a]\n")),
-    ("results of zero-shot on another dataset", SHOT, (f"out/cases/{FIRST}.json", "another dataset", "delete {root}/out"),
-     lambda w: w.text(f"out/cases/{FIRST}.json", json.dumps({"asked": {
-         "dataset": "Dataset001_Other", "prompter": SAM, "every": 5, "settings": {}}}))),
+    ("a study file of aliases", STUDY, ("s.yaml", "100,000 values"), aliases),
+    ("a study file of brackets", STUDY, ("s.yaml", "not readable YAML"), lambda w: w.text("s.yaml", "[" * 5_000)),
+    ("a study file that holds itself", STUDY, ("s.yaml", "100,000 values"), lambda w: w.text("s.yaml", "a: &a [*a]\n")),
+    ("results of zero-shot on another dataset", SHOT, (f"{FIRST}.json", "another dataset", "delete {root}/out"),
+     lambda w: w.text(f"out/cases/{FIRST}.json", json.dumps({"asked": {"dataset": "Dataset001_Other"}}))),
     # ---- tables
     ("a point that is no number", POINTS, ("row 1", "'nan'", "not a number"), table("points", f"{FIRST},1,nan,3,4")),
     ("a point that is infinite", POINTS, ("row 1", "'1e400'"), table("points", f"{FIRST},1,2,1e400,4")),

@@ -82,7 +82,12 @@ class ZeroShot:
     def record(self) -> dict[str, Any]:
         """Return what the results depend on, besides the case."""
         request = self.request
-        return {"dataset": self.dataset.name, "prompter": request.prompter, "every": request.every, "settings": self.settings.record()}
+        return {
+            "dataset": self.dataset.name,
+            "prompter": request.prompter,
+            "every": request.every,
+            "settings": self.settings.record(),
+        }
 
     def check(self) -> list[str]:
         """Return the cases without a result; refuse cases without label, and a folder with other results."""

@@ -112,7 +112,7 @@ def _read_sitk(file: Path) -> tuple[np.ndarray, Grid, dict[str, str]]:
         raise LimitedError(f"label {file} has {image.GetDimension()} dimensions; save one volume")
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "f" and file.name.endswith((".nii", ".nii.gz")):
-        raw = np.asarray(nibabel.load(file).dataobj)  # ITK reads infinite numbers and NaN as 0
+        raw = np.asarray(nibabel.Nifti1Image.from_filename(file).dataobj)  # ITK reads infinite numbers and NaN as 0
         check_whole(file, raw[~np.isfinite(raw)])
     if image.GetNumberOfComponentsPerPixel() == 1:
         array = array[..., None]
