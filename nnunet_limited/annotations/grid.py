@@ -56,10 +56,6 @@ class Grid:
         """Return the grid of a SimpleITK image."""
         return cls.of_sitk(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
-    def without_position(self) -> Grid:
-        """Return a grid of the same shape that every array of this shape lies on."""
-        return Grid(self.shape, None)
-
 
 def check_label(
     file: Path,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.annotations.annotation import Annotation, box_codes, classes
-from nnunet_limited.annotations.importers.images import from_aligned_image, from_label_image
+from nnunet_limited.annotations.importers.images import from_label_image
 from nnunet_limited.annotations.importers.segments import ClassNames
 from nnunet_limited.annotations.importers.tables import (
     BOX_COLUMNS,
@@ -42,9 +42,9 @@ def import_labels(request: ImportRequest, processes: int) -> dict[str, Any]:
         files = label_files(request.labels, dataset, reader)
         numbers = _numbers(request, dataset)
         aligned = request.grid_of_image or dataset.description.grid_of_image
-        read = from_aligned_image if aligned else from_label_image
+        more = (numbers, names, request.unlabeled)
         tasks = {
-            case: (read, (file, numbers, names, request.unlabeled, drawing_reader(reader, file)))
+            case: (from_label_image, (file, *more, drawing_reader(reader, file), aligned))
             for case, file in files.items()
         }
         about = {"kind": "labels", "unlabeled": request.unlabeled, "background": request.background}

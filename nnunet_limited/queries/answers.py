@@ -84,8 +84,8 @@ def read_answer(answer: Answer) -> Annotated:
     listed = ", ".join(map(str, sorted(values)))
     foreign = f"which is no class (the labels are {listed}, of which {ignore} is the ignore label); correct it"
     names, read = class_names(answer.description, ignore), drawing_reader(answer.reader, answer.file)
-    grid = grid.without_position() if answer.description.grid_of_image else grid
-    drawing = read_drawing(answer.file, grid, names, values, (0, ignore), foreign, read)
+    aligned = answer.description.grid_of_image
+    drawing = read_drawing(answer.file, grid, names, values, (0, ignore), foreign, read, aligned)
     label = drawing.values.astype(np.int16)
     not_taken = 0
     if drawing.segments:

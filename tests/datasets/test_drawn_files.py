@@ -39,9 +39,9 @@ def test_files_that_3d_slicer_has_written(folders: Path, kind: str) -> None:
     raw, drawn = folders / "raw" / "Dataset990_Chest", folders / "drawn"
     for folder in (raw / "imagesTr", raw / "labelsTr", drawn):
         folder.mkdir(parents=True)
-    for case in "ab":
-        shutil.copy(SLICER / "CTChest4.nrrd", raw / "imagesTr" / f"{case}_0000.nrrd")
+    shutil.copy(SLICER / "CTChest4.nrrd", raw / "imagesTr" / "a_0000.nrrd")
     dense = sitk.ReadImage(str(SLICER / "CTChest4.nrrd")) * 0  # another scan teaches the background
+    sitk.WriteImage(dense, str(raw / "imagesTr" / "b_0000.nrrd"))
     sitk.WriteImage(sitk.Cast(dense, sitk.sitkUInt8), str(raw / "labelsTr" / "b.nrrd"))
     labels = {"background": 0, **{name: n for n, name in enumerate(classes, 1)}}
     content = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nrrd"}
@@ -210,7 +210,7 @@ def test_scans_with_a_shear_are_read_by_nibabel(folders: Path) -> None:
         nibabel.save(image, file)
 
     for case in "ab":
-        put(np.ones(SHAPE, np.float32), raw / "imagesTr" / f"{case}_0000.nii.gz")
+        put(np.full(SHAPE, ord(case), np.float32), raw / "imagesTr" / f"{case}_0000.nii.gz")
     content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "numTraining": 0}
     content |= {"file_ending": ".nii.gz", "overwrite_image_reader_writer": "NibabelIO"}
     (raw / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
@@ -255,9 +255,22 @@ def test_labels_of_png_images(folders: Path) -> None:
     (raw / "imagesTr").mkdir(parents=True)
     (folders / "drawn").mkdir()
     for case in "ab":
-        sitk.WriteImage(sitk.Image(12, 10, sitk.sitkUInt8), str(raw / "imagesTr" / f"{case}_0000.png"))
+        sitk.WriteImage(sitk.Image(12, 10, sitk.sitkUInt8) + ord(case), str(raw / "imagesTr" / f"{case}_0000.png"))
     content = {"channel_names": {"0": "x"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "numTraining": 0}
     (raw / "dataset.json").write_text(json.dumps({**content, "file_ending": ".png"}), encoding="utf-8")
     drawn = strokes().max(0)
     sitk.WriteImage(sitk.GetImageFromArray(drawn), str(folders / "drawn" / "a.png"))
     assert np.array_equal(imported(folders, "a"), meant(drawn))
+
+
+def test_a_drawing_that_has_lost_its_header(folders: Path) -> None:
+    """Its array is that of the scan, which dataset.json can say."""
+    dataset(folders)
+    sitk.WriteImage(sitk.GetImageFromArray(strokes()), str(folders / "drawn" / "b.nii.gz"))
+    with pytest.raises(LimitedError, match=r'"grid_of_image": true'):
+        imported(folders, "b")
+    shutil.rmtree(folders / "raw" / "Dataset990_Scans")
+    shutil.rmtree(folders / "drawn")
+    dataset(folders, grid_of_image=True)
+    sitk.WriteImage(sitk.GetImageFromArray(strokes()), str(folders / "drawn" / "b.nii.gz"))
+    assert np.array_equal(imported(folders, "b"), right())

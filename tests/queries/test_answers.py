@@ -142,8 +142,9 @@ def test_scans_added_since_the_query_are_offered(folders: Path, capsys: pytest.C
     pool = ("--split", "s", "-f", "0", "--strategy", "random", "--items", "1")
     assert command("query", "990", *pool, "--out", str(out)) == 0
     for case in ("a2", "b2", "d"):
-        for source, target in (("imagesTr/a_0000", f"imagesTr/{case}_0000"), ("labelsTr/a", f"labelsTr/{case}")):
-            shutil.copy(raw / f"{source}.nii.gz", raw / f"{target}.nii.gz")
+        image = np.full(SHAPE, len(case) + ord(case[0]), np.float32)
+        sitk.WriteImage(on_grid(image), str(raw / "imagesTr" / f"{case}_0000.nii.gz"))
+        shutil.copy(raw / "labelsTr" / "a.nii.gz", raw / "labelsTr" / f"{case}.nii.gz")
     assert load_round(out).cases == ["c"]
     sitk.WriteImage(on_grid(truth()), str(out / "labels" / "c.nii.gz"))
     capsys.readouterr()

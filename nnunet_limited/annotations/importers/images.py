@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -56,13 +55,15 @@ def read_drawing(
     blank: Collection[int],
     foreign: str,
     read: Reader | None = None,
+    aligned: bool = False,
 ) -> Drawing:
     """Read a label file on the grid of its ``image``.
 
     It may cover a part of the image or more than it, and its axes may run in another order, but on the same grid.
     Outside of the image only the numbers ``blank`` are accepted. ``known`` are the numbers that may be in the file, and
     ``foreign`` ends the message about others; names of segments decide in place of numbers. ``read`` takes the place of
-    SimpleITK. Raises LimitedError for another grid, unknown or overlapping segments, and unknown numbers.
+    SimpleITK. Where arrays are known to be ``aligned``, the position of a file of the image's shape does not count.
+    Raises LimitedError for another grid, unknown or overlapping segments, and unknown numbers.
     """
     require_whole(file)
     header: dict[str, str] = {}
@@ -71,6 +72,8 @@ def read_drawing(
         numbers = numbers[..., None]
     else:
         numbers, grid, header = _read_sitk(file)
+    if aligned and numbers.shape[:3] == image.shape:
+        grid = image
     segments = find_segments(header, numbers.shape[-1], file)
     if segments is None and file.name.endswith(".seg.nrrd"):
         if numbers.any():
@@ -161,7 +164,7 @@ def _place(
         if distance <= FARTHEST and not same_size:
             where = f"begins at voxel {start[::-1].tolist()} and has {list(turned.shape[::-1])}, its image has "
             where += f"{list(image.shape[::-1])}" + (f", and {lost} drawn voxels are outside" if lost else "")
-        accept = f" or, if both arrays are aligned, {LABEL.accept}" if drawn.shape == image.shape else ""
+        accept = f", or, if both arrays are aligned, {LABEL.accept}" if drawn.shape == image.shape else ""
         raise LimitedError(f"label {file} {where}; {DRAW}{accept}")
     whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = turned[inside]
     return whole, f"label {file} lies {distance:.2g} voxels off the grid of its image" if distance > NEAR else ""
@@ -207,19 +210,20 @@ def from_label_image(
     names: ClassNames,
     unlabeled: int,
     read: Reader | None = None,
+    aligned: bool = False,
 ) -> Annotation:
     """Return the label (z, y, x) drawn in ``file`` on the grid of its ``image``; the rest is ``ignore``.
 
     ``numbers`` maps the numbers in the file to values of the label, ``names`` the names of segments; ``unlabeled`` is
-    the number of unannotated voxels. Raises LimitedError for a number that is not among ``numbers``, and for a file in
-    which nothing is drawn.
+    the number of unannotated voxels, ``aligned`` as for :func:`read_drawing`. Raises LimitedError for a number that is
+    not among ``numbers``, and for a file in which nothing is drawn.
     """
     foreign = (
         "which is neither a class nor the value of unannotated voxels (known: "
         f"{', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
     )
     blank = [number for number, value in numbers.items() if value in (0, ignore)]
-    drawing = read_drawing(file, image, names, numbers, blank, foreign, read)
+    drawing = read_drawing(file, image, names, numbers, blank, foreign, read, aligned)
     if drawing.named:
         label = np.where(drawing.values == FILL, ignore, drawing.values).astype(np.int16)
     else:
@@ -234,8 +238,3 @@ def from_label_image(
     planes = int((label != ignore).any(axis=(1, 2)).sum())
     complete = None if drawing.segments else not (drawing.values == unlabeled).any()
     return Annotation(label, marks, planes, (), drawing.warning, complete)
-
-
-def from_aligned_image(image: Grid, *arguments: Any) -> Annotation:
-    """Return what :func:`from_label_image` does of a file whose array is aligned with the image whatever its header."""
-    return from_label_image(image.without_position(), *arguments)

@@ -105,7 +105,7 @@ def from_point_rows(
     Raises LimitedError for a point outside the image.
     """
     label = np.full(image.shape, ignore, np.int16)
-    steps = image.spacing or (1.0,) * len(image.shape)
+    steps = image.spacing or (1.0, 1.0, 1.0)
     spacing = np.array([1e9] * (3 - len(steps)) + [*steps])  # a 2D image is one thick slice
     for row in rows:
         middle = np.rint(to_voxel([row[axis] for axis in "xyz"], coordinates, image)).astype(int)
