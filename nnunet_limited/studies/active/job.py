@@ -59,6 +59,7 @@ def _step(folder: ActiveFolder, step: Step, call: Call, devices: str) -> None:
     predictions = folder.path / record["results"][-1] / "validation"
     labels = preprocessed / "gt_segmentations"
     words = options({"--dataset-json": preprocessed / "dataset.json", "--out": folder.run_folder(step) / METRICS_FILE})
+    words.append("--allow-missing")  # the labels are those of all folds
     call("nnunet-limited", "evaluate", str(predictions), str(labels), *words)
     whole: StepRecord = {**record, "dataset": dataset, "split": split, "costs": costs}
     write_json(folder.run_folder(step) / TRAINED, whole)
