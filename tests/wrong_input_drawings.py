@@ -152,7 +152,7 @@ TABLE: list[Row] = [
     ("a drawing over time", ZERO, (f"{FIRST}.nii.gz", "4 dimensions"), label_map(
         strokes(), change=lambda image: sitk.JoinSeries([image, image]))),
     ("a drawing in colours", ZERO, (f"{FIRST}.nrrd", "3 channels"), label_map(np.stack([strokes()] * 3, -1), ".nrrd")),
-    ("a drawing with another ending", ZERO, (f"{FIRST}.mhd", "is read here"), lambda w: (
+    ("a drawing with another ending", ZERO, (f"{FIRST}.mhd", "is read;"), lambda w: (
         drawn(SECOND)(w), w.text(f"drawn/{FIRST}.mhd", "NDims = 3"))),
     ("a drawing with a suffix", LABELS, (f"{FIRST}-label.nii.gz", f"{FIRST}.nii.gz"), drawn(f"{FIRST}-label")),
     ("a drawing that is a dangling link", LABELS, (f"{FIRST}.nii.gz", "link"), lambda w: (
