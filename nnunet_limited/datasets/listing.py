@@ -148,6 +148,8 @@ def _reason(file: Path, endings: Sequence[str], cases: Collection[str] | None) -
     if case is None:
         return "is named like no case of the dataset; name it after its case, or move it elsewhere"
     name = f"{case}{next(e for e in endings if file.name.endswith(e))}"
+    if name == unicodedata.normalize("NFC", file.name) or name == unicodedata.normalize("NFD", file.name):
+        return f"encodes accents otherwise than case {case}, so that no name matches; rename one like the other"
     return f"is named like no case of the dataset; rename it to {name} if it is of case {case}, or move it elsewhere"
 
 

@@ -10,7 +10,7 @@ import pytest
 from nnunet_limited.datasets.listing import channels_by_case, files_by_case, image_ending, one_file_by_case
 from nnunet_limited.errors import LimitedError
 
-CASES = ("case_00", "case_01", "Liver 7")
+CASES = ("case_00", "case_01", "Liver 7", "M\u00fcller")
 HARMLESS = ["dataset.json", "plans.json", "predict_from_raw_data_args.json", "case_00.json", "case_00.nii.gz.json"]
 HARMLESS += ["Thumbs.db", ".DS_Store", "._case_01.nii.gz", ".case_01.nii.gz.12.tmp.nii.gz", "README", "case_00.npz"]
 HARMLESS += ["notes.txt", "case_00.pkl", "Scene.mrml", "Scene.png", "case_00.png", "case_00.raw"]
@@ -51,6 +51,7 @@ def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
         ("case_01.nii.gz.nii.gz", "rename it to case_01.nii.gz"),
         ("liver 7 Segmentation.seg.nrrd", "rename it to Liver 7.seg.nrrd"),
         ("case_012.nii.gz", "like no case"),
+        ("Mu\u0308ller.nii.gz", "encodes accents otherwise than case M\u00fcller"),
     ],
 )
 def test_images_that_are_not_recognised_are_refused(tmp_path: Path, name: str, remedy: str) -> None:
