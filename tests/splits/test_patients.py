@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -178,16 +179,20 @@ def test_a_published_order_decides_alone(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("unlabeled", "group_by"), [(0, None), (3, None), (3, r"p\d")])
 def test_one_labelled_scan_or_patient_is_enough(folders: Path, capsys, unlabeled: int, group_by) -> None:
     """As after import-labels of one scan, and with all labelled scans of one patient."""
-    raw = write_dataset(folders / "raw", Variant(cases=1 if group_by is None else 2))
-    (raw / "imagesUn").mkdir()
-    image = raw / "imagesTr/case_00_0000.nii.gz"
-    for number in range(unlabeled):
-        (raw / f"imagesUn/p{number + 2}_0000.nii.gz").write_bytes(image.read_bytes())
-    if not unlabeled:
-        (raw / "imagesUn").rmdir()
-    if group_by is not None:
-        for file in [*raw.glob("imagesTr/*"), *raw.glob("labelsTr/*")]:
-            file.rename(file.with_name(file.name.replace("case_", "p1_")))
+    labeled = 1 if group_by is None else 2
+    raw = write_dataset(folders / "raw", Variant(cases=labeled + unlabeled))
+    shutil.rmtree(raw / "labelsBoxes")
+    if unlabeled:
+        (raw / "imagesUn").mkdir()
+    for number in range(labeled + unlabeled):
+        name = f"case_{number:02d}"
+        image, label = raw / f"imagesTr/{name}_0000.nii.gz", raw / f"labelsTr/{name}.nii.gz"
+        if number >= labeled:
+            label.unlink()
+            image.rename(raw / f"imagesUn/p{number}_0000.nii.gz")
+        elif group_by is not None:
+            image.rename(image.with_name(f"p9_{image.name}"))
+            label.rename(label.with_name(f"p9_{label.name}"))
     words = ["--group-by", group_by] if group_by else []
     assert command("split", DATASET, "--name", "s", *words) == 0
     printed = capsys.readouterr().out

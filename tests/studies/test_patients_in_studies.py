@@ -27,7 +27,7 @@ PATIENT = r"p\d"
 def patients(folders: Path) -> Path:
     """Make a dataset of five patients with two scans each."""
     raw = write_dataset(folders / "raw", Variant(cases=10))
-    for file in [*raw.glob("imagesTr/*"), *raw.glob("labelsTr/*")]:
+    for file in list(raw.glob("*/*.nii.gz")):
         number = int(file.name[5:7])
         file.rename(file.with_name(f"p{number // 2}_{'ab'[number % 2]}{file.name[7:]}"))
     return raw
