@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -212,21 +211,20 @@ def check_copies(folder: Path, cases: dict[str, Case]) -> None:
 
     Only files of one size are opened, and these in full only where samples of them agree.
     """
-    labeled: dict[int, list[Case]] = {}
-    for case in cases.values():
-        if case.label is not None:
-            labeled.setdefault(case.images[0].stat().st_size, []).append(case)
-    sample = cache(_sample)
-    for case in cases.values():
-        image = case.images[0]
-        for other in labeled.get(image.stat().st_size, ()) if case.label is None else ():
-            theirs = other.images[0]
-            if image.samefile(theirs) or (
-                sample(image) == sample(theirs) and filecmp.cmp(image, theirs, shallow=False)
-            ):
+    images = {case.identifier: (case.images[0], case.images[0].stat().st_size) for case in cases.values()}
+    sizes = [{images[case][1] for case in cases if (cases[case].label is None) == hidden} for hidden in (False, True)]
+    labeled: dict[tuple[int, bytes], list[str]] = {}
+    twice = [(case, image, size) for case, (image, size) in images.items() if size in sizes[0] & sizes[1]]
+    for case, image, size in sorted(twice, key=lambda one: cases[one[0]].label is None):  # those with a label first
+        alike = labeled.setdefault((size, _sample(image)), [])
+        if cases[case].label is not None:
+            alike.append(case)
+            continue
+        for other in alike:
+            if filecmp.cmp(image, images[other][0], shallow=False):
                 raise LimitedError(
-                    f"image {image} of the unlabelled case {case.identifier} is that of the labelled case "
-                    f"{other.identifier} too; remove one of these cases from {folder}"
+                    f"image {image} of the unlabelled case {case} is that of the labelled case {other} too; remove one "
+                    f"of these cases from {folder}"
                 )
 
 

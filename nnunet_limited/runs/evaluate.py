@@ -37,7 +37,9 @@ def evaluate(request: EvaluateRequest) -> pd.DataFrame:
     check_description(content, description)
     predicted, labels, missing = paired(request, content["file_ending"])
     aligned = request.grid_of_image or DatasetDescription(content).grid_of_image
-    tasks = [(predicted[case], labels[case], content, request.tolerance, request.voxels, aligned) for case in predicted]
+    reader = reader_for(content, next(iter(predicted.values())))
+    options = (reader, content, request.tolerance, request.voxels, aligned)
+    tasks = [(predicted[case], labels[case], *options) for case in predicted]
     found = run_all(evaluate_case, tasks, request.processes, "evaluating")
     rows = [{"case": case, **row} for case, (rows, _) in zip(predicted, found, strict=True) for row in rows]
     made = pd.DataFrame(rows, columns=["case", "class", *METRICS])
@@ -76,14 +78,20 @@ def find_description(request: EvaluateRequest) -> Path:
 
 
 def evaluate_case(
-    predicted: Path, label: Path, description: dict[str, Any], tolerance: float, voxels: bool, aligned: bool
+    predicted: Path,
+    label: Path,
+    reader_class: Any,
+    description: dict[str, Any],
+    tolerance: float,
+    voxels: bool,
+    aligned: bool,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return the metrics of each class or region of one case, and a warning if the grids are a little off.
 
     Ignored voxels do not count. A prediction whose axes have another order or direction is turned; else it must lie on
     the grid of the label, unless the arrays are known to be ``aligned``.
     """
-    reader, allowed = reader_for(description, predicted)(), DatasetDescription(description).label_values
+    reader, allowed = reader_class(), DatasetDescription(description).label_values
     prediction, about = read_label(reader, predicted, PREDICTION.what)
     truth, properties = read_label(reader, label)
     grid, place = grid_of(prediction.shape, about), grid_of(truth.shape, properties)

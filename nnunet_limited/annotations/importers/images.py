@@ -92,8 +92,6 @@ def read_drawing(
         return Drawing(*_place(drawn, grid, image, blank, file, False), False, False, False)
     if not named:
         _check_numbers(np.array(values), known, file, foreign)
-    if not named:
-        _check_numbers(np.array(values), known, file, foreign)
     drawn = merge_segments(numbers, segments, values, names, file)
     empty = not (drawn != FILL).any()
     if empty and drawn.size == 1:  # 3D Slicer's file of a segmentation without a voxel, whatever its scan
