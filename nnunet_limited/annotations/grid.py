@@ -14,7 +14,6 @@ from nnunet_limited.errors import LimitedError
 
 FARTHEST = 1.0  # that a corner of a label may lie from that of its image, in voxels
 NEAR = 0.01  # voxels; what headers round off
-PARALLEL = 0.01  # largest cosine between axes that count as perpendicular
 LARGEST = int(np.iinfo(np.int16).max)  # value of a label: nnU-Net stores labels as int16
 
 
@@ -136,39 +135,77 @@ def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
     return [float(value) for value in np.round(np.asarray(values, float), 4)]
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """How an array (z, y, x) lies in an image of parallel axes, both of which count from 0.
+
+    ``axes`` are those of the array in the order of the image, ``signs`` -1 where they run backwards, and ``start`` is
+    the voxel of the image at which the array then begins. ``matrix`` (4, 4) is that of the grid of the turned array.
+    ``distance`` is how far a corner lies from its place, in voxels; infinite if the axes are no axes of the image.
+    """
+
+    axes: tuple[int, ...] = (0, 1, 2)
+    signs: tuple[int, ...] = (1, 1, 1)
+    start: tuple[int, ...] = (0, 0, 0)
+    matrix: np.ndarray | None = None
+    distance: float = float("inf")
+
+    def turn(self, values: np.ndarray) -> np.ndarray:
+        """Return ``values`` with the axes of the image; nothing is interpolated."""
+        return np.flip(values.transpose(self.axes), tuple(axis for axis in range(3) if self.signs[axis] < 0))
+
+
+def fit(shape: Sequence[int], grid: Grid, image: Grid) -> Fit:
+    """Return how an array of ``shape`` (z, y, x) of a ``grid`` lies in an image; both have a position in space."""
+    mine, theirs = (_matrix(one) for one in (grid, image))
+    if not np.linalg.det(theirs):
+        return Fit()
+    to_image = np.linalg.inv(theirs) @ mine
+    turn = np.rint(to_image[:3, :3])
+    if not np.array_equal(np.abs(turn) @ np.ones(3), np.ones(3)) or not np.array_equal(turn @ turn.T, np.eye(3)):
+        return Fit()
+    size = np.array(shape[::-1])
+    corners = np.array(list(itertools.product(*((-0.5, n - 0.5) for n in size))))
+    seen = corners @ to_image[:3, :3].T + to_image[:3, 3]
+    shift = np.rint((seen - corners @ turn.T).mean(0))
+    distance = float(np.abs(seen - corners @ turn.T - shift).max())
+    order, sign = np.abs(turn).argmax(1), turn.sum(1).astype(int)  # of the array's axis along each axis of the image
+    last = np.where(sign < 0, size[order] - 1, 0)
+    back = np.eye(4)  # from indices of the turned array to those of the array
+    back[:3, :3] = turn.T
+    back[order, 3] = last
+    start = (shift - last).astype(int)
+    axes = tuple(int(2 - axis) for axis in order[::-1])
+    return Fit(axes, tuple(sign[::-1].tolist()), tuple(start[::-1].tolist()), mine @ back, distance)
+
+
+def _matrix(grid: Grid) -> np.ndarray:
+    """Return the matrix of a grid in three dimensions."""
+    assert grid.matrix is not None
+    matrix = np.eye(4)
+    axes = [*range(len(grid.matrix) - 1), 3]
+    matrix[np.ix_(axes, axes)] = grid.matrix
+    return matrix
+
+
 def turned(values: np.ndarray, grid: Grid, image: Grid) -> tuple[np.ndarray, Grid]:
     """Return ``values`` (z, y, x) and their grid with axes in the order and the directions of those of ``image``.
 
-    Nothing is interpolated; values and grid are returned as they are where that does not bring them to one grid.
+    Values and grid are returned as they are where that does not bring them to one grid.
     """
     if grid.matrix is None or image.matrix is None or grid.matrix.shape != image.matrix.shape:
         return values, grid
-    dimensions = len(grid.matrix) - 1
-    seen = np.linalg.solve(image.matrix, grid.matrix)[:-1, :-1]
-    seen /= np.linalg.norm(seen, axis=0)
-    signs = np.rint(seen)
-    if np.abs(seen - signs).max() > PARALLEL or not (np.abs(signs).sum(0) == 1).all():
+    found = fit(values.shape, grid, image)
+    made = found.turn(values)
+    if found.matrix is None or made.shape != image.shape:
         return values, grid
-    source = np.abs(signs).argmax(1)  # of each axis of the image, in the order x, y, z
-    if sorted(source) != list(range(dimensions)):
-        return values, grid
-    move, first = np.zeros((dimensions + 1, dimensions + 1)), values.ndim - dimensions
-    move[-1, -1] = 1
-    sizes = values.shape[::-1]
-    flipped = []
-    for axis, other in enumerate(source):
-        move[other, axis] = signs[axis, other]
-        if signs[axis, other] < 0:
-            move[other, -1] = sizes[other] - 1
-            flipped.append(values.ndim - 1 - axis)
-    order = [*range(first), *(values.ndim - 1 - other for other in source[::-1])]
-    made = np.flip(values.transpose(order), tuple(flipped))
+    keep = [*range(len(grid.matrix) - 1), 3]
     spacing = None
     if grid.spacing is not None:
         more = values.ndim - len(grid.spacing)
-        spacing = tuple(grid.spacing[n - more] for n in order[more:])
-    found = Grid(made.shape, spacing, grid.matrix @ move)
-    return (values, grid) if made.shape != image.shape or farthest(found, image) > FARTHEST else (made, found)
+        spacing = tuple(grid.spacing[axis - more] for axis in found.axes[more:])
+    place = Grid(made.shape, spacing, found.matrix[np.ix_(keep, keep)])
+    return (values, grid) if farthest(place, image) > FARTHEST else (made, place)
 
 
 def check_values(file: Path, values: np.ndarray, allowed: Collection[int], what: str = "label") -> np.ndarray:

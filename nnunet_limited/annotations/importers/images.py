@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.annotations.annotation import Annotation, classes
-from nnunet_limited.annotations.grid import FARTHEST, LABEL, NEAR, Grid, check_whole, differing, farthest
+from nnunet_limited.annotations.grid import FARTHEST, LABEL, NEAR, Fit, Grid, check_whole, differing, farthest, fit
 from nnunet_limited.annotations.importers.segments import (
     FILL,
     MITK_KEY,
@@ -145,11 +145,10 @@ def _place(
             raise LimitedError(f"label {file} has the shape {list(drawn.shape)}, its image {list(image.shape)}; {DRAW}")
         return drawn, ""
     if drawn.shape == image.shape and farthest(grid, image) <= FARTHEST:
-        axes, signs, start = [0, 1, 2], [1, 1, 1], np.zeros(3, int)
-        distance = farthest(grid, image)
+        found = Fit(distance=farthest(grid, image))
     else:
-        axes, signs, start, distance = _fit(drawn.shape, grid, image)
-    turned = np.flip(drawn.transpose(axes), tuple(axis for axis in range(3) if signs[axis] < 0))
+        found = fit(drawn.shape, grid, image)
+    turned, start, distance = found.turn(drawn), np.array(found.start), found.distance
     low, high = np.maximum(start, 0), np.minimum(start + turned.shape, image.shape)
     inside = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
     outside = np.ones(turned.shape, bool)
@@ -166,38 +165,6 @@ def _place(
         raise LimitedError(f"label {file} {where}; {DRAW}{accept}")
     whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = turned[inside]
     return whole, f"label {file} lies {distance:.2g} voxels off the grid of its image" if distance > NEAR else ""
-
-
-def _fit(shape: tuple[int, ...], grid: Grid, image: Grid) -> tuple[list[int], list[int], np.ndarray, float]:
-    """Return how an array of ``shape`` (z, y, x) of a ``grid`` fits into an image: axes, signs and first voxel.
-
-    ``axes`` are those of the array in the order of the image, ``signs`` -1 where they run backwards; the last is how
-    far a corner then lies from its place, in voxels, infinite if the axes are no axes of the image.
-    """
-    mine, theirs = (_matrix(one) for one in (grid, image))
-    if not np.linalg.det(theirs):
-        return [0, 1, 2], [1, 1, 1], np.zeros(3, int), float("inf")
-    to_image = np.linalg.inv(theirs) @ mine
-    turn = np.rint(to_image[:3, :3])
-    if not np.array_equal(np.abs(turn) @ np.ones(3), np.ones(3)) or not np.array_equal(turn @ turn.T, np.eye(3)):
-        return [0, 1, 2], [1, 1, 1], np.zeros(3, int), float("inf")
-    size = np.array(shape[::-1])
-    corners = np.stack(np.meshgrid(*([-0.5, n - 0.5] for n in size), indexing="ij"), -1).reshape(-1, 3)
-    seen = corners @ to_image[:3, :3].T + to_image[:3, 3]
-    shift = np.rint((seen - corners @ turn.T).mean(0))
-    distance = float(np.abs(seen - corners @ turn.T - shift).max())
-    order, sign = np.abs(turn).argmax(1), turn.sum(1).astype(int)  # of the file's axis along each axis of the image
-    first = (shift + np.where(sign < 0, -(size[order] - 1), 0)).astype(int)
-    return [int(2 - axis) for axis in order[::-1]], sign[::-1].tolist(), first[::-1], distance
-
-
-def _matrix(grid: Grid) -> np.ndarray:
-    """Return the matrix of a grid in three dimensions; that of a file with one slice if the other is flat."""
-    assert grid.matrix is not None
-    matrix = np.eye(4)
-    axes = [*range(len(grid.matrix) - 1), 3]
-    matrix[np.ix_(axes, axes)] = grid.matrix
-    return matrix
 
 
 def from_label_image(
