@@ -59,12 +59,13 @@ def demo(out: OutOption = Path("demo_output"), seed: SeedOption = 0, as_json: Js
     result = run_demo(out / f"seed_{seed}", seed, (lambda line: None) if as_json else console.print)
     if as_json:
         return show_json(result)
-    columns, rows = ["class"], [[name] for name in result["dice"]["supervised"]]
-    for metric in (METRICS[name] for name in METRICS if name in result):
-        for method, values in result[metric.name].items():
-            columns.append(f"{metric.heading(voxels=False)}, {method}")
-            for row in rows:
-                row.append(f"{values[row[0]]:.3f}")
+    metrics = [metric for name, metric in METRICS.items() if name in result]
+    columns = ["class", "method", *(metric.heading(voxels=False) for metric in metrics)]
+    rows = [
+        [name, method, *(f"{result[metric.name][method][name]:.3f}" for metric in metrics)]
+        for name in result["dice"]["supervised"]
+        for method in result["dice"]
+    ]
     show_table(f"{result['cases']} held-out cases, 3 labelled", columns, rows)
     console.print(f"wrote {result['picture']} after {time.monotonic() - start:.0f} s")
 
