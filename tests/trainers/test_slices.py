@@ -90,7 +90,7 @@ def test_each_network_learns_what_all_but_one_plane_tell(workspaces, monkeypatch
 
 def test_early_uncertain_labels_of_others_do_not_count(workspaces, monkeypatch) -> None:
     """A prediction of 0.7, 0.3 and 0 has 0.881 of the entropy of two equally likely classes."""
-    made, crops = started(workspaces("planes_2d"), "uncertain")
+    made, crops = started(workspaces("planes_2d"), "uncertain", cross_weight=0.3)
     crops = crops._replace(further=torch.zeros_like(crops.further))
     logits = torch.log(torch.tensor([0.7, 0.3, 1e-9])).reshape(1, 3, 1, 1).expand(len(crops.strong), 3, 32, 32)
     monkeypatch.setattr(made, "full_resolution", lambda output: logits)
@@ -98,7 +98,7 @@ def test_early_uncertain_labels_of_others_do_not_count(workspaces, monkeypatch) 
     for made.iteration in (0, 5):  # of 6
         losses.append(float(made.unsupervised_loss(crops).loss))
     # Nothing is propagated, the Dice of nothing is 0, and each of two networks learns the other's label.
-    assert losses[1] - losses[0] == pytest.approx(2 * 0.1 * -np.log(0.7), rel=1e-4)
+    assert losses[1] - losses[0] == pytest.approx(2 * 0.3 * -np.log(0.7), rel=1e-4)
 
 
 @pytest.mark.slow
