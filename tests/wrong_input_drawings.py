@@ -132,11 +132,11 @@ TABLE: list[Row] = [
     ("an empty segmentation", ZERO, (f"{FIRST}.seg.nrrd", "nothing is drawn"), segments(np.zeros((1, 1, 1), np.uint8))),
     ("segments outside of the scan", ZERO, (f"{FIRST}.seg.nrrd", "2 drawn voxels are outside"), segments(
         np.pad(strokes(), ((0, 4), (0, 0), (0, 0)))[::-1])),
-    ("damaged groups of MITK", ZERO, (f"{FIRST}.nrrd", MITK), segments(ending=".nrrd", names={}, **{MITK: "[{"})),
+    ("damaged groups of MITK", ZERO, (f"{FIRST}.nrrd", "damaged"), segments(ending=".nrrd", names={}, **{MITK: "[{"})),
     ("more groups than layers", ZERO, ("2 groups", "MITK"), segments(
         ending=".nrrd", names={}, **{MITK: '[{"labels": []}, {"labels": []}]'})),
-    ("some names of MITK", ZERO, ("'Label 2'", "core"), segments(ending=".nrrd", names={}, **{MITK: json.dumps(
-        [{"labels": [{"name": n, "value": v} for n, v in (("tumour", 1), ("Label 2", 2), ("background", 9))]}])})),
+    ("some names of MITK", ZERO, ("'Label 3'", "core"), segments(ending=".nrrd", names={}, **{MITK: json.dumps(
+        [{"labels": [{"name": n, "value": v} for n, v in (("tumour", 1), ("Label 3", 2), ("background", 9))]}])})),
     # ---- values and grids
     ("a value above 16 bits", ZERO, ("65537",), label_map(with_one(65537, np.uint32))),
     ("a value below zero", ZERO, ("value -1",), label_map(with_one(-1, np.int16))),

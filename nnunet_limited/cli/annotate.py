@@ -84,7 +84,14 @@ def _show_view(record: dict[str, Any], name: str, as_json: bool) -> None:
             f"Fully annotated, as no voxel has the value {record['unlabeled']} of --unlabeled: {', '.join(complete)}.",
             markup=False,
         )
-    _show_warnings([about["warning"] for about in cases if "warning" in about])
+    warnings = [about["warning"] for about in cases if "warning" in about]
+    shares = [about["annotated_share"] for about in cases if about.get("complete") is False]
+    if shares and min(shares) > 0.5:
+        warnings.append(
+            f"in every label file more than half of the voxels are annotated: value {record['background']} is "
+            f"background, and {record['unlabeled']} is not annotated; are --background and --unlabeled swapped?"
+        )
+    _show_warnings(warnings)
     console.print(f"wrote {raw_folder(name)}")
     show_next(
         f"nnunet-limited split {name} --name all",

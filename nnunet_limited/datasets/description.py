@@ -14,6 +14,8 @@ DATASET_FORMAT = "write it as nnU-Net's dataset format asks"
 KINDS: dict[str, type | None] = {"labels": dict, "file_ending": str, "channel_names": dict, "modality": dict}
 KINDS |= {"dataset": dict, "unlabeled": dict, "view_of": str, "regions_class_order": None, "numTraining": None}
 KINDS |= {"overwrite_image_reader_writer": None, "grid_of_image": bool}
+# Names of channels, in small letters, by which nnU-Net chooses another normalization than for all others.
+NORMALIZED = ("ct", "nonorm", "rescale_to_0_1", "rgb_to_0_1")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def _check_keys(content: dict[str, Any], file: Path) -> None:
         meant = next(iter(difflib.get_close_matches(key.casefold(), {k.casefold() for k in KINDS}, 1, 0.88)), "")
         meant = next((known for known in KINDS if known.casefold() == meant), "")
         fits = isinstance(content[key], dict) or meant != "dataset"  # a list may be of the datasets it was made from
+        if re.search("image_?reader|reader_?writer", key.casefold()):
+            meant = "overwrite_image_reader_writer"
         if key not in KINDS and meant and meant not in content and fits:
             raise LimitedError(f"{file} has the key {key!r}, which is not read; rename it to {meant!r}")
     for key in ("labels", "file_ending"):
@@ -135,9 +139,20 @@ def _check_channels(content: dict[str, Any], file: Path) -> None:
                 f"{file}: {key!r} has the order {', '.join(numbers)}, but nnU-Net goes by the order of the file; write "
                 "them in ascending order"
             )
-        odd = next((name for name in content[key].values() if not isinstance(name, str)), None)
-        if odd is not None:
-            raise LimitedError(f"{file}: {key!r} has the name {odd!r:.40}; give each channel a name like 'CT' or 'T1'")
+        for number, name in content[key].items():
+            if not isinstance(name, str):
+                raise LimitedError(
+                    f"{file}: {key!r} has the name {name!r:.40}; give each channel a name like 'CT' or 'T1'"
+                )
+            if name.isdecimal() and not number.isdecimal():
+                raise LimitedError(
+                    f"{file}: {key!r} has the name {name!r}; write the number first: {{'0': {number!r}}}"
+                )
+            if name != name.strip() and name.strip().casefold() in NORMALIZED:
+                raise LimitedError(
+                    f"{file}: {key!r} has the name {name!r}, which nnU-Net does not take for {name.strip()!r}; remove "
+                    "the space"
+                )
 
 
 def _check_labels(content: dict[str, Any], file: Path) -> None:
@@ -147,9 +162,23 @@ def _check_labels(content: dict[str, Any], file: Path) -> None:
         found = value if isinstance(value, list) else [value]
         if not found or not all(str(v).isdecimal() and str(v).isascii() for v in found):
             raise LimitedError(f"{file}: label {name!r} cannot be {value!r}; {example}")
-        if name not in ("background", "ignore") and name.casefold() in ("background", "ignore"):
-            raise LimitedError(f"{file}: label {name!r} would be a class; write {name.casefold()!r}, or rename it")
+        meant = next((key for key in ("background", "ignore") if re.match(key, name.strip().casefold())), name)
+        if name != meant and (meant == "ignore" or name.strip().casefold() == meant):
+            raise LimitedError(f"{file}: label {name!r} would be a class; write {meant!r}, or rename it")
+    numbers: dict[int, str] = {}
+    for name, value in labels.items():
+        same = numbers.setdefault(int(value), name) if not isinstance(value, list) else name
+        if same not in (name, "ignore") and name != "ignore":
+            raise LimitedError(f"{file}: labels {same!r} and {name!r} are both {value}; correct or remove one")
+    zero = next((name for name, value in labels.items() if value in (0, "0")), "background")
+    if zero != "background":
+        raise LimitedError(f"{file}: label {zero!r} has the value 0, which is that of 'background'; rename it so")
     values = sorted({v for value in labels.values() for v in values_of(value)})
+    gap, following = values[-1:] != [len(values) - 1], values[:-1] == list(range(len(values) - 1))
+    if gap and following and labels.get("ignore") in values[-1:]:
+        raise LimitedError(
+            f"{file}: label 'ignore' is {values[-1]}; give it the next value, {len(values) - 1}, here and in all labels"
+        )
     if labels.get("background") not in (0, "0") or values != list(range(len(values))):
         raise LimitedError(f"{file}: the labels {labels} must be numbered from background 0 without gaps; {example}")
     if values == [0]:

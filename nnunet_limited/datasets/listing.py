@@ -1,5 +1,7 @@
 """Files of a folder by case; an image that no command would read is an error and not an absent case."""
 
+import contextlib
+import os
 import re
 import stat
 import unicodedata
@@ -13,6 +15,10 @@ _VOLUME = r"\.(?:nii|nia|hdr|img|nrrd|nhdr|mha|mhd|gipl|mgz|mgh|mnc|dcm|dicom|im
 _PICTURE = r"\.(?:png|jpe?g|bmp|gif|webp)"
 _PACKED = r"(?:\.(?:gz|bz2|xz|zst|zip|7z|part|partial|filepart|crdownload|download))*\s*$"
 _IMAGE = re.compile(rf"(?:\.seg)?(?:{_VOLUME}|{_PICTURE}){_PACKED}", re.IGNORECASE)
+# What may stand for an image: a backup, a placeholder, an encrypted file or other data, but no notes about it.
+_DATA = r"\.(?:raw|zraw|vt[ki]|stl|np[yz]|b2nd|mat|tar|tgz|rar)(?:\.gz)?"
+_LEFT = re.compile(rf"(?:\.seg)?(?:{_VOLUME}[^A-Za-z0-9].*|{_DATA})$", re.IGNORECASE)
+_NOTES = re.compile(r"\.(?:json|txt|csv|tsv|xml|ya?ml|log|md|pdf|html|md5|sha\d*)$", re.IGNORECASE)
 
 
 def image_ending(name: str) -> str:
@@ -21,6 +27,12 @@ def image_ending(name: str) -> str:
     Hidden files have none: those of macOS that begin with ``._`` have the names of images, but are none.
     """
     found = None if name.startswith(".") else _IMAGE.search(name)
+    return name[found.start() :] if found else ""
+
+
+def _leftover(name: str) -> str:
+    """Return the ending of a file that may stand for an image, e.g. ``.nii.gz.bak`` or ``.npz``; else ``""``."""
+    found = None if image_ending(name) or _NOTES.search(name) else _LEFT.search(name)
     return name[found.start() :] if found else ""
 
 
@@ -33,20 +45,27 @@ def files_by_case(
     images, hidden files, folders, and pictures beside volumes are passed over. Raises LimitedError for an image
     (``what`` it should be) with another ending or of no case, for a file or folder named like a case without an ending,
     for a dangling link, a pipe or a folder in place of a file, and for an image that keeps its voxels in another file.
+    Where a case has no file, backups, placeholders and other data of its name, and files of it in a folder are refused.
     """
     found: dict[str, list[Path]] = {}
-    others = []
+    others: list[Path] = []
+    inside: list[Path] = []
     for file in _entries(folder):
         ending = max((e for e in endings if file.name.endswith(e)), key=len, default="")
         case = file.name.removesuffix(ending)
         if ending and (cases is None or case in cases):
             check_file(file, what)
             found.setdefault(case, []).append(file)
-        elif ending or image_ending(file.name) or _is_bare(file.name, cases):
+        elif ending or image_ending(file.name) or _leftover(file.name) or _is_bare(file.name, cases):
             others.append(file)
+        elif cases is not None and file.is_dir():
+            inside += [one for one in _files_within(file) if one.name.endswith(tuple(endings))]
     for file in others:
         if not _is_companion(file, endings, cases, found):
-            raise LimitedError(f"{what} {file} {_reason(file, endings, cases)}")
+            raise LimitedError(f"{what} {file} {_reason(file, endings, cases, others)}")
+    for file in inside:
+        if _meant(file.name, [case for case in cases or () if case not in found]):
+            raise LimitedError(f"{what} {file} is in a folder, which is not read; {_move(file, folder)}")
     return found
 
 
@@ -75,6 +94,19 @@ def channels_by_case(folder: Path, ending: str) -> dict[str, list[Path]]:
         if match is None:
             raise LimitedError(f"{file} is not named like case_0000{ending}; add the channel number or remove it")
         files.setdefault(match[1], []).append(file)
+    for file in (one for entry in _entries(folder) for one in _files_within(entry)):
+        series = file.suffix.lower() in (".dcm", ".ima") or _is_dicom(file)
+        match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file.name)
+        if file.parent == folder:
+            if series:
+                raise LimitedError(f"image {file} is a DICOM file; convert its series to one file case_0000{ending}")
+        elif series:
+            raise LimitedError(
+                f"folder {file.parent} holds a DICOM series, which is not read; convert it to one file "
+                f"case_0000{ending} in {folder}, or move it elsewhere"
+            )
+        elif match is not None and match[1] not in files:
+            raise LimitedError(f"image {file} is in a folder, which is not read; {_move(file, folder)}")
     if not files:
         raise LimitedError(f"{folder} holds no image named like case_0000{ending}; put images there or remove it")
     return files
@@ -99,8 +131,29 @@ def check_file(file: Path, what: str) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yield what a folder holds in order of names, without hidden files."""
-    return (file for file in sorted(folder.iterdir()) if not file.name.startswith("."))
+    """Yield what a folder holds in order of names, without hidden files but for placeholders of files in iCloud."""
+    return (file for file in sorted(folder.iterdir()) if file.name[:1] != "." or file.name.endswith(".icloud"))
+
+
+def _files_within(entry: Path) -> Iterator[Path]:
+    """Yield ``entry`` if it is a file, else the files in the folder ``entry``, without hidden ones."""
+    if not entry.is_dir():
+        yield entry
+    for folder, _, names in os.walk(entry):
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _is_dicom(file: Path) -> bool:
+    """Return whether a file without an ending, or with a number for one, is DICOM."""
+    if not re.fullmatch(r"\.?\d*", file.suffix) or not file.is_file():
+        return False
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+    return False
+
+
+def _move(file: Path, folder: Path) -> str:
+    return f"move the file into {folder}, or the folder {file.parent} elsewhere"
 
 
 def _detached(file: Path) -> str:
@@ -121,19 +174,21 @@ def _detached(file: Path) -> str:
 def _is_companion(
     file: Path, endings: Iterable[str], cases: Collection[str] | None, found: dict[str, list[Path]]
 ) -> bool:
-    """Return whether ``file`` is a picture in another format, e.g. a screenshot, that stands for no missing case."""
-    if file.name.endswith(tuple(endings)) or not re.fullmatch(_PICTURE, image_ending(file.name).lower()):
+    """Return whether ``file`` is no volume, e.g. a screenshot or a backup, and stands for no case without a file."""
+    ending = image_ending(file.name)
+    stem = file.name.removesuffix(ending or _leftover(file.name)).lstrip(".")
+    picture = re.fullmatch(_PICTURE, ending.lower()) is not None
+    if file.name.endswith(tuple(endings)) or not (picture or _leftover(file.name)):
         return False
-    stem = file.name.removesuffix(image_ending(file.name))
     if cases is None:
         return stem in found or not re.search(r"_\d{4}$", stem)
     meant = _meant(stem, cases)
     return meant is None or meant in found
 
 
-def _reason(file: Path, endings: Sequence[str], cases: Collection[str] | None) -> str:
-    """Return why an image is not recognised and what to do about it."""
-    ending = image_ending(file.name)
+def _reason(file: Path, endings: Sequence[str], cases: Collection[str] | None, others: Collection[Path]) -> str:
+    """Return why an image is not recognised and what to do about it; ``others`` are not recognised either."""
+    ending = image_ending(file.name) or _leftover(file.name)
     stem = file.name.removesuffix(next((e for e in endings if file.name.endswith(e)), ending))
     case = _meant(stem, cases) if cases is not None else stem
     if not ending and file.is_dir():
@@ -150,6 +205,11 @@ def _reason(file: Path, endings: Sequence[str], cases: Collection[str] | None) -
     name = f"{case}{next(e for e in endings if file.name.endswith(e))}"
     if name == unicodedata.normalize("NFC", file.name) or name == unicodedata.normalize("NFD", file.name):
         return f"encodes accents otherwise than case {case}, so that no name matches; rename one like the other"
+    alike = [one for one in others if cases is not None and _meant(one.name, cases) == case]
+    if len(alike) > 1:
+        return (
+            f"is one of {len(alike)} files named like parts of case {case}; save one label map with all classes, {name}"
+        )
     return f"is named like no case of the dataset; rename it to {name} if it is of case {case}, or move it elsewhere"
 
 

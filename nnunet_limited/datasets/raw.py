@@ -6,6 +6,7 @@ import codecs
 import filecmp
 import hashlib
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class RawDataset:
                 "without one ('UTF-8', not 'UTF-8 with BOM')"
             )
         check_description(dataset_json, folder / "dataset.json")
-        check_folder_names(folder)
+        check_folder_names(folder, "unlabeled" in dataset_json)
         unlabeled = unlabeled_images(folder, dataset_json)
         cases = labeled_cases(folder, dataset_json, unlabeled)
         cases |= {identifier: Case(identifier, tuple(images), None) for identifier, images in unlabeled.items()}
@@ -99,8 +100,11 @@ class RawDataset:
         return made
 
 
-def check_folder_names(folder: Path) -> None:
-    """Refuse entries of a raw dataset named like its folders but for the case of letters, and those that are none."""
+def check_folder_names(folder: Path, listed: bool = False) -> None:
+    """Refuse entries of a raw dataset named like its folders but for the case of letters, and those that are none.
+
+    Unless unlabelled cases are ``listed`` in dataset.json, so is another folder that seems to be of unlabelled images.
+    """
     known = {name.casefold(): name for name in ("imagesTr", "labelsTr", UNLABELED_FOLDER, TRUTH_FOLDER, BOX_FOLDER)}
     for found in sorted(folder.iterdir()):
         name = known.get(found.name.casefold())
@@ -108,6 +112,9 @@ def check_folder_names(folder: Path) -> None:
             raise LimitedError(f"{found} is a file or a dangling link, not a folder; correct or remove it")
         if name and not (folder / name).exists():
             raise LimitedError(f"{found} is not read, as its name is in other letters; rename it to {name}")
+        seems = re.fullmatch(r"(images?)?[ _-]?(un(labell?ed)?|ul)", found.name.casefold()) and found.is_dir()
+        if seems and not listed and not (folder / UNLABELED_FOLDER).exists():
+            raise LimitedError(f"{found} is not read; rename it to {UNLABELED_FOLDER}, or move it elsewhere")
 
 
 def labeled_cases(folder: Path, dataset_json: dict[str, Any], unlabeled: Collection[str]) -> dict[str, Case]:

@@ -31,6 +31,8 @@ def require_whole(file: Path) -> None:
     except (EOFError, zlib.error, OSError) as error:
         reason = "it ends early" if isinstance(error, EOFError) else getattr(error, "strerror", None) or error
         raise LimitedError(f"{file} is damaged ({reason}); copy or download it again") from error
+    if not length:
+        raise LimitedError(f"{file} is damaged (it is empty); copy or download it again")
     needed = _length(start)
     if needed is not None and length < needed:
         raise LimitedError(

@@ -13,10 +13,12 @@ from nnunet_limited.errors import LimitedError
 CASES = ("case_00", "case_01", "Liver 7", "M\u00fcller")
 HARMLESS = ["dataset.json", "plans.json", "predict_from_raw_data_args.json", "case_00.json", "case_00.nii.gz.json"]
 HARMLESS += ["Thumbs.db", ".DS_Store", "._case_01.nii.gz", ".case_01.nii.gz.12.tmp.nii.gz", "README", "case_00.npz"]
+HARMLESS += ["case_00.nii.gz.bak", "case_00.nii.gz~", "case_01.nii.gz.md5", ".case_00.nii.gz.icloud", "case_01.txt"]
 HARMLESS += ["notes.txt", "case_00.pkl", "Scene.mrml", "Scene.png", "case_00.png", "case_00.raw"]
 
 
 def put(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).write_bytes(b"x")
     return folder
@@ -25,7 +27,7 @@ def put(folder: Path, *names: str) -> Path:
 def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "case_00.nii.gz", *HARMLESS)
     for name in ("old", "case_00 before", "case_012"):
-        (tmp_path / name).mkdir()
+        put(tmp_path / name, "case_00.nii.gz", "case_01.png", ".case_01.nii.gz")
     assert one_file_by_case(tmp_path, [".nii.gz"], CASES) == {"case_00": tmp_path / "case_00.nii.gz"}
     assert list(files_by_case(tmp_path, [".nii.gz"])) == ["case_00"]
 
@@ -51,6 +53,12 @@ def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
         ("case_01.nii.gz.nii.gz", "rename it to case_01.nii.gz"),
         ("liver 7 Segmentation.seg.nrrd", "rename it to Liver 7.seg.nrrd"),
         ("case_012.nii.gz", "like no case"),
+        ("case_01.nii.gz.old", "ending .nii.gz.old"),
+        ("case_01.nii.gz.1", "ending .nii.gz.1"),
+        ("case_01.seg.nrrd.dvc", "ending .seg.nrrd.dvc"),
+        ("case_01.vtk", "ending .vtk"),
+        ("case_01.tar.gz", "ending .tar.gz"),
+        (".case_01.nii.gz.icloud", "ending .nii.gz.icloud"),
         ("Mu\u0308ller.nii.gz", "encodes accents otherwise than case M\u00fcller"),
     ],
 )
@@ -115,6 +123,16 @@ def test_images_have_a_channel_number_and_the_ending(tmp_path: Path) -> None:
         with pytest.raises(LimitedError, match=name):
             channels_by_case(tmp_path, ".nii.gz")
         (tmp_path / name).unlink()
+
+
+def test_folders_beside_images(tmp_path: Path) -> None:
+    """Copies of scans that are there, and what is no scan, may lie in folders."""
+    put(tmp_path, "a_0000.nii.gz")
+    put(tmp_path / "before", "a_0000.nii.gz", "b_0000.png", "notes", ".b_0000.nii.gz")
+    assert list(channels_by_case(tmp_path, ".nii.gz")) == ["a"]
+    put(tmp_path / "before", "b_0000.nii.gz")
+    with pytest.raises(LimitedError, match=r"b_0000\.nii\.gz is in a folder, which is not read; move the file into"):
+        channels_by_case(tmp_path, ".nii.gz")
 
 
 def test_endings_are_read_without_regard_to_the_case_of_letters() -> None:

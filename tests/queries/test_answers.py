@@ -170,3 +170,14 @@ def test_an_oracle_writes_nothing_before_all_is_checked(folders: Path, capsys: p
     assert command("absorb", str(out), "--out", "Dataset991_Next", "--oracle", str(oracle)) == 2
     assert f"{last}.nii.gz has shape (5, 10, 12)" in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in (out / "labels").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["mitk_answer.nrrd", "mitk_answer_named.nrrd"])
+def test_an_initial_label_that_mitk_has_saved(folders: Path, name: str) -> None:
+    """MITK calls the ignore label of the file "object-3"; the classes were added by their names."""
+    dataset(folders)
+    raw, file = RawDataset.load("990"), Path(__file__).parents[1] / "datasets" / "other_programs" / name
+    hashes = (window_hash(HANDED, WINDOW),)
+    made = read_answer(Answer(raw.cases["a"], file, (WINDOW,), hashes, None, raw.description, 3, raw.reader()))
+    assert np.array_equal(made.label, expected())
+    assert made.windows == [(1.0, False)]

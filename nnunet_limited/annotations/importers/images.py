@@ -15,10 +15,10 @@ from nnunet_limited.annotations.annotation import Annotation, classes
 from nnunet_limited.annotations.grid import FARTHEST, LABEL, NEAR, Fit, Grid, check_whole, differing, farthest, fit
 from nnunet_limited.annotations.importers.segments import (
     FILL,
-    MITK_KEY,
     ClassNames,
     class_values,
     find_segments,
+    is_of_mitk,
     merge_segments,
 )
 from nnunet_limited.errors import LimitedError
@@ -83,7 +83,7 @@ def read_drawing(
     named = values is not None
     if segments is not None and values is None:
         values = [one.value for one in segments]
-        if MITK_KEY in header and numbers.shape[-1] == 1:  # a label map, in which 0 has a meaning too
+        if is_of_mitk(header) and numbers.shape[-1] == 1:  # a label map, in which 0 has a meaning too
             segments = None
     if segments is None or values is None:
         if numbers.shape[-1] > 1:

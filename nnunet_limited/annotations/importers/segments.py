@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from nnunet_limited.errors import LimitedError
 FILL = -1  # the value where a file does not reach, or has no segment
 SLICER_KEY = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer)")
 MITK_KEY = "org.mitk.multilabel.segmentation.labelgroups"
+MITK_NAME = re.compile(r"(?:object|label)[- ]?(\d+)", re.IGNORECASE)  # that MITK gives to the labels of a label map
+OLD_MITK_KEY = re.compile(r"org\.mitk\.label_(\d{3})_(\d{5})")  # of earlier versions, by layer and label
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class ClassNames:
 
     def find(self, name: str) -> int | None:
         """Return the value of a name, without regard to case where that is unambiguous; a number is its own name."""
-        name = name.strip()
         if name in self.values:
             return self.values[name]
-        found = {value for known, value in self.values.items() if known.casefold() == name.casefold()}
+        name = name.strip()
+        found = {value for known, value in self.values.items() if known.strip() == name}
+        found = found or {value for known, value in self.values.items() if known.strip().casefold() == name.casefold()}
         if not found and name.isdecimal() and int(name) in self.values.values():
             found = {int(name)}
         return found.pop() if len(found) == 1 else None
@@ -52,8 +56,8 @@ def find_segments(header: Mapping[str, str], components: int, file: Path) -> lis
 
     Raises LimitedError for a header that has been damaged.
     """
-    if MITK_KEY in header:
-        return _mitk_segments(header[MITK_KEY], components, file)
+    if is_of_mitk(header):
+        return _mitk_segments(header, components, file)
     numbered: dict[int, dict[str, str]] = {}
     for key, text in header.items():
         if found := SLICER_KEY.fullmatch(key):
@@ -92,14 +96,17 @@ def _number(text: str, key: str, smallest: int, file: Path) -> int:
     return int(text)
 
 
-def _mitk_segments(text: str, components: int, file: Path) -> list[Segment]:
+def is_of_mitk(header: Mapping[str, str]) -> bool:
+    """Return whether an image is a segmentation of MITK."""
+    return MITK_KEY in header or any(OLD_MITK_KEY.fullmatch(key) for key in header)
+
+
+def _mitk_segments(header: Mapping[str, str], components: int, file: Path) -> list[Segment]:
     """Return the labels of a segmentation of MITK, whose groups are components of the image."""
     try:
-        groups = [
-            [(str(one.get("name", "")), int(one["value"])) for one in group["labels"]] for group in json.loads(text)
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise LimitedError(f"label {file}: {MITK_KEY} is damaged ({error!r:.60}); save it again with MITK") from error
+        groups = _mitk_groups(header) if MITK_KEY in header else _old_mitk_groups(header)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ElementTree.ParseError) as error:
+        raise LimitedError(f"label {file}: its labels are damaged ({error!r:.60}); save it again with MITK") from error
     if len(groups) > components:
         raise LimitedError(
             f"label {file} has {len(groups)} groups of labels but {components} components; save it again with MITK"
@@ -107,21 +114,43 @@ def _mitk_segments(text: str, components: int, file: Path) -> list[Segment]:
     return [Segment(name.strip(), value, layer) for layer, group in enumerate(groups) for name, value in group]
 
 
+def _mitk_groups(header: Mapping[str, str]) -> list[list[tuple[str, int]]]:
+    """Return name and value of each label by group."""
+    groups = json.loads(header[MITK_KEY])
+    return [[(str(one.get("name", "")), int(one["value"])) for one in group["labels"] or ()] for group in groups]
+
+
+def _old_mitk_groups(header: Mapping[str, str]) -> list[list[tuple[str, int]]]:
+    """Return name and value of each label by layer, which are properties in XML; "Exterior" (0) is no label."""
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for key, text in header.items():
+        if found := OLD_MITK_KEY.fullmatch(key):
+            label = ElementTree.fromstring(text.replace("\\n", "\n"))  # NRRD escapes the ends of lines
+            properties = {one.get("key"): one[0].get("value", "") for one in label if len(one)}
+            group, value = groups.setdefault(int(found[1]), []), int(properties["value"])
+            group += [(properties.get("name", ""), value)] if value else []
+    return [groups.get(layer, []) for layer in range(max(groups) + 1)]
+
+
 def class_values(segments: list[Segment], names: ClassNames, header: Mapping[str, str], file: Path) -> list[int] | None:
     """Return the label value of each segment, by its name; None if the numbers in the file are label values.
 
-    The numbers count where no segment has a name, and in files of MITK without any name of a class.
+    The numbers count where no segment has a name, and in files of MITK without any name of a class. Labels that MITK
+    itself has named after their number, e.g. those of an initial label file, have this value.
     """
     values = [names.find(one.name) for one in segments]
-    mitk = MITK_KEY in header
+    mitk = is_of_mitk(header)
     if not any(one.name for one in segments) or (mitk and all(value is None for value in values)):
         if segments and all("LabelValue" not in key for key in header) and not mitk:
             raise LimitedError(
                 f"label {file} has neither names nor values of its segments; name them like {', '.join(names.values)}"
             )
         return None
-    for one, value in zip(segments, values, strict=True):
-        if value is None:
+    for number, (one, value) in enumerate(zip(segments, values, strict=True)):
+        own = MITK_NAME.fullmatch(one.name) if mitk and value is None else None
+        if own is not None and int(own[1]) == one.value and one.value in names.values.values():
+            values[number] = one.value
+        elif value is None:
             raise LimitedError(
                 f"label {file}: segment {one.name!r} is not a class; name it like one of {', '.join(names.values)}"
             )
