@@ -14,6 +14,7 @@ import pytest
 import torch
 import wrong_input_data
 import wrong_input_drawings
+import wrong_input_files
 import wrong_input_folders
 import wrong_input_grids
 import wrong_input_names
@@ -30,6 +31,7 @@ SMALL = TRAIN.replace(" 2d ", " 2d_small ")
 TABLE = [
     *wrong_input_data.TABLE,
     *wrong_input_grids.TABLE,
+    *wrong_input_files.TABLE,
     *wrong_input_names.TABLE,
     *wrong_input_folders.TABLE,
     *wrong_input_train.TABLE,

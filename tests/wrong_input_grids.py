@@ -122,7 +122,7 @@ TABLE: list[Row] = [
     ),
     ("nothing is annotated", PLAN, ("labelsTr/p", "no annotated voxel", "fold 0"), all_ignored),
     # ---- plan: channels
-    ("label of vectors", PLAN, ("labelsTr", "channels", "one channel"), lambda w: several(label_of(w))),
+    ("label of vectors", PLAN, ("labelsTr", "2 components", "one channel"), lambda w: several(label_of(w))),
     ("label of two times", PLAN, ("labelsTr", "one channel"), lambda w: several(label_of(w), sitk.JoinSeries)),
     ("image of vectors", PLAN, ("imagesTr", "2 components"), lambda w: several(image_of(w))),
     (

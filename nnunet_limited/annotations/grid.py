@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.whole import NIFTI
 
 FARTHEST = 1.0  # that a corner of a label may lie from that of its image, in voxels
 NEAR = 0.01  # voxels; what headers round off
@@ -26,7 +29,7 @@ class Words:
     accept: str = 'set "grid_of_image": true in dataset.json'
 
 
-LABEL = Words()
+LABEL, DENSE = Words(), Words("dense label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,11 @@ def check_grid(file: Path, grid: Grid, image: Grid, aligned: bool = False, words
         return None
     name, mine, theirs = differing(grid, image)
     found = f"{words.what} {file} has {name} {mine}, {words.other} {theirs}"
+    if distance > FARTHEST and (factor := unit_factor(grid, image)):
+        raise LimitedError(
+            f"{found}: all are {factor:.4g} times those of {words.other}, as in another unit; correct the spacing of "
+            f"the wrong one (in mm) or, if both arrays are aligned, {words.accept}"
+        )
     if distance > FARTHEST:
         raise LimitedError(
             f"{found}: their corners lie {distance:.3g} voxels apart; resample it to {words.other} or, if both arrays "
@@ -115,6 +123,15 @@ def farthest(grid: Grid, image: Grid) -> float:
     except np.linalg.LinAlgError:
         return float("inf")
     return float(np.abs(seen - points).max())
+
+
+def unit_factor(grid: Grid, image: Grid) -> float | None:
+    """Return by how much all spacings of ``grid`` are larger than those of ``image`` if by 10 or more, or smaller."""
+    if not grid.spacing or not image.spacing or len(grid.spacing) != len(image.spacing):
+        return None
+    factors = np.divide(grid.spacing, image.spacing)
+    alike = np.allclose(factors, factors[0], rtol=0.01) and abs(np.log10(factors[0])) >= 1 - NEAR
+    return float(factors[0]) if alike else None
 
 
 def differing(grid: Grid, image: Grid) -> tuple[str, list[float], list[float]]:
@@ -227,8 +244,20 @@ def check_whole(
     found = np.unique(values)
     odd = found[~np.isfinite(found) | (found != np.rint(found)) | (found < smallest) | (found > largest)]
     if odd.size:
+        shown = f"{odd[0]:.0f}" if odd[0] == np.rint(odd[0]) and abs(odd[0]) < 1e9 else str(odd[0])
         raise LimitedError(
-            f"{what} {file} has the value {odd[0]!s}, but labels are whole numbers from 0 to {largest}; save a label "
-            "map"
+            f"{what} {file} has the value {shown}, but labels are whole numbers from 0 to {largest}; save a label map"
         )
     return found
+
+
+def check_stored(file: Path, what: str = "label") -> None:
+    """Refuse NaN and infinite numbers in a NIfTI file, which ITK reads as 0."""
+    if not file.name.lower().endswith(NIFTI):
+        return
+    # nibabel refuses some headers that ITK accepts.
+    with contextlib.suppress(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
+        stored = nibabel.Nifti1Image.from_filename(file)
+        if stored.get_data_dtype().kind == "f":
+            values = np.asarray(stored.dataobj)
+            check_whole(file, values[~np.isfinite(values)], what=what)

@@ -22,7 +22,7 @@ from nnunet_limited.datasets.listing import one_file_by_case
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.request import ImportRequest
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label, read_scan
+from nnunet_limited.host.images import grid_of, read_label, read_scan, write_codes
 
 Importer = Callable[..., Annotation]
 Tasks = dict[str, tuple[Importer, tuple[Any, ...]]]
@@ -107,7 +107,7 @@ def annotate(
     about |= {"complete": made.complete} if made.complete is not None else {}
     about |= {"warning": made.warning} if made.warning else {}
     if made.boxes:
-        reader.write_seg(box_codes(made.label.shape, made.boxes), str(box_file(target)), properties)
+        write_codes(reader, box_codes(made.label.shape, made.boxes), box_file(target), properties)
         about |= {"boxes": [list(box) for box in made.boxes], "classes": sorted({box.value for box in made.boxes})}
     return about
 

@@ -11,7 +11,7 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.request import SparsifyRequest
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label, read_scan
+from nnunet_limited.host.images import grid_of, read_label, read_scan, write_codes
 
 
 def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
@@ -47,6 +47,6 @@ def annotate(
     reader.write_seg(made.label, str(target), properties)
     about: dict[str, Any] = made.cost(ignore, seconds)
     if request.kind == "boxes":
-        reader.write_seg(box_codes(dense.shape, made.boxes), str(box_file(target)), properties)
+        write_codes(reader, box_codes(dense.shape, made.boxes), box_file(target), properties)
         about["boxes"] = [list(box) for box in made.boxes]
     return about

@@ -7,15 +7,28 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import SimpleITK as sitk
 
-from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label
+from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label, check_stored
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
-from nnunet_limited.util.whole import require_whole
+from nnunet_limited.util.whole import require_whole, stored_spacing
 
 ASSUMED = "spacing is assumed"  # property of a label in a TIFF file without a JSON file, for which nnU-Net takes 1 mm
 OVERWRITE = "overwrite_image_reader_writer"  # the key of dataset.json that names a reader
+REMEDIES = {  # by a part of what nnU-Net's readers say
+    "orthonormal": "resample its sheared axes, or set overwrite_image_reader_writer to NibabelIO in dataset.json",
+    "only 3d images": "save a volume of three axes",
+    "Only 3D images": "save a volume of three axes",
+    "RGB or RGBA": "save one grey or RGB image",
+    "determine ImageIO": "save it again in the format of its ending, .nii.gz as NIfTI-1",
+    "Refusing to change": "correct its header",
+    "matrix dimensions": "save a volume of three axes, or set overwrite_image_reader_writer to SimpleITKIO",
+    "spacing": 'write {"spacing": [z, y, x]} into the .json file beside it',
+    "Unable to allocate": "free memory, or use fewer processes",
+}
 
 
 def check_reader(dataset_json: dict[str, Any], file: Path) -> None:
@@ -54,11 +67,11 @@ def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
             reader = determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
             if named != "None":  # nnU-Net tries only readers that it finds by the ending
                 reader().read_images([str(example)])
-    except Exception as error:
+    except Exception as error:  # readers raise what their libraries raise, nibabel and tifffile errors of their own
         if named != "None":
             raise LimitedError(
-                f"{example} cannot be read by {named}, which {OVERWRITE} in dataset.json names; check the file, or "
-                "name another reader"
+                f"{example} cannot be read by {named}, which {OVERWRITE} in dataset.json names ({_reason(error)}); "
+                "check the file, or name another reader"
             ) from error
         raise LimitedError(
             f"{example} cannot be read by nnU-Net as {dataset_json['file_ending']!r}; check the file and "
@@ -70,8 +83,8 @@ def reader_for(dataset_json: dict[str, Any], example: Path) -> Any:
 def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """Return an image (c, *spatial) of one or more ``files`` and its properties, by a ``reader`` of nnU-Net.
 
-    Raises LimitedError for files that are damaged, unreadable, 4D or of vectors, or that differ in shape or spacing;
-    if ``channels`` is given, for another number of them too.
+    Raises LimitedError for files that are damaged, unreadable, 4D or of vectors, without a spacing, or that differ in
+    shape or spacing; if ``channels`` is given, for another number of them too.
     """
     for file in files:
         require_whole(file)
@@ -81,59 +94,86 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
     try:
         with contextlib.redirect_stdout(printed):
             image, properties = reader.read_images([str(file) for file in files])
-    except Exception as error:
+    except Exception as error:  # see reader_for
         # nnU-Net prints the shapes or spacings that differ, in three lines, and raises without a message.
-        reason = str(error).strip().splitlines()[-1:] or printed.getvalue().splitlines()[:3] or [repr(error)]
-        raise LimitedError(
-            f"{names} cannot be read: {' '.join(reason)}; the channels of a case must be readable and share one shape "
-            "and spacing"
-        ) from error
+        differ = [] if str(error) else printed.getvalue().splitlines()[:3]
+        reason = " ".join(differ) or _reason(error)
+        remedy = "save them with one shape and spacing" if differ else _remedy(reason, "repair or replace it")
+        raise LimitedError(f"{names} cannot be read: {reason}; {remedy}") from error
+    for file in files:
+        _refuse_no_spacing(file, properties)
     if channels is not None and len(image) != channels:
+        found = f"{len(image)} channel{'s' * (len(image) != 1)}"
         raise LimitedError(
-            f"{names} has {len(image)} channels, dataset.json declares {channels}; add the missing channels or correct "
-            "channel_names"
+            f"{names} has {found}, dataset.json declares {channels}; add the missing channels or correct channel_names"
         )
     if len(properties.get("sitk_stuff", {}).get("spacing", ())) == 4:
         raise LimitedError(f"{names} is 4D, on whose grid nnU-Net cannot write a label; save each channel as a 3D file")
     return image, properties
 
 
-def _refuse_vectors(reader: Any, file: Path) -> None:
-    """Refuse a file with several components in a voxel, of which SimpleITK makes a wrong axis of the array."""
-    if "SimpleITK" not in type(reader).__name__:
-        return
-    import SimpleITK as sitk
+def _reason(error: Exception) -> str:
+    """Return the line of an error that states what is wrong; ITK writes others before and after it."""
+    lines = str(error).strip().splitlines() or [repr(error)]
+    found = re.search(r"ERROR: (?:\w+\(0x\w+\): )?(.+)", str(error))
+    return f"{type(error).__name__} {error}" if isinstance(error, KeyError) else found[1] if found else lines[-1]
 
-    header = sitk.ImageFileReader()
-    header.SetFileName(str(file))
-    try:
-        header.ReadImageInformation()
-    except RuntimeError:  # the reader will say what is wrong
-        return
-    components = header.GetNumberOfComponents()
-    if "complex" in sitk.GetPixelIDValueAsString(header.GetPixelID()):
-        raise LimitedError(f"{file} holds complex numbers; save their magnitude")
+
+def _remedy(reason: str, otherwise: str) -> str:
+    """Return what to do about the ``reason`` why a reader of nnU-Net cannot read a file."""
+    return next((remedy for part, remedy in REMEDIES.items() if part in reason), otherwise)
+
+
+def _refuse_vectors(reader: Any, file: Path, what: str = "image") -> None:
+    """Refuse a file with complex numbers or several components in a voxel, which readers turn into something else."""
+    kind, components = "", 1
+    if "SimpleITK" in type(reader).__name__:
+        header = sitk.ImageFileReader()
+        header.SetFileName(str(file))
+        with contextlib.suppress(RuntimeError):  # the reader will say what is wrong
+            header.ReadImageInformation()
+            kind, components = sitk.GetPixelIDValueAsString(header.GetPixelID()), header.GetNumberOfComponents()
+    elif "Nibabel" in type(reader).__name__:
+        with contextlib.suppress(nibabel.filebasedimages.ImageFileError, OSError):
+            stored: Any = nibabel.load(file)
+            kind, components = stored.get_data_dtype().name, len(stored.get_data_dtype().names or "1")
+    if "complex" in kind:
+        raise LimitedError(f"{what} {file} holds complex numbers; save real numbers, as of their magnitude")
     if components > 1:
-        raise LimitedError(
-            f"{file} has {components} components in each voxel (vectors or colours); save each as a file of its own "
-            "(_0000, _0001, …), or PNG images with NaturalImage2DIO"
-        )
+        remedy = "save each as a file of its own (_0000, _0001, …), or PNG images with NaturalImage2DIO"
+        remedy = remedy if what == "image" else f"save a {what} of one channel"
+        raise LimitedError(f"{what} {file} has {components} components in each voxel (vectors or colours); {remedy}")
+
+
+def _refuse_no_spacing(file: Path, properties: dict[str, Any]) -> None:
+    """Refuse an image whose header has a spacing of 0 or NaN, for which readers take 1 mm."""
+    wrong = [step for step in stored_spacing(file) or () if not (np.isfinite(step) and step)]
+    if wrong and "reoriented_affine" in properties.get("nibabel_stuff", {}):  # the spacing is that of the affine
+        stored: Any = nibabel.load(file)
+        wrong = [] if stored.header["sform_code"] > 0 else wrong
+    if wrong:
+        raise LimitedError(f"image {file} has the spacing {wrong[0]:g} in its header, which is no length; correct it")
 
 
 def read_label(reader: Any, file: Path, what: str = "label") -> tuple[np.ndarray, dict[str, Any]]:
     """Return a label (*spatial) as float32 and its properties, by a ``reader`` of nnU-Net.
 
-    Raises LimitedError for a file that is damaged, unreadable or has several channels.
+    Raises LimitedError for a file that is damaged, unreadable, has several channels, or values that are no numbers.
     """
     require_whole(file)
+    _refuse_vectors(reader, file, what)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             label, properties = reader.read_seg(str(file))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [repr(error)])[-1]
-        raise LimitedError(f"{what} {file} cannot be read ({reason}); repair or remove it") from error
+    except Exception as error:  # see reader_for
+        reason = _reason(error)
+        raise LimitedError(
+            f"{what} {file} cannot be read ({reason}); {_remedy(reason, 'repair or remove it')}"
+        ) from error
     if label.shape[0] != 1 or len(properties.get("sitk_stuff", {}).get("spacing", ())) == 4:
         raise LimitedError(f"{what} {file} has {label.shape[0]} channels; save a {what} of one channel")
+    if "SimpleITK" in type(reader).__name__:
+        check_stored(file, what)
     if type(reader).__name__ == "Tiff3DIO" and not file.with_suffix(".json").is_file():
         properties = {**properties, ASSUMED: True}
     return label[0], properties
@@ -174,6 +214,17 @@ def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: st
         made = temporary.with_name(f"{temporary.name}{ending}")
         reader.write_seg(label, str(made), properties)
         made.replace(temporary)
+
+
+def write_codes(reader: Any, codes: np.ndarray, file: Path, properties: Any) -> None:
+    """Write whole numbers of 16 bits (*spatial) with a reader of nnU-Net.
+
+    The one that reorients would cut them to 8 bits, so its parent writes them, on axes that are in its order already.
+    """
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    writer = SimpleITKIO() if isinstance(reader, SimpleITKIO) else reader
+    writer.write_seg(codes, str(file), properties)
 
 
 def listed_files(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,10 @@ def check_image(case: Case, image: np.ndarray, properties: dict[str, Any], descr
         )
     if not image.any():
         raise LimitedError(f"{named} is 0 everywhere; remove the case")
-    spacing = [float(step) for step in properties["spacing"]]
+    spacing = properties["spacing"]
+    if any(isinstance(step, str) for step in spacing):
+        raise LimitedError(f"{named} has the spacing {list(spacing)!r} in its .json file; write numbers without quotes")
+    spacing = [float(step) for step in spacing]
     if not all(SMALLEST_SPACING < step < np.inf for step in spacing):
         steps = ", ".join(f"{step:g}" for step in spacing)
         raise LimitedError(f"{named} has the spacing [{steps}] (z, y, x) in mm; correct its header")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import nnunet_limited
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
@@ -31,6 +33,7 @@ from nnunet_limited.splits import Split, load_split
 from nnunet_limited.util.files import is_current, read_object, write_json
 from nnunet_limited.util.parallel import run_all
 
+ODD_SPACING = 30.0  # times the median; scans of one kind differ less, and a wrong unit is a factor of 1,000
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what nnU-Net's planners can plan, without the cascade
 
 
@@ -67,7 +70,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
         used = len(inspections) if request.geometry == "all" else len(split.never_hidden or split.labeled)
         plans = limited_planner(planner, used)(dataset.name).plan_experiment()
     warnings = [f"{why} (folds that validate on {case} cannot be trained)" for case, why in unusable.items()]
-    warnings += off_grid(inspections)
+    warnings += [*off_grid(inspections), *odd_spacings(inspections)]
     if not split.never_hidden:
         warnings.append("every labelled case is hidden in some fold, so intensities come from labels hidden there")
     available = tuple(name for name, c in plans["configurations"].items() if "previous_stage" not in c)
@@ -97,6 +100,22 @@ def off_grid(inspections: dict[str, Inspection]) -> list[str]:
     found = [one.warning for one in inspections.values() if one.warning]
     more = f" (and {len(found) - 1} more labels)" if len(found) > 1 else ""
     return [f"{found[0]}{more}"] if found else []
+
+
+def odd_spacings(inspections: dict[str, Inspection]) -> list[str]:
+    """Return one warning for all images whose spacing is far from that of the others, as in another unit."""
+    sizes = {case: float(np.exp(np.mean(np.log(one.spacing)))) for case, one in inspections.items()}
+    middle = float(np.median(list(sizes.values())))
+    odd = {case: size / middle for case, size in sizes.items() if max(size / middle, middle / size) > ODD_SPACING}
+    if not odd:
+        return []
+    case, factor = next(iter(odd.items()))
+    steps = ", ".join(f"{step:.4g}" for step in inspections[case].spacing)
+    more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+    return [
+        f"the image of case {case} has the spacing [{steps}] (z, y, x), about {factor:.2g} times that of the other "
+        f"images{more}; check that all are in mm"
+    ]
 
 
 def check_configurations(wanted: Sequence[str], available: Sequence[str]) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.annotations.grid import check_grid
+from nnunet_limited.annotations.grid import DENSE
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.drawings import drawing_endings
 from nnunet_limited.datasets.listing import check_file, files_by_case
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
-from nnunet_limited.host.images import grid_of, read_label, write_label
+from nnunet_limited.host.images import grid_of, read_label, read_label_on, write_label
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.queries.answers import Answer, WindowState, answer_state, check_window, write_answer
 from nnunet_limited.queries.record import LABELS, Round, load_round
@@ -126,7 +126,12 @@ def _split_of(queried: Round) -> Split | None:
 
 def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
     """Answer every query by the dense ``labels`` of a folder, in the label files of the round."""
-    ending, reader = raw.description.file_ending, raw.reader()()
+    ending, reader, values = (
+        raw.description.file_ending,
+        raw.reader()(),
+        {*raw.description.label_values, ignore_of(raw)},
+    )
+    aligned = raw.description.grid_of_image
     files = {case: (labels / f"{case}{ending}", queried.folder / LABELS / f"{case}{ending}") for case in queried.cases}
     for truth, file in files.values():
         if not truth.is_file():
@@ -134,9 +139,8 @@ def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
         check_file(file, "initial label")
     for write in (False, True):  # nothing is written before all is checked
         for case, (truth, file) in files.items():
-            dense, about = read_label(reader, truth)
             label, properties = read_label(reader, file)
-            check_grid(truth, grid_of(dense.shape, about), grid_of(label.shape, properties))
+            dense, _ = read_label_on(reader, truth, grid_of(label.shape, properties), values, aligned, DENSE)
             for window in queried.windows_of(case):
                 check_window(window, label.shape)
                 label[window.inside] = dense[window.inside]

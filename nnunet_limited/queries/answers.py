@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnunet_limited.annotations.annotation import Annotation, classes, only, outlines
-from nnunet_limited.annotations.grid import check_values
 from nnunet_limited.annotations.importers.images import Drawing, read_drawing
 from nnunet_limited.annotations.importers.segments import FILL
 from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.drawings import class_names, drawing_reader
 from nnunet_limited.datasets.raw import Case
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label, read_scan
+from nnunet_limited.host.images import grid_of, read_label_on, read_scan
 from nnunet_limited.queries.record import window_hash
 from nnunet_limited.queries.windows import Granularity, Window
 
@@ -80,7 +79,7 @@ def read_answer(answer: Answer) -> Annotated:
     values = {*answer.description.label_values, ignore}
     before = np.full(grid.shape, ignore, np.int16)
     if answer.previous is not None:
-        before = check_values(answer.previous, read_label(answer.reader(), answer.previous)[0], values)
+        before, _ = read_label_on(answer.reader(), answer.previous, grid, values, answer.description.grid_of_image)
     listed = ", ".join(map(str, sorted(values)))
     foreign = f"which is no class (the labels are {listed}, of which {ignore} is the ignore label); correct it"
     names, read = class_names(answer.description, ignore), drawing_reader(answer.reader, answer.file)

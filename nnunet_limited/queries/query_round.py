@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_limited.annotations.grid import DENSE, LABEL, Words
 from nnunet_limited.datasets.derived import ignore_of
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
@@ -95,7 +96,7 @@ class QueryRound:
 
     def label(self, case: str) -> np.ndarray:
         """Return the label image (*spatial) of an annotated case."""
-        return read_label(self.raw, self.raw.cases[case].label)
+        return label_of_scan(self.raw, case, self.raw.cases[case].label, LABEL)
 
     def scores_file(self, case: str) -> Path:
         """Return the file of the scores of a case."""
@@ -106,6 +107,16 @@ def read_label(raw: RawDataset, file: Path | None) -> np.ndarray:
     """Return a label image (*spatial); raise LimitedError if it cannot be read."""
     assert file is not None
     return images.read_label(raw.reader()(), file)[0]
+
+
+def label_of_scan(raw: RawDataset, case: str, file: Path | None, words: Words = DENSE) -> np.ndarray:
+    """Return a label image (*spatial); raise LimitedError if ``file`` does not belong to the image of the case."""
+    assert file is not None
+    reader, description = raw.reader()(), raw.description
+    image, properties = images.read_scan(reader, raw.cases[case].images[:1])
+    grid = images.grid_of(image.shape[1:], properties)
+    values = {*description.label_values, ignore_of(raw)}
+    return images.read_label_on(reader, file, grid, values, description.grid_of_image, words)[0]
 
 
 def open_round(request: QueryRequest) -> QueryRound:

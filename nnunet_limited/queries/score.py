@@ -17,7 +17,7 @@ from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.queries.aggregation import Prediction, class_counts, predict_mean, summarize
 from nnunet_limited.queries.features import FEATURES, describe_scan, feature_map, window_features
 from nnunet_limited.queries.pool import SIGNATURE, CaseScores
-from nnunet_limited.queries.query_round import QueryRound, read_label
+from nnunet_limited.queries.query_round import QueryRound, label_of_scan
 from nnunet_limited.queries.windows import MapExtent
 from nnunet_limited.runs.predict import Predictor
 from nnunet_limited.util.parallel import default_processes
@@ -71,7 +71,7 @@ def _finish(query_round: QueryRound, case: str, work: Callable[[], CaseScores]) 
         voxels = _whole(annotated).sums(annotated, grid.bounds).reshape(len(grid))
         scores = replace(scores, annotated=voxels / np.prod(grid.size))
     if query_round.request.oracle is not None and query_round.strategy.needs_foreground:
-        label = read_label(raw, query_round.request.oracle / f"{case}{raw.description.file_ending}")
+        label = label_of_scan(raw, case, query_round.request.oracle / f"{case}{raw.description.file_ending}")
         foreground, border = class_counts(label, list(query_round.class_names), _whole(label), grid)
         scores = replace(scores, foreground=foreground, border=border)
     scores.save(query_round.scores_file(case))

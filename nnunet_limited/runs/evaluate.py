@@ -37,7 +37,7 @@ def evaluate(request: EvaluateRequest) -> pd.DataFrame:
     check_description(content, description)
     predicted, labels, missing = paired(request, content["file_ending"])
     aligned = request.grid_of_image or DatasetDescription(content).grid_of_image
-    reader = reader_for(content, next(iter(predicted.values())))
+    reader = reader_for(content, next(iter(labels.values())))  # as nnU-Net
     options = (reader, content, request.tolerance, request.voxels, aligned)
     tasks = [(predicted[case], labels[case], *options) for case in predicted]
     found = run_all(evaluate_case, tasks, request.processes, "evaluating")

@@ -13,7 +13,7 @@ from nnunet_limited.annotations.grid import check_whole
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.images import read_label
+from nnunet_limited.host.images import OVERWRITE, read_label
 from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
 from nnunet_limited.splits.groups import Groups, compiled, grouped, members, refuse_torn, within
@@ -26,6 +26,8 @@ PARTITION_SEED = 12345  # nnU-Net's own, so that the partition equals the one st
 
 def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = False) -> tuple[Split, list[Path]]:
     """Make the split that is asked for and write it; return it and the files written."""
+    if OVERWRITE in dataset.dataset_json:
+        dataset.reader()  # it must be able to read an image, of which 'plan' would complain
     folder = preprocessed_folder(dataset.name)
     if request.published is None:
         adopt_partition(dataset, folder)

@@ -6,13 +6,23 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.annotations.annotation import Annotation, classes
-from nnunet_limited.annotations.grid import FARTHEST, LABEL, NEAR, Fit, Grid, check_whole, differing, farthest, fit
+from nnunet_limited.annotations.grid import (
+    FARTHEST,
+    LABEL,
+    NEAR,
+    Fit,
+    Grid,
+    check_stored,
+    check_whole,
+    differing,
+    farthest,
+    fit,
+)
 from nnunet_limited.annotations.importers.segments import (
     FILL,
     ClassNames,
@@ -112,9 +122,8 @@ def _read_sitk(file: Path) -> tuple[np.ndarray, Grid, dict[str, str]]:
     if image.GetDimension() > 3:
         raise LimitedError(f"label {file} has {image.GetDimension()} dimensions; save one volume")
     array = sitk.GetArrayFromImage(image)
-    if array.dtype.kind == "f" and file.name.endswith((".nii", ".nii.gz")):
-        raw = np.asarray(nibabel.Nifti1Image.from_filename(file).dataobj)  # ITK reads infinite numbers and NaN as 0
-        check_whole(file, raw[~np.isfinite(raw)])
+    if array.dtype.kind == "f":
+        check_stored(file)
     if image.GetNumberOfComponentsPerPixel() == 1:
         array = array[..., None]
     array = array[None] if image.GetDimension() == 2 else array
