@@ -18,6 +18,7 @@ import wrong_input_files
 import wrong_input_folders
 import wrong_input_grids
 import wrong_input_names
+import wrong_input_odd
 import wrong_input_patients
 import wrong_input_prompted
 import wrong_input_pseudo
@@ -34,6 +35,7 @@ TABLE = [
     *wrong_input_files.TABLE,
     *wrong_input_names.TABLE,
     *wrong_input_folders.TABLE,
+    *wrong_input_odd.TABLE,
     *wrong_input_train.TABLE,
     *wrong_input_pseudo.TABLE,
     *wrong_input_prompted.TABLE,

@@ -64,7 +64,7 @@ TABLE: list[Row] = [
         lambda w: ((w.raw / "labelsTr/second").mkdir(), renamed(f"second/{CASE}.nii.gz")(w)),
     ),
     ("label in parts", SPLIT, (f"{CASE}_core.nii.gz", "one of 2 files", f"{CASE}.nii.gz"), in_parts),
-    ("label is empty", PLAN, (f"{CASE}.nii.gz", "it is empty"), put(FIRST)),
+    ("label is empty", PLAN, (f"{CASE}.nii.gz", "is empty"), put(FIRST)),
     # ---- images that would be absent
     ("series of DICOM", SPLIT, ("{raw}/imagesUn/s1", "case_0000.nii.gz"), put("imagesUn/s1/I1", DICOM)),
     ("series of DICOM with numbers", PLAN, ("{raw}/imagesTr/s1",), put("imagesTr/s1/1.2.840.113", DICOM)),

@@ -86,7 +86,7 @@ TABLE: list[Row] = [
     ("a value that is no number of a class", LABELS, (f"{FIRST}.nii.gz", "0.5"), drawn(at7=0.5)),
     ("a class that is never drawn", LABELS, ("{root}/drawn", "label 2 (core)"), only(drawn(at2=9))),
     ("nothing drawn", LABELS, (f"{FIRST}.nii.gz", "no annotated voxel"), drawn(everywhere=9)),
-    ("an empty file", LABELS, (f"{FIRST}.nii.gz", "it is empty"), lambda w: w.text(f"drawn/{FIRST}.nii.gz", "")),
+    ("an empty file", LABELS, (f"{FIRST}.nii.gz", "is empty"), lambda w: w.text(f"drawn/{FIRST}.nii.gz", "")),
     ("no segment", LABELS, (f"{FIRST}.seg.nrrd", "no segment"), drawn(ending=".seg.nrrd")),
     ("no value of the rest", LABELS.removesuffix(" --unlabeled 9"), ("--unlabeled",), drawn()),
     ("the rest is background", f"{LABELS} --background 9", ("--unlabeled 9", "--background"), drawn()),

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.whole import NIFTI
+from nnunet_limited.util.whole import NIFTI, uncompressed
 
 FARTHEST = 1.0  # that a corner of a label may lie from that of its image, in voxels
 NEAR = 0.01  # voxels; what headers round off
@@ -257,7 +257,8 @@ def check_stored(file: Path, what: str = "label") -> None:
         return
     # nibabel refuses some headers that ITK accepts.
     with contextlib.suppress(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
-        stored = nibabel.Nifti1Image.from_filename(file)
+        with file.open("rb") as stream:  # by its content: readers take an uncompressed file under the name .nii.gz
+            stored = nibabel.Nifti1Image.from_bytes(b"".join(uncompressed(stream)))
         if stored.get_data_dtype().kind == "f":
             values = np.asarray(stored.dataobj)
             check_whole(file, values[~np.isfinite(values)], what=what)

@@ -87,6 +87,7 @@ def split(
     nnunet-limited split 4 --name l8 --labeled 8
     """
     from nnunet_limited.datasets.raw import RawDataset
+    from nnunet_limited.splits.groups import grouped
     from nnunet_limited.splits.make import create_split
 
     raw = RawDataset.load(dataset)
@@ -97,6 +98,9 @@ def split(
     rows = [(n, len(f.train), len(f.val), len(f.unlabeled)) for n, f in enumerate(made.folds)]
     title = f"Split {request.name} of {raw.name} ({made.info['protocol']}, seed {request.seed})"
     show_table(title, ("fold", "labelled", "validation", "unlabelled"), rows)
+    if request.group_by is not None:
+        patients = grouped(list(raw.cases), request.group_by)
+        console.print(f"Patients found by --group-by: {len(patients)} in {len(raw.cases)} cases.")
     if any(set(fold.train) & set(fold.val) for fold in made.folds):
         unit = "patient" if request.group_by else "case"
         console.print(f"The only labelled {unit} is used for training and validation: its Dice is not informative.")

@@ -13,6 +13,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.util.files import unwritable, write_json
 from nnunet_limited.util.parallel import run_all
+from nnunet_limited.util.whole import check_file
 
 SPARSE_FOLDER = "labelsSparse"
 RECORD = "annotations.json"
@@ -73,6 +74,7 @@ def write_view(
         for case in (*(case for case in cases if case not in hidden), *kept):
             dense = dataset.cases[case].truth or (dataset.cases[case].label if case in about else None)
             if dense is not None:
+                check_file(dense, "label")
                 shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
                 spacing = dense.with_name(f"{dense.name.removesuffix(ending)}.json")  # as nnU-Net has it beside TIFF
                 if spacing.is_file():

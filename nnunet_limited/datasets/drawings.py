@@ -13,8 +13,7 @@ from nnunet_limited.annotations.importers.images import ENDINGS, Reader
 from nnunet_limited.annotations.importers.segments import ClassNames
 from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.host.images import grid_of, read_label
-
-NIFTI = (".nii", ".nii.gz")
+from nnunet_limited.util.whole import NIFTI
 
 
 def drawing_endings(reader_class: Any, ending: str) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.whole import check_file
 
 # Endings of image files. Archives and incomplete downloads of them count too: such a case is not absent.
 _VOLUME = r"\.(?:nii|nia|hdr|img|nrrd|nhdr|mha|mhd|gipl|mgz|mgh|mnc|dcm|dicom|ima|tiff?|npy|zarr|h5|hdf5)"
@@ -37,14 +37,18 @@ def _leftover(name: str) -> str:
 
 
 def files_by_case(
-    folder: Path, endings: Sequence[str], cases: Collection[str] | None = None, what: str = "label"
+    folder: Path,
+    endings: Sequence[str],
+    cases: Collection[str] | None = None,
+    what: str = "label",
+    look: bool = True,
 ) -> dict[str, list[Path]]:
     """Return the files of a folder that are named like a case with one of the ``endings``, by case.
 
     ``cases`` are the names that count, None for any; the longest of the ``endings`` that fits counts. Files that are no
     images, hidden files, folders, and pictures beside volumes are passed over. Raises LimitedError for an image
     (``what`` it should be) with another ending or of no case, for a file or folder named like a case without an ending,
-    for a dangling link, a pipe or a folder in place of a file, and for an image that keeps its voxels in another file.
+    and, unless names alone are to be looked at (``look`` is False), for what :func:`check_file` refuses.
     Where a case has no file, backups, placeholders and other data of its name, and files of it in a folder are refused.
     """
     found: dict[str, list[Path]] = {}
@@ -54,7 +58,8 @@ def files_by_case(
         ending = max((e for e in endings if file.name.endswith(e)), key=len, default="")
         case = file.name.removesuffix(ending)
         if ending and (cases is None or case in cases):
-            check_file(file, what)
+            if look:
+                check_file(file, what)
             found.setdefault(case, []).append(file)
         elif ending or image_ending(file.name) or _leftover(file.name) or _is_bare(file.name, cases):
             others.append(file)
@@ -70,10 +75,14 @@ def files_by_case(
 
 
 def one_file_by_case(
-    folder: Path, endings: Sequence[str], cases: Collection[str] | None = None, what: str = "label"
+    folder: Path,
+    endings: Sequence[str],
+    cases: Collection[str] | None = None,
+    what: str = "label",
+    look: bool = True,
 ) -> dict[str, Path]:
     """Return the only file of each case, as :func:`files_by_case` finds them; two files of one case are an error."""
-    found = files_by_case(folder, endings, cases, what)
+    found = files_by_case(folder, endings, cases, what, look)
     for case, files in found.items():
         if len(files) > 1:
             raise LimitedError(
@@ -112,24 +121,6 @@ def channels_by_case(folder: Path, ending: str) -> dict[str, list[Path]]:
     return files
 
 
-def check_file(file: Path, what: str) -> None:
-    """Raise LimitedError unless ``file`` is a file, or a link to one, that holds its own voxels."""
-    try:
-        mode = file.stat().st_mode
-    except OSError as error:
-        if file.is_symlink():
-            raise LimitedError(
-                f"{what} {file} is a link to {file.readlink()}, which cannot be opened ({error.strerror}); correct it"
-            ) from error
-        raise LimitedError(f"{what} {file} cannot be opened ({error.strerror}); put it there, or correct it") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise LimitedError(f"{what} {file} is {kind}, not an image file; replace it by the file, or remove it")
-    other = _detached(file)
-    if other:
-        raise LimitedError(f"{what} {file} keeps its voxels in another file, {other}; save both as one file")
-
-
 def _entries(folder: Path) -> Iterator[Path]:
     """Yield what a folder holds in order of names, without hidden files but for placeholders of files in iCloud."""
     return (file for file in sorted(folder.iterdir()) if file.name[:1] != "." or file.name.endswith(".icloud"))
@@ -154,21 +145,6 @@ def _is_dicom(file: Path) -> bool:
 
 def _move(file: Path, folder: Path) -> str:
     return f"move the file into {folder}, or the folder {file.parent} elsewhere"
-
-
-def _detached(file: Path) -> str:
-    """Return the other file that the header of an NRRD or MetaImage file names for its voxels, "" if there is none."""
-    key = {".nrrd": rb"data ?file\s*:(?!=)", ".mha": rb"ElementDataFile\s*=\s*(?!LOCAL\b)"}.get(file.suffix.lower())
-    if key is None:
-        return ""
-    try:
-        with file.open("rb") as stream:
-            header = stream.read(1 << 16)
-    except OSError as error:
-        raise LimitedError(f"{file} cannot be read ({error.strerror}); correct its permissions") from error
-    header = re.split(rb"\r?\n\r?\n|ElementDataFile\s*=\s*LOCAL", header, maxsplit=1)[0]
-    found = re.search(rb"^" + key + rb"[ \t]*([^\r\n]*)", header, re.MULTILINE | re.IGNORECASE)
-    return found[1].decode(errors="replace").strip() if found else ""
 
 
 def _is_companion(

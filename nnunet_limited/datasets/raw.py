@@ -7,18 +7,19 @@ import filecmp
 import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.datasets.channels import check_channels
 from nnunet_limited.datasets.description import DATASET_FORMAT, DatasetDescription, check_description
-from nnunet_limited.datasets.listing import channels_by_case, check_file, one_file_by_case
+from nnunet_limited.datasets.listing import channels_by_case, one_file_by_case
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.host.images import listed_files, reader_for
 from nnunet_limited.util.files import read_object
+from nnunet_limited.util.whole import check_file
 
 UNLABELED_FOLDER = "imagesUn"
 TRUTH_FOLDER = "labelsVal"
@@ -63,6 +64,19 @@ class RawDataset:
     def description(self) -> DatasetDescription:
         """The description of the dataset, dataset.json."""
         return DatasetDescription(self.dataset_json)
+
+    def check_labels(self, cases: Iterable[str]) -> None:
+        """Raise LimitedError if the label of one of the ``cases`` is no file; no other label is looked at."""
+        for case in cases:
+            label = self.cases[case].label
+            if label is None:
+                continue
+            if "dataset" in self.dataset_json and not os.path.lexists(label):
+                raise LimitedError(
+                    f"label {label} of case {case} does not exist; correct 'dataset' in "
+                    f"{self.folder / 'dataset.json'}, or list the case under 'unlabeled' there"
+                )
+            check_file(label, "label")
 
     def reader(self) -> Any:
         """Return nnU-Net's reader class for the dataset's images: as nnU-Net, by its first training case."""
@@ -135,13 +149,6 @@ def labeled_cases(folder: Path, dataset_json: dict[str, Any], unlabeled: Collect
             both = "'dataset'" if listed else folder / "imagesTr", _unlabeled_source(folder, dataset_json, case)
             raise LimitedError(f"case {case} is in {both[0]} and in {both[1]}; remove one")
     labels = {case: Path(files["label"]) for case, files in listed.items()}
-    for case, label in labels.items():
-        if not os.path.lexists(label):
-            raise LimitedError(
-                f"label {label} of case {case} does not exist; correct 'dataset' in {folder / 'dataset.json'}, or list "
-                "the case under 'unlabeled' there"
-            )
-        check_file(label, "label")
     if "dataset" not in dataset_json:
         labels = _labels(folder / "labelsTr", ending, images, unlabeled)
     truths, boxes = (_labels(folder / name, ending, images, unlabeled) for name in (TRUTH_FOLDER, BOX_FOLDER))
@@ -165,7 +172,7 @@ def _labels(folder: Path, ending: str, cases: Collection[str], unlabeled: Collec
     """Return the label files of a folder by case, none if it is not there."""
     if not folder.is_dir():
         return {}
-    found = one_file_by_case(folder, [ending], {*cases, *unlabeled})
+    found = one_file_by_case(folder, [ending], {*cases, *unlabeled}, look=False)  # they may be of hidden cases
     for case, file in found.items():
         if case in unlabeled:
             raise LimitedError(

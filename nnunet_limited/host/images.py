@@ -92,7 +92,7 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
     printed = io.StringIO()
     names = ", ".join(map(str, files))
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):  # tifffile writes there
             image, properties = reader.read_images([str(file) for file in files])
     except Exception as error:  # see reader_for
         # nnU-Net prints the shapes or spacings that differ, in three lines, and raises without a message.
@@ -160,10 +160,10 @@ def read_label(reader: Any, file: Path, what: str = "label") -> tuple[np.ndarray
 
     Raises LimitedError for a file that is damaged, unreadable, has several channels, or values that are no numbers.
     """
-    require_whole(file)
+    require_whole(file, what)
     _refuse_vectors(reader, file, what)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             label, properties = reader.read_seg(str(file))
     except Exception as error:  # see reader_for
         reason = _reason(error)

@@ -133,7 +133,7 @@ def inspect_dataset(
 def inspection_key(case: Case, use_label: bool, reader: Any, description: DatasetDescription) -> str:
     """Identify what an inspection depends on: the files as they are now, and what dataset.json says of them."""
     files = [*case.images, *([file for file in (case.label, case.truth) if file] if use_label else [])]
-    stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stats = [[str(file), *((file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else ())] for file in files]
     said = [description.label_values, description.ignore, description.channel_names, description.grid_of_image]
     return content_hash([CHECKS, case.identifier, stats, use_label, reader.__name__, said, case.boxes is not None])
 

@@ -11,7 +11,7 @@ from typing import Any
 from nnunet_limited.annotations.grid import DENSE
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.drawings import drawing_endings
-from nnunet_limited.datasets.listing import check_file, files_by_case
+from nnunet_limited.datasets.listing import files_by_case
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
@@ -133,13 +133,12 @@ def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
     )
     aligned = raw.description.grid_of_image
     files = {case: (labels / f"{case}{ending}", queried.folder / LABELS / f"{case}{ending}") for case in queried.cases}
-    for truth, file in files.values():
+    for truth, _ in files.values():
         if not truth.is_file():
             raise LimitedError(f"--oracle {labels} has no {truth.name}; put the dense label of every case there")
-        check_file(file, "initial label")
     for write in (False, True):  # nothing is written before all is checked
         for case, (truth, file) in files.items():
-            label, properties = read_label(reader, file)
+            label, properties = read_label(reader, file, "initial label")
             dense, _ = read_label_on(reader, truth, grid_of(label.shape, properties), values, aligned, DENSE)
             for window in queried.windows_of(case):
                 check_window(window, label.shape)

@@ -35,6 +35,17 @@ def grouped(cases: Sequence[str], pattern: str | None) -> Groups:
     return groups
 
 
+def check_pattern(cases: Sequence[str], pattern: str | None) -> None:
+    """Refuse a regular expression with several groups whose first one finds other patients than all of them do."""
+    expression = compiled(pattern or "", "--group-by")
+    found = [match for case in cases if (match := expression.search(case))]
+    if expression.groups > 1 and len({match[1] for match in found}) < len({match.groups() for match in found}):
+        raise LimitedError(
+            f"--group-by {pattern!r} has {expression.groups} pairs of parentheses, of which only the first would find "
+            "patients; put one pair around all that distinguishes patients, and write (?:…) for others"
+        )
+
+
 def group_of(case: str, expression: re.Pattern[str]) -> str | None:
     """Return what the first group of the expression, or its whole match, is in a case's name."""
     match = expression.search(case)

@@ -16,8 +16,8 @@ from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.host.images import OVERWRITE, read_label
 from nnunet_limited.host.planning import crossval_folds
 from nnunet_limited.splits.check import Fold, Split, info_file, parse_folds, split_file, split_name
-from nnunet_limited.splits.groups import Groups, compiled, grouped, members, refuse_torn, within
-from nnunet_limited.splits.published import make_published_split, write_published_partition
+from nnunet_limited.splits.groups import Groups, check_pattern, compiled, grouped, members, refuse_torn, within
+from nnunet_limited.splits.published import make_published_split, published_partition
 from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.util.files import read_json, write_json
 
@@ -28,10 +28,11 @@ def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = Fal
     """Make the split that is asked for and write it; return it and the files written."""
     if OVERWRITE in dataset.dataset_json:
         dataset.reader()  # it must be able to read an image, of which 'plan' would complain
-    folder = preprocessed_folder(dataset.name)
+    folder, stock = preprocessed_folder(dataset.name), None
     if request.published is None:
-        adopt_partition(dataset, folder)
         split, partition = make_split(dataset, folder, request, class_reader(dataset))
+        known = partition_file(dataset, folder)
+        stock = read_json(known, "split", "repair it") if known.is_file() else None
     else:
         for name in ("folds", "protocol", "group_by", "labeled_from", "labeled_cases", "test_cases", "cover"):
             value = getattr(request, name)
@@ -40,8 +41,9 @@ def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = Fal
                 option = f"--{name.replace('_', '-')} {text}"
                 raise LimitedError(f"--published and {option} exclude each other; remove one of them")
         split = make_published_split(dataset, request.name, request.published, request.labeled)
-        partition = write_published_partition(folder, split)
-    return split, write_split(folder, split, partition, replace)
+        partition, stock = [list(split.folds[0].val)], published_partition(split)
+    dataset.check_labels(sorted({*split.labeled, *split.validation}))
+    return split, write_split(folder, split, partition, replace, stock)
 
 
 def make_split(
@@ -49,21 +51,25 @@ def make_split(
 ) -> tuple[Split, list[list[str]]]:
     """Return the split and the dataset's fold partition (validation cases per fold).
 
-    ``folder`` is the preprocessed dataset folder; an existing ``splits_final.json`` there fixes the partition.
+    ``folder`` is the preprocessed dataset folder; an existing ``splits_final.json`` there, or else that of the raw
+    dataset, fixes the partition.
     ``classes_of(case)`` returns the values in a case's label; it is called only to cover classes, and only until every
     class is covered.
     """
     split_name(request.name)
     check_known(dataset, request.test_cases, "--test-cases")
+    check_pattern(list(dataset.cases), request.group_by)
     everyone = grouped(list(dataset.cases), request.group_by)
     refuse_torn(everyone, request.test_cases, "--test-cases")
     everyone = within(everyone, dataset.cases.keys() - {*request.test_cases})
     groups = within(everyone, {*dataset.labeled})
+    if not groups and dataset.labeled:
+        raise LimitedError(f"--test-cases lists every labelled case of {dataset.folder}; remove some from the list")
     if not groups:
         raise LimitedError(f"{dataset.folder} has no labelled case; put at least one label file into labelsTr")
     protocol = protocol_of(dataset, request, groups)
     cover = request.cover or ("none" if protocol == "benchmark" else "classes")
-    partition = fold_partition(folder, groups, request.folds)
+    partition = fold_partition(partition_file(dataset, folder), groups, request.folds)
     order = seeded_order(partition, groups, request.seed)
     select = selection(dataset, request, groups, classes_of if cover == "classes" else None)
     folds = make_folds(protocol, partition, order, groups, select, everyone)
@@ -174,17 +180,21 @@ def _fold(train: tuple[str, ...], val: tuple[str, ...], everyone: Groups, labele
     return Fold(train, val, tuple(sorted({case for group in outside for case in group} - {*train, *val} - labeled)))
 
 
-def adopt_partition(dataset: RawDataset, folder: Path) -> None:
-    """Copy the raw dataset's own ``splits_final.json``, if it has one, as nnU-Net's planner does."""
+def partition_file(dataset: RawDataset, folder: Path) -> Path:
+    """Return the file of the fold partition: before there is one in ``folder``, that of the raw dataset if it has one.
+
+    nnU-Net's planner copies it.
+    """
     theirs, ours = dataset.folder / "splits_final.json", folder / "splits_final.json"
-    if theirs.is_file() and not ours.is_file():
-        write_json(ours, read_json(theirs, "split", "repair or remove it"))
+    return theirs if theirs.is_file() and not ours.exists() else ours
 
 
-def write_split(folder: Path, split: Split, partition: list[list[str]], replace: bool = False) -> list[Path]:
+def write_split(
+    folder: Path, split: Split, partition: list[list[str]], replace: bool = False, stock: Any = None
+) -> list[Path]:
     """Write the split with its sidecar, and ``splits_final.json`` if there is none; return the files written.
 
-    ``splits_final.json`` holds the same folds with every label there is, for stock trainers.
+    ``splits_final.json`` holds ``stock`` or, by default, the same folds with every label there is, for stock trainers.
     """
     file, sidecar, final = (split_file(folder, split.name), info_file(folder, split.name), folder / "splits_final.json")
     content = [{key: list(value) for key, value in vars(fold).items()} for fold in split.folds]
@@ -196,8 +206,8 @@ def write_split(folder: Path, split: Split, partition: list[list[str]], replace:
     written = [file, sidecar]
     if not final.is_file():
         labeled = {case for part in partition for case in part}
-        stock = [{"train": sorted(labeled - set(part)) or list(part), "val": part} for part in partition]
-        write_json(final, stock)
+        made = [{"train": sorted(labeled - set(part)) or list(part), "val": part} for part in partition]
+        write_json(final, stock or made)
         written.append(final)
     sidecar.unlink(missing_ok=True)  # a kill between the two writes leaves a valid split without a description
     write_json(file, content)
@@ -212,12 +222,11 @@ def check_known(dataset: RawDataset, cases: Iterable[str], option: str) -> None:
             raise LimitedError(f"{option} names case {case!r}, which {dataset.folder} does not have; correct the list")
 
 
-def fold_partition(folder: Path | None, groups: Groups, folds: int | None) -> list[list[str]]:
-    """Return the validation cases of each fold: those of ``splits_final.json`` in ``folder``, else a new partition."""
+def fold_partition(final: Path | None, groups: Groups, folds: int | None) -> list[list[str]]:
+    """Return the validation cases of each fold: those of the file ``final``, if there is one, else a new partition."""
     if folds is not None and folds < 2:
         raise LimitedError(f"--folds {folds} is too few; use at least 2")
     count = min(folds or 5, len(groups))
-    final = folder and folder / "splits_final.json"
     if final is None or not final.is_file():
         if count == 1:
             return [sorted(case for cases in groups.values() for case in cases)]

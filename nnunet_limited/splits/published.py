@@ -1,12 +1,12 @@
 """Splits of published comparisons: the papers list the labelled cases."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits.check import Fold, Split, parse_folds, split_name
-from nnunet_limited.util.files import file_hash, read_object, write_json
+from nnunet_limited.util.files import file_hash, read_object
 
 FORMAT = "give a JSON object with 'train', a list of cases in the published order, and perhaps 'val'"
 
@@ -39,11 +39,15 @@ def make_published_split(dataset: RawDataset, name: str, file: Path, labeled: st
 def published_fold(content: dict[str, Any], labeled: str | None, file: Path) -> Fold:
     """Return the fold of a published split; see :func:`make_published_split`."""
     order = content.get("train") or content.get("train_order")
-    if not isinstance(order, list) or len(order) < 2 or not all(isinstance(case, str) for case in order):
+    if not _is_list(order) or len(order) < 2:
         raise LimitedError(f"{file} lists no cases to train on; {FORMAT}")
     val = content.get("val") or order[-max(1, len(order) // 5) :]
+    if not _is_list(val):
+        raise LimitedError(f"{file}: 'val' is {val!r:.60}; write a list of cases, or remove it")
     training = [case for case in order if case not in set(val)]
     patients = content.get("labelled_patients", {})
+    if not isinstance(patients, dict) or not all(map(_is_list, patients.values())):
+        raise LimitedError(f"{file}: 'labelled_patients' is {patients!r:.60}; write a list of patients for each number")
     if labeled is None:
         train = training
     elif labeled in patients:
@@ -58,12 +62,11 @@ def published_fold(content: dict[str, Any], labeled: str | None, file: Path) -> 
     return Fold(tuple(sorted(train)), tuple(sorted(val)), tuple(sorted(hidden)))
 
 
-def write_published_partition(folder: Path, split: Split) -> list[list[str]]:
-    """Write ``splits_final.json`` with all labels of the published training cases, unless there is one.
+def published_partition(split: Split) -> list[dict[str, list[str]]]:
+    """Return ``splits_final.json`` of a published split, with all labels of its training cases."""
+    fold = split.folds[0]
+    return [{"train": sorted((*fold.train, *fold.unlabeled)), "val": list(fold.val)}]
 
-    Returns the validation cases of each fold.
-    """
-    final, fold = folder / "splits_final.json", split.folds[0]
-    if not final.is_file():
-        write_json(final, [{"train": sorted((*fold.train, *fold.unlabeled)), "val": list(fold.val)}])
-    return [list(fold.val)]
+
+def _is_list(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -75,7 +75,8 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path, what: str, remedy: str) -> Any:
     """Read ``path``; a missing or broken file is a one-line error naming ``what`` it is and the ``remedy``."""
     if not path.is_file():
-        raise LimitedError(f"{what} {path} does not exist; {remedy}")
+        found = "is no file" if path.exists() else "does not exist"
+        raise LimitedError(f"{what} {path} {found}; {remedy}")
     text = utf8_text(path, what)
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)

@@ -75,7 +75,7 @@ def read_drawing(
     SimpleITK. Where arrays are known to be ``aligned``, the position of a file of the image's shape does not count.
     Raises LimitedError for another grid, unknown or overlapping segments, and unknown numbers.
     """
-    require_whole(file)
+    require_whole(file, "label")
     header: dict[str, str] = {}
     if read is not None:
         numbers, grid = read(file)

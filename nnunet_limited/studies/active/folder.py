@@ -124,5 +124,6 @@ def _prepare_oracle(study: ActiveStudy, out: Path) -> None:
     for case in raw.labeled:
         link = oracle / f"{case}{raw.description.file_ending}"
         if not link.exists():
+            link.unlink(missing_ok=True)  # of a label that has moved
             link.symlink_to(Path(str(raw.cases[case].label)).resolve())
     write_left_out(out / LEFT_OUT, raw, study)

@@ -12,7 +12,7 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.splits import Fold, SplitRequest
-from nnunet_limited.splits.make import adopt_partition, class_reader, make_split
+from nnunet_limited.splits.make import class_reader, make_split
 from nnunet_limited.studies.engine import study_file
 from nnunet_limited.studies.engine.study_file import Method, Part, StudyFile
 
@@ -129,9 +129,9 @@ def data_problems(study: ActiveStudy) -> Iterator[str]:
     used = study.cases or len(raw.labeled)
     if used > len(raw.labeled):
         yield f"cases={used}, but {raw.name} has {len(raw.labeled)} labelled cases; give at most that many"
-    adopt_partition(raw, preprocessed_folder(raw.name))
     found: list[str] = []
     with study_file.gathered(found):
+        raw.check_labels(raw.labeled)
         out = tuple(study_file.left_out(raw, study.cases, study.group_by))
         for seed in study.seeds:
             shared = {"protocol": "benchmark", "labeled": study.labeled, "seed": seed, "test_cases": out}

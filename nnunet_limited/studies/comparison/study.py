@@ -17,7 +17,7 @@ from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.metrics.registry import METRICS, Metric
 from nnunet_limited.splits import SplitRequest
 from nnunet_limited.splits.groups import grouped
-from nnunet_limited.splits.make import adopt_partition, class_reader, make_split
+from nnunet_limited.splits.make import class_reader, make_split
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.studies.engine import study_file
 from nnunet_limited.studies.engine.study_file import Labeled, Method, Part, StudyFile
@@ -159,7 +159,7 @@ def _problems(study: Study) -> Iterator[str]:
 
 
 def _data_problems(study: Study, dataset: str) -> Iterator[str]:
-    """Try every split; the dataset's own fold partition is adopted, as by the split command."""
+    """Try every split."""
     raw = RawDataset.load(dataset)
     test = list(test_cases(study, raw))
     if not study.test and study.protocol != "benchmark" and (study.protocol or raw.without_label):
@@ -168,7 +168,6 @@ def _data_problems(study: Study, dataset: str) -> Iterator[str]:
     overlap = sorted({unit[case] for case in test} & {unit[case] for case in raw.cases})
     if overlap:
         yield f"{overlap[0]} is a test case and a training case ({len(overlap)} in all); take it out of one of the two"
-    adopt_partition(raw, preprocessed_folder(raw.name))
     out = tuple(study_file.left_out(raw, study.cases, study.group_by))
     for size in dict.fromkeys(size for method in study.methods for size in study.sizes(method)):
         found = (_split_problems(study, raw, size, seed, out) for seed in study.seeds)
@@ -188,6 +187,7 @@ def _split_problems(study: Study, raw: RawDataset, size: Labeled, seed: int, out
             shared = {"protocol": study.protocol, "labeled": labeled, "seed": seed, "test_cases": out}
             request = SplitRequest(name="check", **shared, **study.draw)
             split = make_split(raw, preprocessed_folder(raw.name), request, class_reader(raw))[0]
+        raw.check_labels(sorted({*split.labeled, *split.validation}))
         folds = dict(enumerate(split.folds))
         for number in study.folds:
             if number not in folds:
