@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import DATASET, Variant, write_case, write_dataset
+from helpers import DATASET, Variant, read, write_case, write_dataset
+from skimage import io
 
 BIN = Path(sys.executable).parent
 SUPERVISED, TEACHER = "LimitedSupervisedTrainer", "LimitedMeanTeacherTrainer"
@@ -34,13 +36,28 @@ def raw_bytes(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+def to_colours(raw: Path) -> None:
+    """Replace the scans of a dataset by RGB images of their middle slices, one file of three channels each."""
+    shutil.rmtree(raw / "labelsBoxes")
+    for file in raw.rglob("*.nii.gz"):
+        array = read(file)
+        flat = array[len(array) // 2].clip(0, 255).astype(np.uint8)
+        image = np.stack([flat, 255 - flat, flat // 2], -1) if file.parent.name.startswith("images") else flat
+        io.imsave(file.with_name(file.name.replace(".nii.gz", ".png")), image, check_contrast=False)
+        file.unlink()
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    content |= {"file_ending": ".png", "channel_names": {"0": "R", "1": "G", "2": "B"}}
+    (raw / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 @pytest.mark.parametrize("unlabeled_folder", [False, True])
 def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None:
     variant = Variant(cases=6)
     raw = write_dataset(folders / "raw", variant)
-    if unlabeled_folder:  # a third of the images has no label at all
+    if unlabeled_folder:  # a third of the images, which are colour images, has no label at all
         for number in range(3):
             write_case(raw, f"scan_{number}", variant, 100 + number, "imagesUn")
+        to_colours(raw)
     before = raw_bytes(folders / "raw")
     labeled = [] if unlabeled_folder else ["--labeled", "2"]
     made = json.loads(call("nnunet-limited", "split", "990", "--name", "few", "--folds", "2", "--json", *labeled))
@@ -78,7 +95,9 @@ def test_from_split_to_prediction(folders: Path, unlabeled_folder: bool) -> None
     if unlabeled_folder:
         output = ["-o", str(folders / "out"), "-d", "990", "-p", name, "-c", "2d", "-f", "0", "-tr", result["trainer"]]
         call("nnUNetv2_predict", "-i", str(raw / "imagesTr"), *output, "-device", "cpu", "-npp", "1", "-nps", "1")
-        assert len(list((folders / "out").glob("case_*.nii.gz"))) == variant.cases
+        assert len(list((folders / "out").glob("case_*.png"))) == variant.cases
+        compared = json.loads(call("nnunet-limited", "evaluate", str(folders / "out"), str(raw / "labelsTr"), "--json"))
+        assert {row["case"] for row in compared["cases"]} == {f"case_{number:02d}" for number in range(variant.cases)}
     else:
         assert result["baseline"]["trainer"] == SUPERVISED
         both = ["-tr", SUPERVISED, TEACHER]

@@ -34,6 +34,7 @@ from nnunet_limited.util.files import is_current, read_object, write_json
 from nnunet_limited.util.parallel import run_all
 
 ODD_SPACING = 30.0  # times the median; scans of one kind differ less, and a wrong unit is a factor of 1,000
+MOST_VOXELS = 1e6  # that one becomes by resampling
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what nnU-Net's planners can plan, without the cascade
 
 
@@ -76,6 +77,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
     available = tuple(name for name, c in plans["configurations"].items() if "previous_stage" not in c)
     check_configurations(request.configurations, available)
     configurations = request.configurations or available
+    check_resampled(inspections, plans, configurations)
     bind(plans, dataset, split, request)
     name = plans["plans_name"]
     warnings += keep_settings(plans, preprocessed / f"{name}.json")
@@ -116,6 +118,22 @@ def odd_spacings(inspections: dict[str, Inspection]) -> list[str]:
         f"the image of case {case} has the spacing [{steps}] (z, y, x), about {factor:.2g} times that of the other "
         f"images{more}; check that all are in mm"
     ]
+
+
+def check_resampled(inspections: dict[str, Inspection], plans: dict[str, Any], configurations: Sequence[str]) -> None:
+    """Refuse an image that has no voxel left at the spacing of a configuration, or a million for each of its own."""
+    for name in configurations:
+        target = plans["configurations"][name]["spacing"]  # of the last axes, in the order of the network
+        axes = plans["transpose_forward"][-len(target) :]
+        for case, one in inspections.items():
+            factors = [one.spacing[axis] / step for axis, step in zip(axes, target, strict=True)]
+            made = [round(one.shape_after_crop[axis] * factor) for axis, factor in zip(axes, factors, strict=True)]
+            if min(made) < 1 or np.prod(factors) > MOST_VOXELS:
+                steps, others = (", ".join(f"{step:.4g}" for step in some) for some in (one.spacing, target))
+                raise LimitedError(
+                    f"the image of case {case} has the spacing [{steps}] (z, y, x), and so {made} voxels "
+                    f"at the spacing [{others}] of {name}; correct its spacing (in mm), or remove the case"
+                )
 
 
 def check_configurations(wanted: Sequence[str], available: Sequence[str]) -> None:

@@ -177,15 +177,21 @@ def test_an_answer_adds_to_what_was_annotated_before(workspaces, tmp_path: Path)
     assert about["minutes"] == 3
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
-def test_2d_images(folders: Path, ending: str) -> None:
-    """A flat image has one slice for nnU-Net; what comes back lies on it."""
+@pytest.mark.parametrize(("ending", "channels"), [(".nii.gz", 1), (".png", 1), (".png", 3)])
+def test_2d_images(folders: Path, ending: str, channels: int) -> None:
+    """A flat image has one slice for nnU-Net, and one of colours three channels; what comes back lies on it."""
     raw = folders / "raw" / "Dataset705_Flat"
     for number in range(4):
-        array = np.random.default_rng(number).integers(0, 200, (20, 24)).astype(np.uint8)
+        shape = (20, 24, channels)[: 2 if channels == 1 else 3]
+        array = np.random.default_rng(number).integers(0, 200, shape).astype(np.uint8)
         (raw / "imagesUn").mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(sitk.GetImageFromArray(array), str(raw / "imagesUn" / f"c{number}_0000{ending}"))
-    description = {"channel_names": {"0": "x"}, "labels": {"background": 0, "thing": 1}, "numTraining": 0}
+        image = sitk.GetImageFromArray(array, isVector=channels > 1)
+        sitk.WriteImage(image, str(raw / "imagesUn" / f"c{number}_0000{ending}"))
+    description = {
+        "channel_names": {str(n): "x" for n in range(channels)},
+        "labels": {"background": 0, "thing": 1},
+        "numTraining": 0,
+    }
     (raw / "dataset.json").write_text(json.dumps({**description, "file_ending": ending}), encoding="utf-8")
     out = folders / "round_1"
     flags = ("--what", "patch", "--size", "8x8", "--strategy", "random", "--items", "4")
