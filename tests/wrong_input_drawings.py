@@ -189,6 +189,19 @@ TABLE: list[Row] = [
     ("a round of letters", ABSORB, ("queries.json", "round"), lambda w: a_round(w, round="x")),
     ("a round that takes no time", ABSORB, ("queries.json", "seconds"), lambda w: a_round(w, seconds=-1)),
     ("a round without initial label", ABSORB, ("queries.json", CASES[0]), lambda w: a_round(w, prefilled={})),
+    ("a round without queries", ABSORB, ("queries.json", "no query", "restore it"), lambda w: a_round(w, queries=[])),
+    ("a query that was not handed out", ABSORB, ("queries.json", "'p9'", "prefilled"), lambda w: (
+        a_round(w), w.edit("results/round/queries.json", lambda c: c["queries"][0].update(case="p9")))),
+    ("an answer in the folder of the round", ABSORB, (f"round/{CASES[0]}.seg.nrrd", "{root}/results/round/labels"),
+     lambda w: (answer()(w), w.text(f"results/round/{CASES[0]}.seg.nrrd", ""))),
+    ("an answer beside the scans", ABSORB, (f"images/{CASES[0]}-label.nii.gz", "move it there"),
+     lambda w: (answer()(w), w.text(f"results/round/images/{CASES[0]}-label.nii.gz", ""))),
+    ("an answer in parts", ABSORB, (f"{CASES[0]}_core.nii.gz", "one of 2 files"), lambda w: (
+        answer()(w), [w.text(f"results/round/labels/{CASES[0]}_{part}.nii.gz", "") for part in ("core", "edge")])),
+    ("an answer of MITK without values", ABSORB, (f"{CASES[0]}.nrrd", "damaged", "MITK"), lambda w: (
+        answer()(w), segments(ending=".nrrd", names={}, **{MITK: '[{"labels": [{"name": "core"}]}]'})(w),
+        (w.root / f"results/round/labels/{CASES[0]}.nii.gz").unlink(),
+        (w.root / f"drawn/{FIRST}.nrrd").rename(w.root / f"results/round/labels/{CASES[0]}.nrrd"))),
     ("a record of letters", COLD, ("annotations.json", "round is 'x'"), origin(round="x")),
     ("a record of a Dice in words", COLD, ("annotations.json", "dice.0"), origin(round=1, dice=["good"])),
     ("a record that is a list", COLD, ("annotations.json", "not a JSON object"), lambda w: w.text(

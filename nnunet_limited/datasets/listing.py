@@ -121,6 +121,19 @@ def channels_by_case(folder: Path, ending: str) -> dict[str, list[Path]]:
     return files
 
 
+def images_of_cases(folder: Path, cases: Collection[str], ending: str) -> list[Path]:
+    """Return the images of a folder that seem to be of one of the ``cases``, pictures only if they have the ``ending``.
+
+    There is none if the folder does not exist.
+    """
+    found = []
+    for file in _entries(folder) if folder.is_dir() else ():
+        picture = re.fullmatch(_PICTURE, image_ending(file.name).lower()) and not file.name.endswith(ending)
+        if image_ending(file.name) and not picture and _meant(file.name, cases) is not None:
+            found.append(file)
+    return found
+
+
 def _entries(folder: Path) -> Iterator[Path]:
     """Yield what a folder holds in order of names, without hidden files but for placeholders of files in iCloud."""
     return (file for file in sorted(folder.iterdir()) if file.name[:1] != "." or file.name.endswith(".icloud"))

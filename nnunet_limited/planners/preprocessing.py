@@ -149,7 +149,13 @@ def preprocess_case(
             label = background_outside(case, manager.image_reader_writer_class, ignore, copy)
         label_file = str(label) if label else None
         preprocessor = chosen.preprocessor_class(verbose=False)
-        preprocessor.run_case_save(str(made), images, label_file, manager, chosen, dataset_json)
+        try:
+            preprocessor.run_case_save(str(made), images, label_file, manager, chosen, dataset_json)
+        except MemoryError as error:  # as of an image whose header gives a spacing of metres
+            raise LimitedError(
+                f"image {images[0]} of case {case.identifier} does not fit into memory at the spacing of the plans, "
+                f"{chosen.spacing} mm; check the spacing in its header, or use a machine with more memory"
+            ) from error
         (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
         for ending in FILES:
             os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")

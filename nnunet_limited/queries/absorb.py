@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 from nnunet_limited.annotations.grid import DENSE
 from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
 from nnunet_limited.datasets.drawings import drawing_endings
-from nnunet_limited.datasets.listing import files_by_case
+from nnunet_limited.datasets.listing import files_by_case, images_of_cases
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.host.images import grid_of, read_label, read_label_on, write_label
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.queries.answers import Answer, WindowState, answer_state, check_window, write_answer
-from nnunet_limited.queries.record import LABELS, Round, load_round
+from nnunet_limited.queries.record import IMAGES, LABELS, Round, load_round
 from nnunet_limited.queries.request import AbsorbRequest
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split
 from nnunet_limited.splits.check import split_name
@@ -152,6 +153,7 @@ def _answers(queried: Round, raw: RawDataset, accept_unchanged: bool, visible: s
     dataset = (raw.description, ignore_of(raw), raw.reader())
     folder, answers = queried.folder / LABELS, {}
     endings = drawing_endings(raw.reader(), raw.description.file_ending)
+    _check_places(queried, raw.description.file_ending)
     found = files_by_case(folder, endings, queried.cases, "answer") if folder.is_dir() else {}
     for name in queried.cases:
         case, file = raw.cases[name], _answer_file(queried, name, found.get(name, []))
@@ -160,6 +162,18 @@ def _answers(queried: Round, raw: RawDataset, accept_unchanged: bool, visible: s
             previous = case.label if name in visible else None
             answers[name] = Answer(case, file, tuple(queried.windows_of(name)), initial, previous, *dataset)
     return answers
+
+
+def _check_places(queried: Round, ending: str) -> None:
+    """Refuse answers that were saved beside the scans or into the folder of the round."""
+    handed = [re.escape(case) for case in queried.cases]
+    scan = re.compile(rf"(?:{'|'.join(handed)})_\d{{4}}{re.escape(ending)}")
+    for folder in (queried.folder, queried.folder / IMAGES):
+        for file in images_of_cases(folder, queried.cases, ending):
+            if folder == queried.folder or not scan.fullmatch(file.name):
+                raise LimitedError(
+                    f"answer {file} is not read, as it is not in {queried.folder / LABELS}; move it there, or elsewhere"
+                )
 
 
 def _answer_file(queried: Round, case: str, found: list[Path]) -> Path | None:

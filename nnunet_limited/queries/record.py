@@ -153,15 +153,19 @@ def load_round(folder: Path) -> Round:
     try:
         queries = tuple(Query.from_dict(query) for query in content["queries"])
         labels = {case: InitialLabel.model_validate(label) for case, label in content["prefilled"].items()}
+        if not queries:
+            raise ValueError("it has no query")
         made = Round(folder, RoundRecord.model_validate(content), queries, labels)
         for case in made.cases:
+            if case not in labels:
+                raise ValueError(f"case {case!r} has no entry in 'prefilled'")
             if len(labels[case].windows) != len(made.windows_of(case)):
                 raise ValueError(f"case {case} has another number of windows in 'prefilled' than queries")
         return made
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else f"{type(error).__name__} {error}"
-        raise LimitedError(f"{folder / RECORD} has been changed ({what}); {MAKE}") from error
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise LimitedError(f"{folder / RECORD} has been changed ({what}); restore it, or {MAKE}") from error
 
 
 def begin_round(folder: Path, record: RoundRecord) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawings import NAMES, by_pynrrd, dataset, imported, on_grid, right, segmentation, strokes
+from helpers import command
 
 from nnunet_limited.errors import LimitedError
 
@@ -91,3 +92,16 @@ def test_two_segments_of_one_class(folders: Path) -> None:
     drawn[1, 5, 6] = 5
     segmentation(folders / "drawn" / "b.seg.nrrd", on_grid(drawn), {**NAMES, 5: " LIVER "})
     assert np.array_equal(imported(folders, "b"), right())
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_values_of_background_and_of_nothing_that_are_swapped(
+    folders: Path, capsys: pytest.CaptureFixture[str], swapped: bool
+) -> None:
+    """Then nearly all voxels count as annotated, which nothing in the files contradicts."""
+    dataset(folders)
+    shutil.copy(FILES / "convert3d.nii.gz", folders / "drawn" / "b.nii.gz")
+    values = ("--unlabeled", "9") if swapped else ("--unlabeled", "0", "--background", "9")
+    words = ("import-labels", "990", "--labels", str(folders / "drawn"), "--out", "Dataset991_Sparse", *values)
+    assert command(*words) == 0
+    assert ("are --background and --unlabeled swapped?" in " ".join(capsys.readouterr().out.split())) == swapped

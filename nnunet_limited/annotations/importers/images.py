@@ -194,7 +194,7 @@ def from_label_image(
     """
     foreign = (
         "which is neither a class nor the value of unannotated voxels (known: "
-        f"{', '.join(map(str, sorted(numbers)))}); correct it, or --unlabeled"
+        f"{', '.join(map(str, sorted(numbers)))}); correct it, --unlabeled or --background"
     )
     blank = [number for number, value in numbers.items() if value in (0, ignore)]
     drawing = read_drawing(file, image, names, numbers, blank, foreign, read, aligned)
