@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import tifffile
 from wrong_input import CASES, PLAN, Row, World
-from wrong_input_grids import IMPORT, SPARSIFY, drawn, image_of, label_of
+from wrong_input_grids import IMPORT, SPARSIFY, drawn, image_of, label_of, moved
 from wrong_input_patients import LOOP, SPLIT, free, listed, loop, study
 
 PUBLISHED = f"{SPLIT} --published {{root}}/p.json --labeled 2"
+COPY = PLAN.replace("few", "all")
 STUDY = "study run {root}/s.yaml --out {root}/out --gpus 0"
 
 
@@ -58,6 +59,16 @@ def half_a_tiff(w: World) -> None:
     label.write_bytes(label.read_bytes()[:2000])
 
 
+def copied(w: World) -> None:
+    """Put the image of a validated case into imagesUn, elsewhere in space, and make a split of all."""
+    (w.raw / "imagesUn").mkdir()
+    for channel in range(2):
+        file = w.raw / f"imagesUn/u_{channel:04d}.nii.gz"
+        file.write_bytes((w.raw / f"imagesTr/{CASES[0]}_{channel:04d}.nii.gz").read_bytes())
+        moved(file, Origin=(9.0, 5.0, 0.0))
+    assert w.run("split 990 --name all") == 0
+
+
 def published(**content: Any) -> Callable[[World], None]:
     def write(w: World) -> None:
         free(w)
@@ -92,6 +103,8 @@ TABLE: list[Row] = [
         ("{root}/drawn/p0_a", "is empty"),
         lambda w: drawn(w, lambda file: file.write_bytes(b"")),
     ),
+    # ---- copies
+    ("copy with another header", COPY, ("{raw}/imagesUn/u_0000.nii.gz", "case p"), copied),
     # ---- labels that are no files
     (
         "label is a folder",

@@ -1,6 +1,7 @@
 """The dataset fingerprint of a split: geometry from images, intensities from visible labels only."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from nnunet_limited.util.files import content_hash, read_json, read_object, writ
 from nnunet_limited.util.parallel import run_all
 
 Geometry = Literal["all", "labeled"]
-CHECKS = 2  # raised when inspections check more, so that those of earlier versions are made again
+CHECKS = 3  # raised when inspections check more, so that those of earlier versions are made again
 SMALLEST_SPACING = 1e-8  # mm; electron microscopy has 1e-6
 VOXELS_PER_CASE = 1e6  # that intensities are measured at; nnU-Net's number for a hundred cases
 
@@ -26,6 +27,7 @@ class Inspection(NamedTuple):
     """The geometry of one case; ``problem`` states why its label cannot be used, None if it can.
 
     ``warning`` states where the label's grid is a little off; ``annotated`` is False if every voxel is ignored.
+    ``voxels`` is a hash of the image's values, whatever its file and header.
     """
 
     spacing: list[float]
@@ -34,6 +36,7 @@ class Inspection(NamedTuple):
     problem: str | None
     warning: str | None = None
     annotated: bool = True
+    voxels: str = ""
 
 
 def inspect_case(case: Case, use_label: bool, reader_class: Any, description: DatasetDescription) -> Inspection:
@@ -66,6 +69,7 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, description: Da
         problem,
         warnings[0] if warnings else None,
         annotated,
+        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest(),
     )
 
 
@@ -125,9 +129,22 @@ def inspect_dataset(
                 f"{dataset.cases[fold.train[0]].label} has no annotated voxel, nor has any other label that fold "
                 f"{number} of split {split.name!r} trains on: all are {description.ignore} (ignore); annotate some"
             )
+    refuse_copies(dataset, split, found)
     if new:
         write_json(cache_file, cache)
     return found, {case: str(found[case].problem) for case in split.validation if found[case].problem}
+
+
+def refuse_copies(dataset: RawDataset, split: Split, found: Mapping[str, Inspection]) -> None:
+    """Refuse an unlabelled case whose image has the voxels of a labelled one, under whatever format and header."""
+    known = {found[case].voxels: case for case in (*split.labeled, *split.validation)}
+    for case in split.unlabeled:
+        other = known.get(found[case].voxels)
+        if other is not None and dataset.cases[case].label is None:
+            raise LimitedError(
+                f"image {dataset.cases[case].images[0]} of the unlabelled case {case} has the voxels of the labelled "
+                f"case {other}; remove one of these cases from {dataset.folder}, and make the split again"
+            )
 
 
 def inspection_key(case: Case, use_label: bool, reader: Any, description: DatasetDescription) -> str:

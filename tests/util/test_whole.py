@@ -82,3 +82,12 @@ def test_the_content_of_other_formats_is_left_to_their_reader(tmp_path: Path) ->
     require_whole(tmp_path / "x.png")
     (tmp_path / "x.nii").write_bytes(b"no header")
     require_whole(tmp_path / "x.nii")  # its reader says what is wrong
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(LimitedError, match=r"cannot be read \(Permission denied\); correct its permissions"):
+        require_whole(file)
