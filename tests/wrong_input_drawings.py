@@ -166,6 +166,11 @@ TABLE: list[Row] = [
     # ---- tables
     ("a point that is no number", POINTS, ("row 1", "'nan'", "not a number"), table("points", f"{FIRST},1,nan,3,4")),
     ("a point that is infinite", POINTS, ("row 1", "'1e400'"), table("points", f"{FIRST},1,2,1e400,4")),
+    ("a point with a decimal comma", POINTS, ("row 2", "more values", "'4'", "with a point"), table(
+        "points", f"{FIRST},1,2,3,4", f"{FIRST},2,2,5,3,4")),
+    ("a box with a decimal comma", BOXES, ("row 1", "more values"), table("boxes", f"{FIRST},1,2,3,4,5,6,7,5")),
+    ("points of 3D Slicer in JSON", POINTS.replace("csv", "mrk.json"), ("points.mrk.json", "not a list"),
+     lambda w: w.text("points.mrk.json", json.dumps({"markups": [{"coordinateSystem": "LPS", "controlPoints": []}]}))),
     ("a box that is no number", BOXES, ("row 2", "x1 is 'NaN'"), table(
         "boxes", f"{FIRST},1,2,3,4,5,6,7", f"{FIRST},1,2,3,4,NaN,6,7")),
     ("a box between voxels", BOXES, ("row 1", "middle of no voxel"), table("boxes", f"{FIRST},1,2.3,3,4,2.6,6,7")),

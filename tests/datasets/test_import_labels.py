@@ -131,7 +131,7 @@ def test_points(raw: Path, folders: Path, coordinates: str, as_json: bool) -> No
         place = (-place[0], -place[1], place[2]) if coordinates == "ras" else place
         rows.append({"case": case, "class": name, **dict(zip("xyz", place, strict=True))})
     file = folders / ("points.json" if as_json else "points.csv")
-    lines = ["case,class,x,y,z", *(",".join(map(str, row.values())) for row in rows)]
+    lines = ["case,class,x,y,z", *(",".join([*map(str, row.values()), ""]) for row in rows)]  # spreadsheets end so
     file.write_text(json.dumps(rows) if as_json else "\n".join(lines), encoding="utf-8")
     made = brought(raw, "b", points=file, coordinates=coordinates, radius=1.0)
     expected = np.full(SHAPE, IGNORE)

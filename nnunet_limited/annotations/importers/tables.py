@@ -31,15 +31,26 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
         raise LimitedError(f"{file} does not exist; write a CSV file with the columns {','.join(columns)}")
     try:
         text = utf8_text(file, "table")
-        rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+        rows = json.loads(text) if file.suffix.lower() == ".json" else list(csv.DictReader(text.splitlines()))
     except (ValueError, RecursionError, csv.Error) as error:
         raise LimitedError(f"{file} is not readable ({error}); write CSV with columns {','.join(columns)}") from error
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list):
+        raise LimitedError(
+            f"{file} holds {str(rows)[:40]!r}, not a list of objects; write one with the keys {','.join(columns)} for "
+            "each row"
+        )
+    if not rows:
         raise LimitedError(f"{file} holds no row; write one for each object, with the columns {','.join(columns)}")
     for line, row in enumerate(rows, 1):
         missing = [key for key in columns if not isinstance(row, dict) or row.get(key) in (None, "")]
         if missing:
             raise LimitedError(f"{file}, row {line}: no {missing[0]!r}; columns, comma-separated: {','.join(columns)}")
+        more = [value for value in row.get(None) or () if value.strip()]  # without a column, as csv gives them
+        if more:
+            raise LimitedError(
+                f"{file}, row {line}: it has more values than columns, the last is {more[-1]!r:.40}; write decimals "
+                "with a point"
+            )
         for key in columns[2:]:
             try:
                 number = float("nan" if isinstance(row[key], bool) else row[key])
