@@ -14,9 +14,11 @@ from wrong_input import CASES, PLAN, Row, World, nothing
 from wrong_input_drawings import answer
 from wrong_input_grids import EVALUATE as COMPARE
 from wrong_input_grids import (
+    IMPORT,
     MIRRORED,
     TURNED,
     cut,
+    drawn,
     image_of,
     label_of,
     moved,
@@ -145,7 +147,16 @@ TABLE: list[Row] = [
     ("oracle of half a value", ORACLE, ("{root}/oracle", "value 0.5"), dense(one_value(0.5, np.float32))),
     ("oracle elsewhere", ORACLE, ("{root}/oracle", "origin"), dense(lambda f: moved(f, Origin=(9, 0, 0)))),
     ("oracle that ends early", ORACLE, ("{root}/oracle", "ends early"), dense(cut)),
+    # ---- import-labels
+    ("drawing in metres", IMPORT, ("{root}/drawn", "spacing", "0.001 times"), lambda w: drawn(w, lambda f: moved(
+        f, Spacing=(0.001, 0.001, 0.001)))),
+    ("drawing of complex numbers", IMPORT, ("{root}/drawn", "complex"), lambda w: drawn(w, lambda f: with_nibabel(
+        f, lambda a, affine: (a.astype(np.complex64), affine)))),
+    ("drawing of no number", IMPORT, ("{root}/drawn", "value nan"), lambda w: drawn(w, one_value(np.nan, np.float32))),
     # ---- evaluate
+    ("label without a spacing", COMPARE, ("labelsTr", "spacing 0 in its header"), lambda w: (predicted(w), [
+        stored_spacing(folder / f"{CASES[0]}.nii.gz", 1, 0, 1) for folder in (w.root / "predicted", w.raw / "labelsTr")
+    ])),
     ("prediction of no number", COMPARE, ("{root}/predicted", "value nan"), lambda w: predicted(w, one_value(
         np.nan, np.float32))),
     ("prediction in micrometres", COMPARE, ("{root}/predicted", "1000 times"), lambda w: predicted(

@@ -101,7 +101,7 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
         remedy = "save them with one shape and spacing" if differ else _remedy(reason, "repair or replace it")
         raise LimitedError(f"{names} cannot be read: {reason}; {remedy}") from error
     for file in files:
-        _refuse_no_spacing(file, properties)
+        refuse_no_spacing(file, properties)
     if channels is not None and len(image) != channels:
         found = f"{len(image)} channel{'s' * (len(image) != 1)}"
         raise LimitedError(
@@ -145,14 +145,14 @@ def _refuse_vectors(reader: Any, file: Path, what: str = "image") -> None:
         raise LimitedError(f"{what} {file} has {components} components in each voxel (vectors or colours); {remedy}")
 
 
-def _refuse_no_spacing(file: Path, properties: dict[str, Any]) -> None:
-    """Refuse an image whose header has a spacing of 0 or NaN, for which readers take 1 mm."""
+def refuse_no_spacing(file: Path, properties: dict[str, Any], what: str = "image") -> None:
+    """Refuse a NIfTI file whose header has a spacing of 0 or NaN, for which readers take 1 mm."""
     wrong = [step for step in stored_spacing(file) or () if not (np.isfinite(step) and step)]
     if wrong and "reoriented_affine" in properties.get("nibabel_stuff", {}):  # the spacing is that of the affine
         stored: Any = nibabel.load(file)
         wrong = [] if stored.header["sform_code"] > 0 else wrong
     if wrong:
-        raise LimitedError(f"image {file} has the spacing {wrong[0]:g} in its header, which is no length; correct it")
+        raise LimitedError(f"{what} {file} has the spacing {wrong[0]:g} in its header, which is no length; correct it")
 
 
 def read_label(reader: Any, file: Path, what: str = "label") -> tuple[np.ndarray, dict[str, Any]]:

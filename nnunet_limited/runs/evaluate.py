@@ -10,7 +10,7 @@ from nnunet_limited.annotations.grid import Words, check_label, check_values, tu
 from nnunet_limited.datasets.description import DatasetDescription, check_description
 from nnunet_limited.datasets.listing import one_file_by_case
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label, reader_for
+from nnunet_limited.host.images import grid_of, read_label, reader_for, refuse_no_spacing
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.metrics.request import EvaluateRequest
 from nnunet_limited.util.extras import require_extra
@@ -99,9 +99,12 @@ def evaluate_case(
         prediction, grid = turned(prediction, grid, place)
     prediction, warning = check_label(predicted, prediction, grid, place, allowed, aligned, PREDICTION)
     truth = check_values(label, truth, allowed)
+    if not voxels:
+        refuse_no_spacing(label, properties, "label")
     millimetres = properties["spacing"] if place.spacing else about["spacing"]
     spacing = np.ones(truth.ndim) if voxels else np.asarray(millimetres, float)
-    axes = [axis for axis, size in enumerate(truth.shape) if size > 1]  # an image of one slice is 2D
+    flat = sorted(range(truth.ndim), key=lambda axis: truth.shape[axis] == 1)  # an image of one slice is 2D
+    axes = sorted(flat[: max(2, sum(size > 1 for size in truth.shape))])
     prediction, truth = (array.reshape([array.shape[axis] for axis in axes]) for array in (prediction, truth))
     ignore = DatasetDescription(description).ignore
     valid = np.ones(truth.shape, bool) if ignore is None else truth != ignore

@@ -274,3 +274,13 @@ def test_a_drawing_that_has_lost_its_header(folders: Path) -> None:
     dataset(folders, grid_of_image=True)
     sitk.WriteImage(sitk.GetImageFromArray(strokes()), str(folders / "drawn" / "b.nii.gz"))
     assert np.array_equal(imported(folders, "b"), right())
+
+
+@pytest.mark.parametrize("shift", [0.5, 0.9, -0.6])
+@pytest.mark.parametrize("orientation", ["RAS", "PIR"])
+def test_a_part_of_a_voxel_is_no_shift_in_any_order_of_axes(folders: Path, shift: float, orientation: str) -> None:
+    dataset(folders)
+    image = on_grid(strokes())
+    image.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((shift, 0.0, 0.0)))
+    sitk.WriteImage(sitk.DICOMOrient(image, orientation), str(folders / "drawn" / "a.nii.gz"))
+    assert np.array_equal(imported(folders, "a"), right())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -148,3 +150,32 @@ def test_colour_images_and_grey_ones_have_no_position(tmp_path: Path) -> None:
     io.imsave(tmp_path / "predicted/a.png", np.zeros((30, 40, 3), np.uint8), check_contrast=False)
     with pytest.raises(LimitedError, match=r"predicted/a\.png has 3 channels"):
         evaluate(asked(tmp_path))
+
+
+@pytest.mark.parametrize("part", [np.s_[4:5, 5:6, 5:6], np.s_[4:5, 5:6, :], np.s_[:, 5:6, 5:6], np.s_[:, :, 5:6]])
+def test_images_of_few_axes_are_measured(root: Path, part: tuple[slice, ...]) -> None:
+    """A voxel, a row, a column and a slice."""
+    for folder in ("predicted", "truth"):
+        for case in "abc":
+            array = sitk.GetArrayFromImage(volume(0))[part]
+            array[0, 0, 0] = 1
+            write(root / folder / f"{case}.nii.gz", sitk.GetImageFromArray(array))
+    assert evaluate(asked(root, dataset_json=root / "dataset.json"))["dice"].tolist()[0] == 1
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+@pytest.mark.parametrize("step", [0.0, np.nan])
+def test_a_label_without_a_spacing_is_measured_in_voxels_only(root: Path, reader: str, step: float) -> None:
+    content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    (root / "dataset.json").write_text(
+        json.dumps({**content, "overwrite_image_reader_writer": reader}), encoding="utf-8"
+    )
+    for folder in ("predicted", "truth"):
+        for case in "abc":
+            file = root / folder / f"{case}.nii.gz"
+            stored = bytearray(gzip.decompress(file.read_bytes()))
+            struct.pack_into("<f", stored, 88, step)
+            file.write_bytes(gzip.compress(stored))
+    with pytest.raises(LimitedError, match=r"label .*\.nii\.gz has the spacing (0|nan) in its header"):
+        evaluate(asked(root, dataset_json=root / "dataset.json"))
+    assert evaluate(asked(root, dataset_json=root / "dataset.json", voxels=True))["dice"].notna().any()

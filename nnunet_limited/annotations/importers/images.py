@@ -22,6 +22,7 @@ from nnunet_limited.annotations.grid import (
     differing,
     farthest,
     fit,
+    unit_factor,
 )
 from nnunet_limited.annotations.importers.segments import (
     FILL,
@@ -124,6 +125,8 @@ def _read_sitk(file: Path) -> tuple[np.ndarray, Grid, dict[str, str]]:
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "f":
         check_stored(file)
+    if array.dtype.kind == "c":
+        raise LimitedError(f"label {file} holds complex numbers; save a label map")
     if image.GetNumberOfComponentsPerPixel() == 1:
         array = array[..., None]
     array = array[None] if image.GetDimension() == 2 else array
@@ -158,6 +161,9 @@ def _place(
     else:
         found = fit(drawn.shape, grid, image)
     turned, start, distance = found.turn(drawn), np.array(found.start), found.distance
+    if found.matrix is not None and turned.shape == image.shape:
+        off = farthest(Grid(image.shape, None, found.matrix), image)
+        start, distance = (0 * start, off) if off <= FARTHEST else (start, distance)  # half a voxel is no shift by one
     low, high = np.maximum(start, 0), np.minimum(start + turned.shape, image.shape)
     inside = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
     outside = np.ones(turned.shape, bool)
@@ -166,7 +172,9 @@ def _place(
     same_size = sorted(drawn.shape) == sorted(image.shape) and (start != 0).any() and not segments
     if distance > FARTHEST or (high <= low).any() or lost or same_size:
         name, mine, theirs = differing(grid, image)
-        where = f"has {name} {mine}, its image {theirs}"
+        factor = unit_factor(grid, image)
+        unit = "" if factor is None else f", all {factor:.4g} times those of the image as in another unit"
+        where = f"has {name} {mine}, its image {theirs}{unit}"
         if distance <= FARTHEST and not same_size:
             where = f"begins at voxel {start[::-1].tolist()} and has {list(turned.shape[::-1])}, its image has "
             where += f"{list(image.shape[::-1])}" + (f", and {lost} drawn voxels are outside" if lost else "")
