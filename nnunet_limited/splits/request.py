@@ -29,8 +29,8 @@ class SplitRequest(Request):
     )
     group_by: str | None = Field(
         None,
-        description="Regular expression that finds the patient in a case name; cases of one patient stay together, and "
-        "the unlabelled ones of a validated patient are left out of the fold.",
+        description="Regular expression that finds the patient in a case name (by its parentheses, if it has them); "
+        "cases of one patient stay together, and the unlabelled ones of a validated patient are left out of the fold.",
     )
     labeled_from: str | None = Field(
         None,
