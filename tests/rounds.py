@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from helpers import DATASET, VARIANTS, Workspace, make_workspace
 
 from nnunet_limited.datasets.raw import RawDataset
-from nnunet_limited.planners.preprocessing import preprocess
+from nnunet_limited.planners.preprocessing import DATA_PREFIX, preprocess, preprocessing_hash
 from nnunet_limited.queries.choose import choose_windows
 from nnunet_limited.queries.hand_over import hand_over
 from nnunet_limited.queries.query_round import QueryRound, open_round
@@ -41,7 +41,8 @@ def resampled(root: Path) -> Workspace:
     plans = json.loads(file.read_text(encoding="utf-8"))
     configuration = plans["configurations"]["3d_fullres"]
     configuration["spacing"] = [0.8, 1.3, 1.3]
-    configuration["data_identifier"] += "_other"
+    shaped_by = preprocessing_hash(plans, configuration, workspace.variant.labels)
+    configuration["data_identifier"] = f"{DATA_PREFIX}{shaped_by}_3d_fullres"
     file.write_text(json.dumps(plans), encoding="utf-8")
     split, raw = load_split(workspace.preprocessed, "few"), RawDataset.load(DATASET)
     preprocess(plans, "3d_fullres", raw, {*split.labeled, *split.validation}, split.unlabeled, 1)

@@ -138,13 +138,16 @@ def plan(request: PlanRequest, assignments: SetOption = None, as_json: JsonOptio
     train = f"nnunet-limited {'crossval' if trainer else 'self-train'} {where} {trainer}-p {name}"
     if as_json:
         about = {"plans": name, "file": str(file), "dataset": folder.name, "configurations": chosen}
-        return show_json({**about, "warnings": list(result.warnings), "next": train})
+        about |= {"warnings": list(result.warnings), "again": list(result.again)}
+        return show_json({**about, "next": train})
     planned = [PlannedData.load(folder, name).plans["configurations"][configuration] for configuration in chosen]
     rows = [
         (name, "x".join(map(str, one["patch_size"])), one["batch_size"], one["data_identifier"])
         for name, one in zip(chosen, planned, strict=True)
     ]
     show_table(f"Plans {name}", ("configuration", "patch", "batch", "preprocessed data"), rows)
+    for line in result.again:
+        console.print(line, markup=False)
     for warning in result.warnings:
         console.print(f"warning: {warning}", markup=False)
     console.print(f"wrote {file}")

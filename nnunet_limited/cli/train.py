@@ -40,6 +40,9 @@ class TrainOptions(Request):
     num_gpus: int | None = Field(None, ge=1, description="Number of GPUs to train on.")
     pretrained_weights: str | None = Field(None, description="Checkpoint to start training from.")
 
+    redo: bool = Field(
+        False, description="Move a fold that was trained with other labels or images aside, and train it again."
+    )
     dice_only: bool = Field(
         False, description="Leave out HD95 and NSD, which take time on large scans with many classes."
     )
@@ -70,7 +73,7 @@ class TrainOptions(Request):
             if (value := getattr(self, name)) is not None:
                 flags += [f"-{name}", str(value)]
         names = {"dataset": self.dataset, "configuration": self.configuration, "fold": fold}
-        return TrainRequest(**names, trainer=self.trainer, plans=self.plans, flags=tuple(flags))
+        return TrainRequest(**names, trainer=self.trainer, plans=self.plans, flags=tuple(flags), redo=self.redo)
 
 
 class SelfTrainOptions(TrainOptions, SourceOptions):

@@ -13,8 +13,10 @@ from nnunet_limited.data.sparse import BEYOND, AnnotatedCases, UnannotatedDatase
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import network_spacing, save_label
 from nnunet_limited.host.plans import managers
-from nnunet_limited.util.files import is_current, one_at_a_time, read_object, write_json
+from nnunet_limited.planners.case_record import contents_of
+from nnunet_limited.util.files import one_at_a_time, read_object, write_json
 from nnunet_limited.util.parallel import default_processes, run_all
+from nnunet_limited.util.provenance import is_made_from, write_sources
 
 AXES = (0, 1, 2)
 
@@ -84,7 +86,7 @@ class PropagatedDataset(UnannotatedDataset):
 def propagate_cases(folder: Path, cases: list[str], ignore: int, plans: dict[str, Any], configuration: str) -> Path:
     """Return the folder with the propagated labels of ``cases`` preprocessed in ``folder``.
 
-    Labels that are not older than their case are kept. One process makes them, others wait for it.
+    Labels that were made from the case as it is are used again. One process makes them, others wait for it.
     """
     target = folder.with_name(f"{folder.name}_propagated")
     missing = partial(_missing, folder, cases, target)
@@ -96,7 +98,8 @@ def propagate_cases(folder: Path, cases: list[str], ignore: int, plans: dict[str
 
 
 def _missing(folder: Path, cases: list[str], target: Path) -> list[str]:
-    return [case for case in cases if not is_current(target / f"{case}.b2nd", [folder / f"{case}.pkl"])]
+    made = {case: (target / f"{case}.b2nd", {"case": contents_of(folder, case)}) for case in cases}
+    return [case for case, (file, sources) in made.items() if not is_made_from(file, sources, [folder / f"{case}.pkl"])]
 
 
 def _propagate_case(
@@ -117,6 +120,7 @@ def _propagate_case(
         apart.append([round(float(step), 4) for step in steps])
     write_json(target / f"{case}.json", {"distances": apart})
     save_label(labels, target / f"{case}.b2nd")
+    write_sources(target / f"{case}.b2nd", {"case": contents_of(folder, case)})
 
 
 def read_distances(folder: Path, case: str) -> list[list[float]]:

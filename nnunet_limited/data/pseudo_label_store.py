@@ -7,6 +7,7 @@ and the confidence and stability of each case.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +22,11 @@ from nnunet_limited.host.cases import LOCATIONS, save_locations, save_on_grid
 from nnunet_limited.host.images import grid_of, read_label, write_label
 from nnunet_limited.host.plans import managers
 from nnunet_limited.losses.label_space import LabelSpace
+from nnunet_limited.planners.case_record import CaseRecord, contents_of
 from nnunet_limited.splits import Split, split_name
-from nnunet_limited.util.files import content_hash, file_hash, is_current, one_at_a_time, read_object, write_json
+from nnunet_limited.util.files import content_hash, file_hash, one_at_a_time, read_object, write_json
 from nnunet_limited.util.parallel import default_processes, run_all
+from nnunet_limited.util.provenance import is_made_from, write_sources
 
 RECORD = "pseudo_labels.json"
 MAKE = "make them with 'nnunet-limited pseudo-label'"
@@ -39,7 +42,8 @@ class PseudoLabels:
     """The pseudo-labels in one folder: their ``origin``, and a record of each case that is done.
 
     ``cases[case]`` holds ``confidence``, the mean in percent over the foreground, None without any, and ``stability``,
-    a Dice in [0, 1] or, in sets of earlier versions, None if there was nothing to compare with.
+    a Dice in [0, 1] or, in sets of earlier versions, None if there was nothing to compare with; ``image`` is the digest
+    of the image, where it is known.
     """
 
     folder: Path
@@ -80,6 +84,14 @@ class PseudoLabels:
         done = replace(self, cases=dict(sorted({**self.cases, case: about}.items())))
         write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
         return done
+
+    def of_other_images(self, folder: Path) -> list[str]:
+        """Return the cases whose images are others now than when they were labelled; ``folder`` has them preprocessed.
+
+        What an earlier version did not record is not compared.
+        """
+        now = {case: CaseRecord.read(folder, case) for case, about in self.cases.items() if about.get("image")}
+        return [case for case, one in now.items() if one and one.digests.get("image") != self.cases[case]["image"]]
 
     def most_stable(self, fraction: float, by_confidence: bool = True) -> list[str]:
         """Return the ``fraction`` of the cases with the highest stability times confidence of the foreground.
@@ -178,23 +190,27 @@ def resample_to_network(
     """Return the folder of the labels of ``cases`` on the grid of the preprocessed images in ``unlabeled_folder``.
 
     Voxels with a confidence below ``threshold`` in [0, 1] become the unused value of ``space``. Beside each label lie
-    voxels of its classes or regions. Labels that are newer than their files, which people may correct, are used again.
-    One process prepares them; others wait for it.
+    voxels of its classes or regions. Those made from the same files, which people may correct, and for the same image
+    are used again. One process prepares them; others wait for it.
     """
-    folder = unlabeled_folder.with_name(f"{unlabeled_folder.name}_pseudo_{labels.hash}_{round(100 * threshold)}")
+    place = content_hash([os.path.relpath(labels.folder, unlabeled_folder.parent), labels.origin])
+    folder = unlabeled_folder.with_name(f"{unlabeled_folder.name}_pseudo_{place}_{round(100 * threshold)}")
+    sources = {
+        case: {"label": [file_hash(file) for file in labels.files(case)], "case": contents_of(unlabeled_folder, case)}
+        for case in cases
+    }
+
+    def is_made(case: str, ending: str) -> bool:
+        return is_made_from(folder / f"{case}{ending}", sources[case], labels.files(case))
 
     def missing() -> list[str]:
-        made = {case: (folder / f"{case}.b2nd", folder / f"{case}{LOCATIONS}") for case in cases}
-        return [
-            case
-            for case, (label, locations) in made.items()
-            if not (is_current(label, labels.files(case)) and is_current(locations, [label]))
-        ]
+        return [case for case in cases if not (is_made(case, ".b2nd") and is_made(case, LOCATIONS))]
 
     if missing():
         with one_at_a_time(folder):
             resample = partial(_resample, labels, unlabeled_folder, folder, plans, configuration, threshold, space)
-            run_all(resample, [(case,) for case in missing()], default_processes(), "Preparing pseudo-labels")
+            tasks = [(case, sources[case]) for case in missing()]
+            run_all(resample, tasks, default_processes(), "Preparing pseudo-labels")
     return folder
 
 
@@ -207,6 +223,7 @@ def _resample(
     threshold: float,
     space: LabelSpace,
     case: str,
+    sources: dict[str, Any],
 ) -> None:
     manager, chosen = managers(plans, configuration)
     label, confidence = labels.read(case, manager.image_reader_writer_class())
@@ -215,3 +232,5 @@ def _resample(
     label = np.where(confidence >= np.round(100 * threshold), label, space.unused_value)
     resampled = save_on_grid(label[None], case, unlabeled_folder, folder, manager, chosen)
     save_locations(resampled, space.foreground_values, folder / f"{case}{LOCATIONS}")
+    for ending in (".b2nd", LOCATIONS):
+        write_sources(folder / f"{case}{ending}", sources)

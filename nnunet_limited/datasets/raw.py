@@ -40,6 +40,11 @@ class Case:
     truth: Path | None = None
     boxes: Path | None = None
 
+    @property
+    def labels(self) -> list[tuple[str, Path]]:
+        """The file of the "label", to learn from, and of the "truth", to validate on, where there are such."""
+        return [(kind, file) for kind, file in (("label", self.label), ("truth", self.truth)) if file is not None]
+
 
 @dataclass(frozen=True)
 class RawDataset:

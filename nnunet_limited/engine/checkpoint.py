@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from nnunet_limited.engine.run import ABOUT, with_defaults
+from nnunet_limited.engine.inputs import check_same
+from nnunet_limited.engine.run import ABOUT, OF_FOLD, Run, with_defaults
+from nnunet_limited.engine.starting_weights import check_leak
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.random_state import get_random_state, set_random_state
 
@@ -57,12 +58,17 @@ def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
         torch.save(content, temporary)
 
 
-def check_weights(file: Path, trainer: Any, planned: PlannedData, configuration: str) -> None:
-    """Refuse pretrained weights that do not fit, by nnU-Net's own rule and on a network that is thrown away."""
+def check_weights(file: Path, trainer: Any, run: Run) -> None:
+    """Refuse pretrained weights that know labels that the run must not know, or that do not fit.
+
+    Whether they fit is judged by nnU-Net's own rule, on a network that is thrown away.
+    """
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    manager, chosen = planned.managers(configuration)
+    check_leak(file, read(file), run)
+    planned = run.planned
+    manager, chosen = planned.managers(run.configuration)
     network = trainer.build_network_architecture(
         manager,
         chosen,
@@ -84,12 +90,24 @@ def check(file: Path, trainer: Any, record: dict[str, Any]) -> None:
     _read(file, trainer, record, mmap=True)
 
 
-def _read(file: Path, trainer: Any, record: dict[str, Any], **options: Any) -> dict[str, Any]:
-    name = trainer.__name__
+def read(file: Path, **options: Any) -> Any:
+    """Return the content of a checkpoint on the CPU."""
     try:
-        content = torch.load(file, weights_only=False, **{"map_location": "cpu", **options})
+        return torch.load(file, weights_only=False, **{"map_location": "cpu", **options})
     except UNREADABLE as error:
         raise LimitedError(f"checkpoint {file} cannot be read; delete it and continue from an older one") from error
+
+
+def record_of(file: Path) -> dict[str, Any]:
+    """Return the record of the run that wrote a checkpoint; {} if it is none of ours."""
+    content = read(file, mmap=True)
+    found: dict[str, Any] = content.get(KEY, {}).get("record", {}) if isinstance(content, dict) else {}
+    return found
+
+
+def _read(file: Path, trainer: Any, record: dict[str, Any], **options: Any) -> dict[str, Any]:
+    name = trainer.__name__
+    content = read(file, **options)
     owner = content.get("trainer_name") if isinstance(content, dict) else None
     if owner is None:
         raise LimitedError(f"checkpoint {file} is not a checkpoint of nnU-Net but holds {content!r:.40}; delete it")
@@ -101,11 +119,12 @@ def _read(file: Path, trainer: Any, record: dict[str, Any], **options: Any) -> d
         )
     before = with_defaults(content[KEY]["record"], trainer.Config)
     for key, value in record.items():
-        if key not in ABOUT and before.get(key) != value:
+        if key not in (*ABOUT, *OF_FOLD) and before.get(key) != value:
             raise LimitedError(
                 f"checkpoint {file} was trained with {key} {before.get(key)}, this run has {value}; restore the plans "
                 "and the split it was trained with"
             )
+    check_same(file.parent, before, record)
     return content
 
 

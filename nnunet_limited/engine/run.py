@@ -8,19 +8,32 @@ from typing import Any
 
 from torch import distributed
 
-from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.engine.settings import TrainerConfig, recorded, with_current_names
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw
+from nnunet_limited.planners.case_record import CaseRecord, is_whole, stamps, why_not_current
 from nnunet_limited.planners.planned import PlannedData
-from nnunet_limited.planners.preprocessing import preprocess, require_preprocessed
+from nnunet_limited.planners.preprocessing import DIGESTS, preprocess, record_of, require_preprocessed
 from nnunet_limited.splits import Fold, Split
 from nnunet_limited.util.files import is_current, read_object, unwritable, write_json
 from nnunet_limited.util.parallel import default_processes
+from nnunet_limited.util.provenance import DigestCache, bytes_digest, stamp
 
 RECORD = "limited_run.json"
+FINAL = "checkpoint_final.pth"
 FORMAT = 2  # of the record of a run; those of earlier versions have none, which counts as 1
-ABOUT = ("given", "format")  # what is recorded, but not part of what is trained: settings in the plans, and the format
+# What is recorded, but not part of what is trained: settings in the plans, and the format.
+ABOUT = ("given", "format")
+# What is recorded of one fold and need not be the same in others.
+OF_FOLD = ("fold", "labels", "images", "weights", "validated")
+
+
+REDO = "train again with --redo, which moves that folder aside"
+
+
+class StaleRun(LimitedError):
+    """A run that was trained on something else than there is now."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,8 @@ class Run:
 
     def write_record(self) -> None:
         """Record in the results folder what is trained there."""
-        write_json(self.results / RECORD, self.record)
+        kept = {key: value for key, value in self.begun.items() if key in OF_FOLD}
+        write_json(self.results / RECORD, kept | self.record)
 
     @property
     def begun(self) -> dict[str, Any]:
@@ -58,14 +72,20 @@ class Run:
         file = self.results / RECORD
         return read_object(file, "run record", "delete its folder") if file.is_file() else {}
 
+    def record_validation(self, truth: dict[str, str]) -> None:
+        """Record the digests of the labels that the final checkpoint was validated on, and that of the checkpoint."""
+        checkpoint = self.results / FINAL
+        about = {"checkpoint": [stamp(checkpoint), bytes_digest(checkpoint)], "truth": truth}
+        self.record["validated"] = about
+        write_json(self.results / RECORD, self.begun | {"validated": about})
+
     def record_input(self, what: str, content: str) -> None:
         """Record the hash of ``what`` this fold trains on; refuse a fold that was trained on others."""
         self.record[what] = content
         before = self.begun.get(what, content)
         if before != content:
-            raise LimitedError(
-                f"{self.results} was trained on other {what.replace('_', ' ')} (hash {before}, now {content}); delete "
-                "that folder to train on the new ones"
+            raise StaleRun(
+                f"{self.results} was trained on other {what.replace('_', ' ')} (hash {before}, now {content}); {REDO}"
             )
 
 
@@ -133,7 +153,7 @@ def check_results_folder(base: Path, record: dict[str, Any], model: type[Trainer
         raise unwritable(base, OSError(None, "permission denied" if existing.is_dir() else f"{existing} is a file"))
     for file in sorted(base.glob(f"fold_*/{RECORD}")):
         other = with_defaults(read_object(file, "run record", "delete its folder"), model)
-        differing = [key for key in record if key not in ABOUT and other.get(key) != record[key]]
+        differing = [key for key in record if key not in (*ABOUT, *OF_FOLD) and other.get(key) != record[key]]
         if differing:
             key = differing[0]
             before, now = other.get(key), record[key]
@@ -166,7 +186,19 @@ def unlabeled_to_preprocess(run: Run) -> tuple[RawDataset | None, list[str]]:
             f"{dataset.folder} does not have; correct the list"
         )
     cases = [dataset.cases[case] for case in run.fold.unlabeled if case in dataset.cases]
-    return dataset, [c.identifier for c in cases if not is_current(folder / f"{c.identifier}.pkl", c.images)]
+    digests, reader = DigestCache(planned.folder / DIGESTS), dataset.reader()
+    return dataset, [case.identifier for case in cases if not _has_current(folder, case, reader, digests)]
+
+
+def _has_current(folder: Path, case: Case, reader: Any, digests: DigestCache) -> bool:
+    """Return whether ``folder`` has an unlabelled case as its images are now; they are read only if they may differ."""
+    record = CaseRecord.read(folder, case.identifier)
+    if record is None:
+        made = folder / f"{case.identifier}.pkl"
+        return is_current(made, case.images) and is_whole(folder, case.identifier)
+    if record.sources.get("image") == stamps(case.images):
+        return record.fits(folder, case.identifier, closely=False)
+    return why_not_current(folder, case.identifier, record_of(case, False, reader, digests)) is None
 
 
 def check_unlabeled(run: Run, trainer: str) -> None:
@@ -194,4 +226,5 @@ def preprocess_unlabeled(run: Run, log: Callable[[str], None] = lambda line: Non
             "GPU, which preprocesses them, or use 'nnunet-limited plan'"
         )
     log(f"Preprocessing unlabelled cases into {run.unlabeled_folder}: {len(missing)}")
-    preprocess(run.planned.plans, run.configuration, dataset, (), missing, default_processes())
+    for line in preprocess(run.planned.plans, run.configuration, dataset, (), missing, default_processes()):
+        log(line)

@@ -12,9 +12,11 @@ from torch import autocast, distributed, nn
 
 from nnunet_limited.data.sparse import IgnoreBeyondBorder, SparseDataset
 from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.inputs import check_same, record_inputs, truth_files, truth_of
 from nnunet_limited.engine.log import LimitedLogger
-from nnunet_limited.engine.run import Run, first_format, open_run, recorded_settings
+from nnunet_limited.engine.run import FINAL, Run, first_format, open_run, recorded_settings
 from nnunet_limited.engine.settings import TrainerConfig, resolve, with_current_names
+from nnunet_limited.engine.starting_weights import check_leak, given_weights, weights_digest
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.loaders import loader_attribute, without_benchmark
 from nnunet_limited.host.plans import label_space
@@ -129,9 +131,15 @@ class SplitTrainer(nnUNetTrainer):
             raise LimitedError(f"{cls.__name__} trains on one GPU only; remove -num_gpus")
         ours = f"nnunet-limited plan {run.planned.dataset} --split {run.split.name} -c {run.configuration}"
         remedy = f"run '{ours if run.planned.is_bound else 'nnUNetv2_plan_and_preprocess'}'"
+        run.planned.check_edited(run.configuration)
         require_preprocessed(run.labeled_folder, {*run.fold.train, *run.fold.val}, "labelled", remedy)
+        record_inputs(run, cls.uses_unlabeled, remedy)
+        for file in truth_files(run).values():
+            if not file.is_file():
+                raise LimitedError(f"{file} does not exist, on which the end of a training is validated; {remedy}")
         if trains:
             cls.check_unlabeled(run, config)
+        check_same(run.results, run.begun, run.record)
 
     @classmethod
     def unsuitable(cls, configuration: dict[str, Any], config: Any) -> str | None:
@@ -174,9 +182,12 @@ class SplitTrainer(nnUNetTrainer):
             return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Validate as nnU-Net does."""
+        """Validate as nnU-Net does, and record on which labels."""
+        truth = truth_of(self.run)
         with self.cpu_autocast():
             super().perform_actual_validation(save_probabilities)
+        if self.local_rank == 0 and (self.run.results / FINAL).is_file():  # not with --disable_checkpointing
+            self.run.record_validation(truth)
 
     def prepare_for_cpu(self, network: nn.Module) -> nn.Module:
         """Return the network; on a CPU with channels last and outputs of float32 if the settings ask for it."""
@@ -251,9 +262,10 @@ class SplitTrainer(nnUNetTrainer):
         self.prepare_data()
         host_folder = self.preprocessed_dataset_folder_base
         if self.run.planned.is_bound:  # nnU-Net copies dataset_fingerprint.json from here; ours is that of the split
-            self.preprocessed_dataset_folder_base = str(
-                fingerprint_folder(Path(host_folder), self.plans_manager.plans_name)
-            )
+            fingerprint = fingerprint_folder(Path(host_folder), self.plans_manager.plans_name)
+            if not (fingerprint / "dataset_fingerprint.json").is_file():
+                raise LimitedError(f"{fingerprint} has no dataset_fingerprint.json; run 'nnunet-limited plan' again")
+            self.preprocessed_dataset_folder_base = str(fingerprint)
         try:
             super().on_train_start()
         finally:
@@ -261,8 +273,18 @@ class SplitTrainer(nnUNetTrainer):
         if self.resumed_state is not None:
             checkpoint.restore_random_state(self, self.resumed_state)
         if self.local_rank == 0:
+            self.run.record["weights"] = self.starting_weights()
             self.run.write_record()
         self._print_run()
+
+    def starting_weights(self) -> str | None:
+        """Return the digest of the weights that the run started from, for its record; None for random ones."""
+        if self.resumed_state is not None:
+            return self.run.begun.get("weights")
+        file = given_weights()
+        if file is not None:
+            check_leak(file, checkpoint.read(file), self.run)
+        return weights_digest(file)
 
     def _print_run(self) -> None:
         fold = self.run.fold

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label, check_stored
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
+from nnunet_limited.util.provenance import DigestCache, array_digest
 from nnunet_limited.util.whole import require_whole, stored_spacing
 
 ASSUMED = "spacing is assumed"  # property of a label in a TIFF file without a JSON file, for which nnU-Net takes 1 mm
@@ -206,6 +207,37 @@ def grid_of(shape: Sequence[int], properties: dict[str, Any]) -> Grid:
         matrix = stuff.get("reoriented_affine", stuff["original_affine"])
         return Grid(tuple(shape), spacing, np.diag([-1.0, -1, 1, 1]) @ matrix)  # nibabel counts to the right and front
     return Grid(tuple(shape), spacing)
+
+
+def scan_digest(image: np.ndarray, properties: dict[str, Any]) -> str:
+    """Return a digest of an image (c, *spatial) and its grid; how the file stores them is no part of it.
+
+    Numbers of the grid are rounded to 4 decimals, which is coarser than what files round them to.
+    """
+    grid = grid_of(image.shape[1:], properties)
+    numbers: list[Any] = [grid.spacing or (), [] if grid.matrix is None else grid.matrix.ravel()]
+    return array_digest(image, [(np.round(np.asarray(part, float), 4) + 0.0).tolist() for part in numbers])
+
+
+def image_digest(files: Sequence[Path], reader_class: Any, cache: DigestCache) -> str:
+    """Return the digest of an image, which is read only if ``cache`` does not know it."""
+    found = cache.get(files)
+    if found is None:
+        found = scan_digest(*read_scan(reader_class(), files))
+        cache.add(files, found)
+    return found
+
+
+def label_digest(file: Path, reader_class: Any, cache: DigestCache) -> str:
+    """Return the digest of the values of a label, which is read only if ``cache`` does not know it.
+
+    Its grid is that of its image.
+    """
+    found = cache.get([file])
+    if found is None:
+        found = array_digest(read_label(reader_class(), file)[0])
+        cache.add([file], found)
+    return found
 
 
 def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: str) -> None:

@@ -1,6 +1,5 @@
 """The dataset fingerprint of a split: geometry from images, intensities from visible labels only."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,14 +10,15 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.images import grid_of, read_label, read_label_on, read_scan
+from nnunet_limited.host.images import grid_of, read_label, read_label_on, read_scan, scan_digest
 from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor, normalization_problem
 from nnunet_limited.splits import Split
-from nnunet_limited.util.files import content_hash, read_json, read_object, write_json
+from nnunet_limited.util.files import content_hash, read_json, write_json
 from nnunet_limited.util.parallel import run_all
+from nnunet_limited.util.provenance import DigestCache, array_digest, read_record, stamp
 
 Geometry = Literal["all", "labeled"]
-CHECKS = 3  # raised when inspections check more, so that those of earlier versions are made again
+CHECKS = 4  # raised when inspections check more, so that those of earlier versions are made again
 SMALLEST_SPACING = 1e-8  # mm; electron microscopy has 1e-6
 VOXELS_PER_CASE = 1e6  # that intensities are measured at; nnU-Net's number for a hundred cases
 
@@ -28,6 +28,7 @@ class Inspection(NamedTuple):
 
     ``warning`` states where the label's grid is a little off; ``annotated`` is False if every voxel is ignored.
     ``voxels`` is a hash of the image's values, whatever its file and header.
+    ``digests`` are those of the image, and of the label and the truth if they were read and can be used.
     """
 
     spacing: list[float]
@@ -37,6 +38,7 @@ class Inspection(NamedTuple):
     warning: str | None = None
     annotated: bool = True
     voxels: str = ""
+    digests: dict[str, str] = {}  # noqa: RUF012 (nothing changes it)
 
 
 def inspect_case(case: Case, use_label: bool, reader_class: Any, description: DatasetDescription) -> Inspection:
@@ -49,13 +51,15 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, description: Da
     image, properties = read_scan(reader, case.images, description.num_channels)
     check_image(case, image, properties, description)
     problem, warnings, annotated = None, [], True
+    digests = {"image": scan_digest(image, properties)}
     if use_label:
         grid = grid_of(image.shape[1:], properties)
         try:
             if case.label is None:
                 raise LimitedError(f"case {case.identifier} has no label file; add it")
-            for file in (case.label, *([case.truth] if case.truth else [])):
+            for kind, file in case.labels:
                 label, warning = read_label_on(reader, file, grid, description.label_values, description.grid_of_image)
+                digests[kind] = array_digest(label)
                 warnings += [warning] if warning else []
                 if file == case.label:
                     annotated = bool((label != description.ignore).any()) or case.boxes is not None
@@ -69,7 +73,8 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, description: Da
         problem,
         warnings[0] if warnings else None,
         annotated,
-        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest(),
+        array_digest(image),
+        digests,
     )
 
 
@@ -95,13 +100,13 @@ def check_image(case: Case, image: np.ndarray, properties: dict[str, Any], descr
 
 
 def inspect_dataset(
-    dataset: RawDataset, split: Split, processes: int, cache_file: Path
+    dataset: RawDataset, split: Split, processes: int, cache_file: Path, digests: DigestCache
 ) -> tuple[dict[str, Inspection], dict[str, str]]:
     """Inspect every case the split uses; return geometries, and why the labels of validation cases are unusable.
 
     A training case with an unusable label is an error. A case that is only validated on is not: its fold is refused
     when it is trained, and all other folds are as if that label did not exist. What was found of files that have not
-    changed since is taken from ``cache_file``.
+    changed since is taken from ``cache_file``. What is read is entered into ``digests``.
     """
     cases = sorted({*split.labeled, *split.validation, *split.unlabeled})
     missing = [case for case in cases if case not in dataset.cases]
@@ -113,13 +118,17 @@ def inspect_dataset(
     labeled = {*split.labeled, *split.validation}
     reader, description = dataset.reader(), dataset.description
     keys = {case: inspection_key(dataset.cases[case], case in labeled, reader, description) for case in cases}
-    cache = read_object(cache_file, "cache", "delete it") if cache_file.is_file() else {}
+    cache = read_record(cache_file) or {}
     new = [case for case in cases if keys[case] not in cache]
     tasks = [(dataset.cases[case], case in labeled, reader, description) for case in new]
     if tasks:
         inspected = run_all(inspect_case, tasks, processes, "Inspecting images")
         cache.update({keys[case]: list(result) for case, result in zip(new, inspected, strict=True)})
     found = {case: Inspection(*cache[keys[case]]) for case in cases}
+    for case, inspection in found.items():
+        files = {"image": dataset.cases[case].images, **{kind: [file] for kind, file in dataset.cases[case].labels}}
+        for kind, digest in inspection.digests.items():
+            digests.add(files[kind], digest)
     for case in split.labeled:
         if found[case].problem:
             raise LimitedError(f"{found[case].problem} (case {case} is labelled in split {split.name!r})")
@@ -149,8 +158,8 @@ def refuse_copies(dataset: RawDataset, split: Split, found: Mapping[str, Inspect
 
 def inspection_key(case: Case, use_label: bool, reader: Any, description: DatasetDescription) -> str:
     """Identify what an inspection depends on: the files as they are now, and what dataset.json says of them."""
-    files = [*case.images, *([file for file in (case.label, case.truth) if file] if use_label else [])]
-    stats = [[str(file), *((file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else ())] for file in files]
+    files = [*case.images, *(file for _, file in case.labels if use_label)]
+    stats = [[str(file), *(stamp(file) if file.exists() else ())] for file in files]
     said = [description.label_values, description.ignore, description.channel_names, description.grid_of_image]
     return content_hash([CHECKS, case.identifier, stats, use_label, reader.__name__, said, case.boxes is not None])
 

@@ -14,12 +14,14 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import save_on_grid
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.images import read_label
+from nnunet_limited.host.images import label_digest, read_label
 from nnunet_limited.host.planning import host_planner, limited_planner, scratch_preprocessed
 from nnunet_limited.host.plans import managers
+from nnunet_limited.planners.case_record import contents_of
 from nnunet_limited.planners.fingerprint import Inspection, extract_fingerprint, inspect_dataset
 from nnunet_limited.planners.preprocessing import (
     DATA_PREFIX,
+    DIGESTS,
     box_folder,
     copy_ground_truth,
     data_folders,
@@ -30,8 +32,9 @@ from nnunet_limited.planners.preprocessing import (
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
-from nnunet_limited.util.files import is_current, read_object, write_json
+from nnunet_limited.util.files import read_object, write_json
 from nnunet_limited.util.parallel import run_all
+from nnunet_limited.util.provenance import DigestCache, is_made_from, write_sources
 
 ODD_SPACING = 30.0  # times the median; scans of one kind differ less, and a wrong unit is a factor of 1,000
 MOST_VOXELS = 1e6  # that one becomes by resampling
@@ -42,6 +45,7 @@ CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what nnU-Net's planners ca
 class PlanResult:
     """Name and file of the plans, the preprocessed configurations, and warnings.
 
+    ``again`` has a line for everything that was there, but was made again as what it was made from has changed.
     ``trainer`` is the one to begin with where there is no unlabelled case or labels are sparse, else None.
     """
 
@@ -50,6 +54,7 @@ class PlanResult:
     configurations: tuple[str, ...]
     warnings: tuple[str, ...]
     trainer: str | None
+    again: tuple[str, ...]
 
 
 def make_plans(request: PlanRequest) -> PlanResult:
@@ -64,7 +69,9 @@ def make_plans(request: PlanRequest) -> PlanResult:
             f"--patch {'x'.join(map(str, request.patch))} does not fit -c {' -c '.join(request.configurations)}; give "
             "two numbers and -c 2d, or three and -c 3d_fullres"
         )
-    inspections, unusable = inspect_dataset(dataset, split, request.processes, preprocessed / "inspections.json")
+    digests = DigestCache(preprocessed / DIGESTS)
+    cache = preprocessed / "inspections.json"
+    inspections, unusable = inspect_dataset(dataset, split, request.processes, cache, digests)
 
     with scratch_preprocessed(), contextlib.redirect_stdout(io.StringIO()):
         fingerprint = extract_fingerprint(dataset, split, inspections, request.geometry, request.processes)
@@ -87,14 +94,17 @@ def make_plans(request: PlanRequest) -> PlanResult:
     write_json(preprocessed / f"{name}.json", plans)
     with_label = sorted({*split.labeled, *split.validation} - set(unusable))
     validated = [dataset.cases[case] for case in split.validation if case not in unusable]
-    copy_ground_truth(validated, preprocessed, dataset.description.file_ending)
+    reader, processes = dataset.reader(), request.processes
+    again = copy_ground_truth(validated, preprocessed, dataset.description.file_ending, reader, digests)
+    boxes = {case: file for case in split.labeled if (file := dataset.cases[case].boxes) is not None}
+    drawn = {case: (file, label_digest(file, reader, digests)) for case, file in boxes.items()}
+    digests.save()
     for configuration in configurations:
-        preprocess(plans, configuration, dataset, with_label, split.unlabeled, request.processes)
-        boxes = {case: file for case in split.labeled if (file := dataset.cases[case].boxes) is not None}
-        resample_boxes(boxes, data_folders(plans, configuration)[0], plans, configuration, request.processes)
+        again += preprocess(plans, configuration, dataset, with_label, split.unlabeled, processes)
+        resample_boxes(drawn, data_folders(plans, configuration)[0], plans, configuration, processes)
     alone = None if split.unlabeled else "LimitedSupervisedTrainer"
     trainer = alone if dataset.description.ignore is None else "LimitedSparseTrainer"
-    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer)
+    return PlanResult(name, preprocessed / f"{name}.json", configurations, tuple(warnings), trainer, tuple(again))
 
 
 def off_grid(inspections: dict[str, Inspection]) -> list[str]:
@@ -192,19 +202,25 @@ def keep_settings(plans: dict[str, Any], file: Path) -> list[str]:
 
 
 def resample_boxes(
-    files: dict[str, Path], folder: Path, plans: dict[str, Any], configuration: str, processes: int
+    drawn: dict[str, tuple[Path, str]], folder: Path, plans: dict[str, Any], configuration: str, processes: int
 ) -> None:
-    """Resample the images of boxes of cases preprocessed in ``folder`` to its grid, into a folder beside it."""
+    """Resample the images of boxes of cases preprocessed in ``folder`` to its grid, into a folder beside it.
+
+    ``drawn`` has the file of each case and its digest.
+    """
     made = box_folder(folder)
-    tasks = [
-        (case, file, folder, plans, configuration)
-        for case, file in files.items()
-        if not is_current(made / f"{case}.b2nd", [file])
-    ]
+    tasks = []
+    for case, (file, digest) in drawn.items():
+        sources = {"boxes": digest, "case": contents_of(folder, case)}
+        if not is_made_from(made / f"{case}.b2nd", sources, [file]):
+            tasks.append((case, file, folder, plans, configuration, sources))
     run_all(_resample_boxes, tasks, processes, "Preparing boxes")
 
 
-def _resample_boxes(case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str) -> None:
+def _resample_boxes(
+    case: str, file: Path, folder: Path, plans: dict[str, Any], configuration: str, sources: dict[str, Any]
+) -> None:
     manager, chosen = managers(plans, configuration)
     codes, _ = read_label(manager.image_reader_writer_class(), file, "image of boxes")
     save_on_grid(codes[None], case, folder, box_folder(folder), manager, chosen)
+    write_sources(box_folder(folder) / f"{case}.b2nd", sources)

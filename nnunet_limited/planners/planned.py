@@ -13,7 +13,7 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import has_raw, preprocessed_folder, results_folder
 from nnunet_limited.host.plans import managers, plans_manager, with_inherited
-from nnunet_limited.planners.preprocessing import data_folders, is_bound
+from nnunet_limited.planners.preprocessing import DATA_PREFIX, data_folders, is_bound, preprocessing_hash
 from nnunet_limited.splits import Split, load_host_split, load_split
 from nnunet_limited.util.files import content_hash, read_object
 
@@ -117,6 +117,19 @@ class PlannedData:
                 "use 'nnunet-limited split' and 'plan'"
             )
         return split
+
+    def check_edited(self, configuration: str) -> None:
+        """Refuse plans whose ``configuration`` would preprocess otherwise than the data that it names were made."""
+        chosen = self.configuration(configuration)
+        if not self.is_bound or not chosen["data_identifier"].startswith(DATA_PREFIX):
+            return
+        now = preprocessing_hash(self.plans, chosen, self.description.labels)
+        if chosen["data_identifier"] != f"{DATA_PREFIX}{now}_{configuration}":
+            raise LimitedError(
+                f"{self.folder / self.name}.json: spacing, normalization, resampling or labels of {configuration} were "
+                f"changed after {chosen['data_identifier']} was made with them; restore them, or make plans with "
+                "'nnunet-limited plan'"
+            )
 
     def configuration(self, name: str) -> dict[str, Any]:
         """Return a configuration, which the plans must have, with all that it inherits."""

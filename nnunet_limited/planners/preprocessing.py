@@ -14,14 +14,24 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.host.images import image_digest, label_digest
 from nnunet_limited.host.planning import nonzero_mask
 from nnunet_limited.host.plans import managers, with_inherited
-from nnunet_limited.util.files import content_hash, is_current, one_at_a_time, replacing
+from nnunet_limited.planners.case_record import (
+    SHAPED_BY,
+    CaseRecord,
+    begin_replacing,
+    files_of,
+    stamps,
+    why_not_current,
+)
+from nnunet_limited.util.files import content_hash, one_at_a_time, replacing
 from nnunet_limited.util.parallel import run_all
+from nnunet_limited.util.provenance import DigestCache
 
 UNLABELED_SUFFIX = "_unlabeled"
 DATA_PREFIX = "nnUNetLimited_"
-FILES = (".b2nd", "_seg.b2nd", ".pkl")  # of a case; the last one is written last
+DIGESTS = "digests.json"  # what is known of the files of a dataset, in its preprocessed folder
 
 
 def data_folders(plans: dict[str, Any], configuration: str) -> tuple[Path, Path]:
@@ -69,69 +79,85 @@ def preprocess(
     labeled: Iterable[str],
     unlabeled: Iterable[str],
     processes: int,
-) -> None:
-    """Preprocess the cases that are missing or older than their raw files."""
+) -> list[str]:
+    """Preprocess the cases that are missing, damaged or made from other files than there are now.
+
+    Returns a line for each case that was there, but is made again.
+    """
     with_label, without_label = data_folders(plans, configuration)
+    digests = DigestCache(with_label.parent / DIGESTS)
     with one_at_a_time(with_label):  # or another process that wants the same cases would make them too
-        tasks = []
-        origin = origin_of(dataset)
+        tasks, again, reader = [], [], dataset.reader()
         for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
+            origin = origin_folder(dataset, folder)
             for identifier in cases:
                 case = dataset.cases[identifier]
-                if is_current(folder / f"{identifier}.pkl", sources_of(case, use_label)):
+                record = record_of(case, use_label, reader, digests)
+                why = why_not_current(folder, identifier, record)
+                if why is None:
                     continue
-                if origin is None or not link_preprocessed(case, origin, folder, use_label):
-                    tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json))
+                again += [f"{identifier}: {why}; preprocessed again for {configuration}"] if why else []
+                if origin is None or not link_preprocessed(identifier, origin, folder, record):
+                    tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json, record))
+        digests.save()
         if tasks:
             run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
     for folder in (with_label, without_label):
         with contextlib.suppress(OSError):  # not there, or another process is making cases in it
             scratch_folder(folder).rmdir()
+    return again
 
 
-def sources_of(case: Case, use_label: bool) -> list[Path]:
-    """Return the raw files that a preprocessed case is made from."""
-    return [*case.images, *([case.label] if use_label and case.label else [])]
+def record_of(case: Case, use_label: bool, reader: Any, digests: DigestCache) -> CaseRecord:
+    """Return what a case is to be made from."""
+    found = {"image": image_digest(case.images, reader, digests)}
+    files: dict[str, Sequence[Path]] = {"image": case.images}
+    for kind, file in case.labels if use_label else []:
+        found[kind] = label_digest(file, reader, digests)
+        files[kind] = [file]
+    return CaseRecord(found, {kind: stamps(some) for kind, some in files.items()})
 
 
-def origin_of(dataset: RawDataset) -> RawDataset | None:
-    """Return the raw dataset of which ``dataset`` is a view, if it is one and the other is there."""
-    name = dataset.dataset_json.get("view_of")
-    try:
-        return RawDataset.load(name) if name else None
-    except LimitedError:  # it was removed or renamed, and is not needed
-        return None
+def origin_folder(dataset: RawDataset, folder: Path) -> Path | None:
+    """Return where the dataset of which ``dataset`` is a view has the cases of ``folder``, if it has them.
 
-
-def link_preprocessed(case: Case, origin: RawDataset, folder: Path, use_label: bool) -> bool:
-    """Link a case that ``origin`` has preprocessed from the same files in a folder of the same name.
-
-    Returns whether there is one. Such folders are named after all that preprocessing depends on, and cases in them are
-    replaced, never changed.
+    Such folders are named after all that preprocessing depends on, and cases in them are replaced, never changed.
     """
-    theirs = origin.cases.get(case.identifier)
-    source = folder.parents[1] / origin.name / folder.name
-    if theirs is None or not folder.name.startswith(DATA_PREFIX):
-        return False
-    mine, other = sources_of(case, use_label), sources_of(theirs, use_label)
-    same = [file.resolve() for file in mine] == [file.resolve() for file in other]
-    if not same or not is_current(source / f"{case.identifier}.pkl", other):
+    name = dataset.dataset_json.get("view_of")
+    if not isinstance(name, str) or not folder.name.startswith(DATA_PREFIX):
+        return None
+    found = folder.parents[1] / name / folder.name
+    return found if found.is_dir() else None
+
+
+def link_preprocessed(case: str, origin: Path, folder: Path, record: CaseRecord) -> bool:
+    """Link a case that was made in ``origin`` from the same image and label; return whether there is one."""
+    made = CaseRecord.read(origin, case)
+    same = made is not None and all(made.digests.get(kind) == record.digests.get(kind) for kind in SHAPED_BY)
+    if made is None or not same or not made.fits(origin, case, closely=True):
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
-    for ending in FILES:
-        with replacing(folder / f"{case.identifier}{ending}") as temporary:
+    begin_replacing(folder, case)
+    for ending, file in files_of(origin, case).items():
+        with replacing(folder / f"{case}{ending}") as temporary:
             try:
-                os.link(source / f"{case.identifier}{ending}", temporary)
+                os.link(file, temporary)
             except OSError:  # on a file system without links
-                shutil.copy2(source / f"{case.identifier}{ending}", temporary)
+                shutil.copy2(file, temporary)
+    record.write(folder, case)
     return True
 
 
 def preprocess_case(
-    case: Case, folder: Path, use_label: bool, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
+    case: Case,
+    folder: Path,
+    use_label: bool,
+    plans: dict[str, Any],
+    configuration: str,
+    dataset_json: dict[str, Any],
+    record: CaseRecord,
 ) -> None:
-    """Preprocess one case into ``folder`` with nnU-Net's ``run_case_save``; its ``.pkl`` appears last.
+    """Preprocess one case into ``folder`` with nnU-Net's ``run_case_save``; its ``record`` appears last.
 
     Without label nnU-Net computes the mask of the image itself (0 inside, -1 outside), as it does for prediction.
     """
@@ -156,9 +182,10 @@ def preprocess_case(
                 f"image {images[0]} of case {case.identifier} does not fit into memory at the spacing of the plans, "
                 f"{chosen.spacing} mm; check the spacing in its header, or use a machine with more memory"
             ) from error
-        (folder / f"{case.identifier}.pkl").unlink(missing_ok=True)
-        for ending in FILES:
-            os.replace(f"{made}{ending}", folder / f"{case.identifier}{ending}")
+        begin_replacing(folder, case.identifier)
+        for ending, file in files_of(folder, case.identifier).items():
+            os.replace(f"{made}{ending}", file)
+        record.write(folder, case.identifier)
 
 
 def background_outside(case: Case, reader_class: Any, ignore: int, target: Path) -> Path:
@@ -181,21 +208,43 @@ def scratch_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".tmp")
 
 
-def copy_ground_truth(cases: Sequence[Case], preprocessed: Path, file_ending: str) -> None:
-    """Copy validation labels to ``gt_segmentations``, where nnU-Net's validation looks for them."""
+def copy_ground_truth(
+    cases: Sequence[Case], preprocessed: Path, file_ending: str, reader: Any, digests: DigestCache
+) -> list[str]:
+    """Copy validation labels to ``gt_segmentations``, where nnU-Net's validation looks for them.
+
+    Returns a line for each that was there and differs.
+    """
+    again = []
     for case in cases:
         truth = case.truth or case.label
         assert truth is not None
         target = preprocessed / "gt_segmentations" / f"{case.identifier}{file_ending}"
-        wanted = truth.stat()
-        there = target.stat() if target.is_file() else None
-        if there is None or (there.st_mtime, there.st_size) != (wanted.st_mtime, wanted.st_size):
-            with replacing(target) as temporary:
-                shutil.copy2(truth, temporary)
+        wanted = label_digest(truth, reader, digests)
+        if target.is_file():
+            if _is_copy(target, wanted, reader, digests):
+                continue
+            again.append(f"{case.identifier}: its label has changed; copied again for validation")
+        with replacing(target) as temporary:
+            shutil.copy2(truth, temporary)
+        digests.add([target], wanted)
+    return again
+
+
+def _is_copy(target: Path, wanted: str, reader: Any, digests: DigestCache) -> bool:
+    try:
+        return label_digest(target, reader, digests) == wanted
+    except LimitedError:  # it is damaged
+        return False
 
 
 def require_preprocessed(folder: Path, cases: Iterable[str], what: str, remedy: str) -> None:
-    """Raise LimitedError for a case that is not preprocessed in ``folder``."""
+    """Raise LimitedError for a case that is not preprocessed in ``folder``, or whose files are damaged."""
     for case in cases:
-        if not (folder / f"{case}.pkl").is_file():
+        files, record = files_of(folder, case), CaseRecord.read(folder, case)
+        if not all(file.is_file() for file in files.values()):
             raise LimitedError(f"{what} case {case!r} is not preprocessed in {folder}; {remedy}")
+        broken = [file for file in files.values() if not file.stat().st_size]
+        if broken or (record is not None and not record.fits(folder, case, closely=False)):
+            file = broken[0] if broken else files[".b2nd"]
+            raise LimitedError(f"{what} case {case!r}: {file} or a file beside it is damaged; {remedy}")

@@ -12,6 +12,7 @@ from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, 
 from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import plans_manager
+from nnunet_limited.planners.case_record import CaseRecord
 from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.pseudo_labels.plausibility import Expectation
 from nnunet_limited.runs.predict import Predictor, trained
@@ -151,8 +152,10 @@ class PseudoLabelJob:
         return labels
 
     def _missing(self, labels: PseudoLabels) -> list[str]:
-        split = self.labeller.model.planned.split
-        return sorted({c for fold in labels.origin["folds"] for c in split.fold(fold).unlabeled} - set(labels.cases))
+        model = self.labeller.model
+        split, folder = model.planned.split, model.planned.cases(model.configuration).unlabeled
+        done = {*labels.cases} - {*labels.of_other_images(folder)}
+        return sorted({c for fold in labels.origin["folds"] for c in split.fold(fold).unlabeled} - done)
 
     def _make(self, labels: PseudoLabels, device: str, track: Track) -> PseudoLabels:
         model, folds, cases = self.labeller.model, labels.origin["folds"], self._missing(labels)
@@ -172,6 +175,8 @@ class PseudoLabelJob:
                 made = replace(made, agreement=expected.agreement(made.label, previous.read(case, reader)[0]))
             confidence = np.where(expected.islands(made.label), 0.0, made.confidence)
             about = expected.about(made.label, confidence, made.agreement, properties["spacing"]) | made.about
+            record = CaseRecord.read(folder, case)
+            about |= {"image": record.digests["image"]} if record else {}
             labels = labels.add(case, made.label, confidence, properties, about, reader)
         return labels
 

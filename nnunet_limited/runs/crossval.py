@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.engine.inputs import truth_files, truth_of
+from nnunet_limited.engine.run import FINAL, RECORD
+from nnunet_limited.engine.starting_weights import FLAG, check_weights_are_those, given_weights
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.evaluation import merge_folds
-from nnunet_limited.runs.launch import prepare
-from nnunet_limited.runs.request import TrainRequest
+from nnunet_limited.runs.launch import move_aside_if_stale, prepare
+from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
 from nnunet_limited.runs.scores import (
     DICE,
     can_measure_distances,
@@ -18,6 +21,7 @@ from nnunet_limited.runs.scores import (
     worse_in_most_folds,
 )
 from nnunet_limited.util.files import one_at_a_time, read_object, write_json
+from nnunet_limited.util.provenance import bytes_digest, read_record, stamp
 
 
 def default_folds(request: TrainRequest) -> list[int]:
@@ -25,14 +29,17 @@ def default_folds(request: TrainRequest) -> list[int]:
     return list(range(len(request.planned.split.folds)))
 
 
-def missing_step(folder: Path, probabilities: bool) -> tuple[str, tuple[str, ...]] | None:
+def missing_step(
+    folder: Path, probabilities: bool, truth: dict[str, str] | None = None
+) -> tuple[str, tuple[str, ...]] | None:
     """Return what is still to be done for the fold in ``folder``, with the flags for it; None when it is complete.
 
-    ``probabilities`` (``--npz``) of every validation case belong to it if they are asked for.
+    ``probabilities`` (``--npz``) of every validation case belong to it if they are asked for. ``truth`` has the digests
+    of the labels to validate on; None for trainers that record none.
     """
     final, summary = folder / "checkpoint_final.pth", folder / "validation" / "summary.json"
     if final.is_file():
-        validated = summary.is_file() and summary.stat().st_mtime >= final.stat().st_mtime
+        validated = summary.is_file() and _is_validation_of(final, summary, truth)
         if validated and probabilities:
             cases = read_object(summary, "validation result", "delete it")["metric_per_case"]
             validated = len(list(summary.parent.glob("*.npz"))) >= len(cases)
@@ -40,6 +47,16 @@ def missing_step(folder: Path, probabilities: bool) -> tuple[str, tuple[str, ...
     if any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         return "resuming", ("--c",)
     return "training", ()
+
+
+def _is_validation_of(final: Path, summary: Path, truth: dict[str, str] | None) -> bool:
+    """Return whether the validation is that of the final checkpoint and, where they are recorded, of these labels."""
+    about = (read_record(final.with_name(RECORD)) or {}).get("validated")
+    if about is None:
+        return summary.stat().st_mtime >= final.stat().st_mtime
+    written, digest = about["checkpoint"]
+    same = stamp(final) == written or bytes_digest(final) == digest
+    return same and (truth is None or truth == about["truth"])
 
 
 def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str], None]) -> None:
@@ -51,20 +68,21 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
         if flag in request.flags:
             raise LimitedError(f"crossval: {flag} is set for each fold by its checkpoints; remove it")
     base = request.results
-    steps = {fold: missing_step(base / f"fold_{fold}", "--npz" in request.flags) for fold in folds}
-    for fold, step in steps.items():
-        prepare(request.changed(fold=str(fold), flags=_flags(request, step)))
+    for fold in folds:
+        prepare(_of_fold(request, fold, _step(request, fold)))
     request.write_plans()
     for fold in folds:
         folder = base / f"fold_{fold}"
         with one_at_a_time(folder):  # another process may be at it, for which this one waits
-            step = missing_step(folder, "--npz" in request.flags)
+            if moved := move_aside_if_stale(_of_fold(request, fold, None)):
+                log(f"fold {fold}: trained on other data; moved to {moved}")
+            step = _step(request, fold)
             if step is None:
                 log(f"fold {fold}: complete")
                 continue
             log(f"fold {fold}: {step[0]}; log in {folder}")
             command = [sys.executable, "-m", "nnunet_limited", "train", request.dataset, request.configuration]
-            command += [str(fold), "-tr", request.trainer, "-p", request.plans, *_flags(request, step)]
+            command += [str(fold), "-tr", request.trainer, "-p", request.plans, *_of_fold(request, fold, step).flags]
             status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if status:
             raise LimitedError(
@@ -73,12 +91,27 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
             )
 
 
-def _flags(request: TrainRequest, step: tuple[str, tuple[str, ...]] | None) -> tuple[str, ...]:
-    """Return the flags for a step; pretrained weights are for a fold that starts."""
-    if step is None or not step[1] or "-pretrained_weights" not in request.flags:
-        return (*request.flags, *(step[1] if step else ()))
-    position = request.flags.index("-pretrained_weights")
-    return (*request.flags[:position], *request.flags[position + 2 :], *step[1])
+def _step(request: TrainRequest, fold: int) -> tuple[str, tuple[str, ...]] | None:
+    """Return what is still to be done for a fold, as :func:`missing_step`; refuse one that began with other weights."""
+    folder, truth = request.results / f"fold_{fold}", None
+    if is_ours(find_trainer(request.trainer)):
+        run, _ = run_of(request, fold)
+        check_weights_are_those(run, given_weights(_of_fold(request, fold, None).flags))
+        if (folder / FINAL).is_file() and all(file.is_file() for file in truth_files(run).values()):
+            truth = truth_of(run)
+    return missing_step(folder, "--npz" in request.flags, truth)
+
+
+def _of_fold(request: TrainRequest, fold: int, step: tuple[str, tuple[str, ...]] | None) -> TrainRequest:
+    """Return the request for one fold and step; pretrained weights are for a fold that starts."""
+    flags, further = list(request.flags), step[1] if step else ()
+    if FLAG in flags:
+        position = flags.index(FLAG)
+        if further:
+            del flags[position : position + 2]
+        else:
+            flags[position + 1] = flags[position + 1].replace("{fold}", str(fold))
+    return request.changed(fold=str(fold), flags=(*flags, *further))
 
 
 def crossvalidate(

@@ -2,9 +2,11 @@
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.run import StaleRun
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import results_folder
 from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
@@ -27,17 +29,38 @@ def prepare(request: TrainRequest) -> TrainRequest:
     weights = request.value_of("-pretrained_weights")
     if is_ours(trainer):
         run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
-        trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
+        try:
+            trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
+        except StaleRun:
+            if not request.redo:
+                raise
+            checkpoint_file = None
         if checkpoint_file is not None:
             checkpoint.check(checkpoint_file, trainer, run.record)
         if weights is not None:
-            checkpoint.check_weights(Path(weights), trainer, planned, request.configuration)
+            checkpoint.check_weights(Path(weights), trainer, run)
     elif not planned.cases(request.configuration).labeled.is_dir():
         raise LimitedError(
             f"{planned.cases(request.configuration).labeled} does not exist, so configuration "
             f"{request.configuration!r} is not preprocessed; run 'nnunet-limited plan' with -c {request.configuration}"
         )
     return _complete(request)
+
+
+def move_aside_if_stale(request: TrainRequest) -> Path | None:
+    """Move a fold that was trained on something else into ``replaced/``, if that was asked for; return where it is."""
+    trainer = find_trainer(request.trainer)
+    folder = request.results / f"fold_{request.fold}"
+    if not (request.redo and is_ours(trainer) and folder.is_dir()):
+        return None
+    run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
+    try:
+        trainer.check_start(run, config, request.gpus, trains=True)
+    except StaleRun:
+        target = folder.parent / "replaced" / f"{folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        target.parent.mkdir(exist_ok=True)
+        return folder.rename(target)
+    return None
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:
@@ -111,6 +134,7 @@ def run_host_training(request: TrainRequest) -> None:
 
     ready = prepare(request)
     ready.write_plans()
+    move_aside_if_stale(request)
     sys.argv = ["nnUNetv2_train", ready.dataset, ready.configuration, ready.fold, "-tr", ready.trainer]
     sys.argv += ["-p", ready.plans, *ready.flags]
     run_training_entry()

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nnunet_limited.engine.run import RECORD
+from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.inputs import check_same, record_inputs
+from nnunet_limited.engine.run import FINAL, RECORD
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import label_space
 from nnunet_limited.host.predict import load_predictor, to_scan
 from nnunet_limited.metrics.agreement import class_counts, mean_agreement
-from nnunet_limited.runs.request import TrainRequest
+from nnunet_limited.runs.request import TrainRequest, run_of
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import file_hash, read_object
 
-CHECKPOINT = "checkpoint_final.pth"
 NOISE = 0.1  # standard deviations of a normalised image
 
 
@@ -31,8 +32,8 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
     checkpoints, plans = {}, model.planned.hash
     for fold in folds:
         base = model.results / f"fold_{fold}"
-        if not (base / CHECKPOINT).is_file():
-            raise LimitedError(f"{base / CHECKPOINT} does not exist; train fold {fold} of {model.trainer} first")
+        if not (base / FINAL).is_file():
+            raise LimitedError(f"{base / FINAL} does not exist; train fold {fold} of {model.trainer} first")
         if not (base / RECORD).is_file():
             raise LimitedError(
                 f"{base} has no {RECORD}, so the labels that the model was trained on are unknown; use a trainer of "
@@ -45,7 +46,11 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
                 raise LimitedError(
                     f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
                 )
-        checkpoints[str(fold)] = file_hash(base / CHECKPOINT)
+        run, _ = run_of(model, fold)
+        record_inputs(run, uses_unlabeled=False, remedy="run 'nnunet-limited plan'")
+        for record in (run.begun, checkpoint.record_of(base / FINAL)):
+            check_same(base, record, run.record)
+        checkpoints[str(fold)] = file_hash(base / FINAL)
     return checkpoints
 
 
@@ -67,7 +72,7 @@ class Predictor:
     def __init__(self, results: Path, folds: Sequence[int | str], device: str) -> None:
         """Load the final checkpoints of ``folds``."""
         with contextlib.redirect_stdout(io.StringIO()):
-            self.host = load_predictor(results, folds, device, CHECKPOINT)
+            self.host = load_predictor(results, folds, device, FINAL)
         self.labels = label_space(self.host.label_manager)
         self.members = self.host.list_of_parameters
         self.reader = self.host.plans_manager.image_reader_writer_class()

@@ -35,6 +35,7 @@ class TrainRequest(Request):
     plans: str = Field(default="nnUNetPlans", description="Name of the plans.")
     flags: tuple[str, ...] = Field(default=(), description="Further flags of nnUNetv2_train.")
     variant: Variant | None = None
+    redo: bool = Field(default=False, description="Whether runs on other data are moved aside and trained again.")
 
     @cached_property
     def folder(self) -> Path:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nnunet_limited.datasets.phantom import LABELS, write_phantom_dataset
 from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.engine.run import FINAL
 from nnunet_limited.host.evaluation import dice_of_files
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder, results_folder
 from nnunet_limited.host.predict import load_predictor, predict_folder
@@ -22,7 +23,6 @@ from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
 from nnunet_limited.report.comparison_picture import CaseFiles, comparison_picture
 from nnunet_limited.runs.evaluate import evaluate, summarise
 from nnunet_limited.runs.launch import train_here
-from nnunet_limited.runs.predict import CHECKPOINT
 from nnunet_limited.runs.request import TrainRequest, find_trainer
 from nnunet_limited.runs.scores import can_measure_distances
 from nnunet_limited.runs.variants import configure
@@ -64,7 +64,7 @@ def run_demo(out: Path, seed: int, log: Callable[[str], None]) -> dict[str, Any]
         log(f"{number}/5 training {trainer} on {len(fold.train)} labelled{extra} cases, predicting the held-out ones")
         predictions[label] = out / "predictions" / trainer
         with contextlib.redirect_stdout(io.StringIO()):
-            model = load_predictor(train(trainer, plans), [FOLD], "cpu", CHECKPOINT)
+            model = load_predictor(train(trainer, plans), [FOLD], "cpu", FINAL)
             predict_folder(model, raw_folder(DATASET) / "imagesTs", predictions[label])
     scores = {label: dice_per_case(raw_folder(DATASET) / "labelsTs", folder) for label, folder in predictions.items()}
     picture = out / "demo.png"
@@ -88,7 +88,7 @@ def make_data(seed: int) -> Fold:
 def train(trainer_name: str, plans: str) -> Path:
     """Train one fold, continuing from its checkpoint if there is one; return the folder of the folds."""
     results = results_folder(DATASET) / f"{trainer_name}__{plans}__{CONFIGURATION}"
-    if not (results / f"fold_{FOLD}" / CHECKPOINT).is_file():
+    if not (results / f"fold_{FOLD}" / FINAL).is_file():
         train_here(DATASET, CONFIGURATION, FOLD, trainer_name, plans)
     return results
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import blosc2
@@ -14,6 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunet_limited.data import propagated
 from nnunet_limited.data.propagated import ChannelStack, PropagatedDataset, propagate_cases
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.planners.case_record import record_file
 
 IGNORE = 3
 
@@ -78,7 +78,7 @@ def test_half_of_the_crops_are_of_annotated_cases(workspaces, sparse: int, other
     assert 0.5 <= share <= max(0.67, sparse / (sparse + others))
 
 
-def test_what_is_there_is_made_again_only_for_newer_cases(workspaces, monkeypatch) -> None:
+def test_what_is_there_is_made_again_only_for_other_cases(workspaces, monkeypatch) -> None:
     made, dataset = prepared(workspaces("planes"))
     arguments = (made.run.labeled_folder, list(made.run.fold.train), IGNORE, made.plans_manager.plans, "3d_fullres")
     done = []
@@ -86,9 +86,11 @@ def test_what_is_there_is_made_again_only_for_newer_cases(workspaces, monkeypatc
     assert propagate_cases(*arguments) == dataset.propagated
     assert done == []
     case = made.run.fold.train[1]
-    later = (dataset.propagated / f"{case}.b2nd").stat().st_mtime + 5
-    os.utime(made.run.labeled_folder / f"{case}.pkl", (later, later))
+    record = record_file(made.run.labeled_folder, case)
+    before = record.read_text(encoding="utf-8")
+    record.write_text(before.replace('"label": "', '"label": "other'), encoding="utf-8")
     propagate_cases(*arguments)
+    record.write_text(before, encoding="utf-8")
     assert done == [case]
 
 

@@ -25,6 +25,7 @@ from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import to_network
 from nnunet_limited.metrics.agreement import class_counts, mean_agreement
+from nnunet_limited.planners.case_record import CaseRecord, record_file
 from nnunet_limited.planners.preprocessing import preprocess_case
 from nnunet_limited.pseudo_labels.ensemble import EnsembleLabeller
 from nnunet_limited.pseudo_labels.job import PseudoLabelJob
@@ -63,6 +64,7 @@ def test_a_corrected_label_makes_other_pseudo_labels(workspaces, tmp_path: Path)
     label = blosc2.open(str(file))[:]
     file.unlink()
     blosc2.asarray(np.maximum(label, 0) * 0 + 1, urlpath=str(file))
+    record_file(file.parent, case).unlink()  # or the file counts as damaged
     assert job.check([0])[0].hash != before.hash
 
 
@@ -74,8 +76,9 @@ def test_a_label_reaches_the_network_as_the_host_would_bring_it(workspaces, tmp_
     plans["configurations"][configuration]["spacing"][-1] *= 1.3  # so that there is something to resample
     raw = RawDataset.load(DATASET)
     case = blank_border(raw.cases[load_split(workspace.preprocessed, "few").labeled[0]], tmp_path)
-    preprocess_case(case, tmp_path / "with", True, plans, configuration, raw.dataset_json)
-    preprocess_case(case, tmp_path / "without", False, plans, configuration, raw.dataset_json)
+    for name, use_label in (("with", True), ("without", False)):
+        record = CaseRecord({}, {})
+        preprocess_case(case, tmp_path / name, use_label, plans, configuration, raw.dataset_json, record)
     expected = UnlabeledDataset(str(tmp_path / "with"), [case.identifier]).load_case(case.identifier)[1][:]
     data, _, _, properties = UnlabeledDataset(str(tmp_path / "without"), [case.identifier]).load_case(case.identifier)
     manager = PlansManager(plans)
@@ -184,7 +187,7 @@ def test_second_round_and_training_on_it(trained, tmp_path: Path) -> None:
     sitk.WriteImage(corrected, str(second.files(used[0])[0]))
     seen = student.unlabeled_dataset().load_case(used[0])[2][:]
     assert set(np.unique(seen)) == {1, student.labels.unused_value}
-    with pytest.raises(LimitedError, match=r"fold_0 was trained on other pseudo labels .* delete that folder"):
+    with pytest.raises(LimitedError, match=r"fold_0 was trained on other pseudo labels .* train again with --redo"):
         again().on_train_start()
 
 

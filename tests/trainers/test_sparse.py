@@ -22,17 +22,20 @@ from helpers import (
     losses,
     make_named_split,
     plan,
+    read,
     stock_run,
     weights,
     write_dataset,
 )
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_limited import trainers
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.sparsify import SparsifyRequest, sparsify
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.planners.preprocessing import background_outside
+from nnunet_limited.planners.preprocessing import background_outside, copy_ground_truth
 from nnunet_limited.trainers.catalogue import is_for_sparse_labels, trainer_names
+from nnunet_limited.util.provenance import DigestCache
 
 IGNORE = 3
 SPARSE = Variant(labels={"background": 0, "disc": 1, "core": 2, "ignore": IGNORE}, ignored=0.0)
@@ -296,13 +299,12 @@ def test_nothing_without_label_is_refused(workspaces, trainer: str) -> None:
 
 
 def test_labels_to_validate_on_may_be_given_later(tmp_path: Path) -> None:
-    from nnunet_limited.planners.preprocessing import copy_ground_truth
-
     sparse, dense = tmp_path / "sparse.nii.gz", tmp_path / "dense.nii.gz"
-    dense.write_text("dense", encoding="utf-8")
+    for value, file in enumerate((sparse, dense)):
+        sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 3, 4), value, np.uint8)), str(file))
     os.utime(dense, (1, 1))
-    sparse.write_text("sparse label", encoding="utf-8")
     target = tmp_path / "gt_segmentations" / "a.nii.gz"
-    for truth, expected in ((None, "sparse label"), (dense, "dense"), (None, "sparse label")):
-        copy_ground_truth([Case("a", (), sparse, truth)], tmp_path, ".nii.gz")
-        assert target.read_text(encoding="utf-8") == expected
+    digests = DigestCache(tmp_path / "digests.json")
+    for truth, expected in ((None, 0), (dense, 1), (dense, 1), (None, 0)):
+        copy_ground_truth([Case("a", (), sparse, truth)], tmp_path, ".nii.gz", SimpleITKIO, digests)
+        assert (read(target) == expected).all()

@@ -14,6 +14,7 @@ from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, 
 from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import Heads, StudentViewConfig, TrainerConfig
 from nnunet_limited.engine.step import LimitedTrainer
+from nnunet_limited.errors import LimitedError
 
 CASES = "pseudo_label_cases"  # key of the run record
 
@@ -49,6 +50,11 @@ class LimitedSelfTrainingTrainer(LimitedTrainer):
         """Refuse a fold whose pseudo-labels are incomplete, or not those that it was begun with; record its cases."""
         super().check_unlabeled(run, config)
         labels = cls._stored(run, config)
+        if other := labels.of_other_images(run.unlabeled_folder):
+            raise LimitedError(
+                f"{labels.folder}: the pseudo-label of {other[0]!r} was made from another image than there is now; run "
+                "'nnunet-limited pseudo-label' again, which makes it again"
+            )
         run.record_input("pseudo_labels", labels.hash_of(run.fold.unlabeled))
         if not chosen_by_stability(run):
             run.record[CASES] = chosen_cases(run, labels, config.stable_fraction)
