@@ -14,7 +14,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import image_digest, label_digest
 from nnunet_limited.planners.case_record import CaseRecord, raw_root
 from nnunet_limited.planners.preprocessing import DIGESTS
-from nnunet_limited.util.provenance import DigestCache, array_digest, changes, stamp
+from nnunet_limited.util.provenance import DigestCache, array_digest, changes, digest_cache, stamp
 
 STORED = "stored-"  # begins digests of preprocessed labels, where the raw ones are not known
 
@@ -24,7 +24,7 @@ def record_inputs(run: Run, uses_unlabeled: bool, remedy: str) -> None:
 
     Raw files are compared where they are on this machine. Labels of cases that the fold hides are not.
     """
-    digests = DigestCache(run.planned.folder / DIGESTS)
+    digests = digest_cache(run.planned.folder / DIGESTS)
     reader = run.planned.managers(run.configuration)[0].image_reader_writer_class
     # Unlabelled cases of plans that are not bound are preprocessed again at the start of a run.
     unlabeled = run.fold.unlabeled if uses_unlabeled and run.planned.is_bound else ()
@@ -43,7 +43,6 @@ def record_inputs(run: Run, uses_unlabeled: bool, remedy: str) -> None:
     for folder, some in ((run.labeled_folder, run.fold.train), (run.unlabeled_folder, unlabeled)):
         found = {case: CaseRecord.read(folder, case) for case in some}
         images |= {case: record.digests["image"] for case, record in found.items() if record and record.digests}
-    digests.save()
     run.record.update({"fold": run.results.name.removeprefix("fold_"), "labels": labels, "images": images})
 
 
@@ -71,11 +70,9 @@ def _comparable(before: str | None, now: str | None) -> bool:
 
 def truth_of(run: Run) -> dict[str, str]:
     """Return the digests of the labels that the fold is validated on, as they lie in ``gt_segmentations``."""
-    digests = DigestCache(run.planned.folder / DIGESTS)
+    digests = digest_cache(run.planned.folder / DIGESTS)
     reader = run.planned.managers(run.configuration)[0].image_reader_writer_class
-    found = {case: label_digest(file, reader, digests) for case, file in truth_files(run).items()}
-    digests.save()
-    return found
+    return {case: label_digest(file, reader, digests) for case, file in truth_files(run).items()}
 
 
 def truth_files(run: Run) -> dict[str, Path]:

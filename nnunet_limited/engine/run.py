@@ -18,7 +18,7 @@ from nnunet_limited.planners.preprocessing import DIGESTS, preprocess, record_of
 from nnunet_limited.splits import Fold, Split
 from nnunet_limited.util.files import is_current, read_object, unwritable, write_json
 from nnunet_limited.util.parallel import default_processes
-from nnunet_limited.util.provenance import DigestCache, bytes_digest, stamp
+from nnunet_limited.util.provenance import DigestCache, bytes_digest, digest_cache, stamp
 
 RECORD = "limited_run.json"
 FINAL = "checkpoint_final.pth"
@@ -186,7 +186,7 @@ def unlabeled_to_preprocess(run: Run) -> tuple[RawDataset | None, list[str]]:
             f"{dataset.folder} does not have; correct the list"
         )
     cases = [dataset.cases[case] for case in run.fold.unlabeled if case in dataset.cases]
-    digests, reader = DigestCache(planned.folder / DIGESTS), dataset.reader()
+    digests, reader = digest_cache(planned.folder / DIGESTS), dataset.reader()
     return dataset, [case.identifier for case in cases if not _has_current(folder, case, reader, digests)]
 
 

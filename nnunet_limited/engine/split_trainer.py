@@ -23,7 +23,8 @@ from nnunet_limited.host.plans import label_space
 from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.planners.planned import PlannedData
-from nnunet_limited.planners.preprocessing import fingerprint_folder, require_preprocessed
+from nnunet_limited.planners.preprocessing import DIGESTS, fingerprint_folder, require_preprocessed
+from nnunet_limited.util.provenance import digest_cache
 from nnunet_limited.util.random_state import RandomStream, seed_everything
 
 # Settings that are attributes of nnU-Net's trainer under the same name.
@@ -275,6 +276,7 @@ class SplitTrainer(nnUNetTrainer):
         if self.local_rank == 0:
             self.run.record["weights"] = self.starting_weights()
             self.run.write_record()
+            digest_cache(self.run.planned.folder / DIGESTS).save()
         self._print_run()
 
     def starting_weights(self) -> str | None:

@@ -43,6 +43,8 @@ def weights_digest(file: Path | None) -> str | None:
 
 def check_weights_are_those(run: Run, file: Path | None) -> None:
     """Refuse a run that was begun from other weights than ``file``; earlier versions did not record them."""
+    if file is not None and not file.is_file():
+        return  # which is refused where the weights are read
     before, now = run.begun.get("weights", UNKNOWN), weights_digest(file)
     if before not in (UNKNOWN, now):
         raise LimitedError(

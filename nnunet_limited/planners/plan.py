@@ -34,7 +34,7 @@ from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
 from nnunet_limited.util.files import read_object, write_json
 from nnunet_limited.util.parallel import run_all
-from nnunet_limited.util.provenance import DigestCache, is_made_from, write_sources
+from nnunet_limited.util.provenance import digest_cache, is_made_from, write_sources
 
 ODD_SPACING = 30.0  # times the median; scans of one kind differ less, and a wrong unit is a factor of 1,000
 MOST_VOXELS = 1e6  # that one becomes by resampling
@@ -69,7 +69,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
             f"--patch {'x'.join(map(str, request.patch))} does not fit -c {' -c '.join(request.configurations)}; give "
             "two numbers and -c 2d, or three and -c 3d_fullres"
         )
-    digests = DigestCache(preprocessed / DIGESTS)
+    digests = digest_cache(preprocessed / DIGESTS)
     cache = preprocessed / "inspections.json"
     inspections, unusable = inspect_dataset(dataset, split, request.processes, cache, digests)
 

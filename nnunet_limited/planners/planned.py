@@ -124,7 +124,7 @@ class PlannedData:
         if not self.is_bound or not chosen["data_identifier"].startswith(DATA_PREFIX):
             return
         now = preprocessing_hash(self.plans, chosen, self.description.labels)
-        if chosen["data_identifier"] != f"{DATA_PREFIX}{now}_{configuration}":
+        if not chosen["data_identifier"].startswith(f"{DATA_PREFIX}{now}_"):
             raise LimitedError(
                 f"{self.folder / self.name}.json: spacing, normalization, resampling or labels of {configuration} were "
                 f"changed after {chosen['data_identifier']} was made with them; restore them, or make plans with "

@@ -27,7 +27,7 @@ from nnunet_limited.planners.case_record import (
 )
 from nnunet_limited.util.files import content_hash, one_at_a_time, replacing
 from nnunet_limited.util.parallel import run_all
-from nnunet_limited.util.provenance import DigestCache
+from nnunet_limited.util.provenance import DigestCache, digest_cache
 
 UNLABELED_SUFFIX = "_unlabeled"
 DATA_PREFIX = "nnUNetLimited_"
@@ -85,7 +85,7 @@ def preprocess(
     Returns a line for each case that was there, but is made again.
     """
     with_label, without_label = data_folders(plans, configuration)
-    digests = DigestCache(with_label.parent / DIGESTS)
+    digests = digest_cache(with_label.parent / DIGESTS)
     with one_at_a_time(with_label):  # or another process that wants the same cases would make them too
         tasks, again, reader = [], [], dataset.reader()
         for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):

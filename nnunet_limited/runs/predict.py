@@ -12,12 +12,12 @@ import torch
 
 from nnunet_limited.engine import checkpoint
 from nnunet_limited.engine.inputs import check_same, record_inputs
-from nnunet_limited.engine.run import FINAL, RECORD
+from nnunet_limited.engine.run import FINAL, RECORD, describe_run
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.plans import label_space
 from nnunet_limited.host.predict import load_predictor, to_scan
 from nnunet_limited.metrics.agreement import class_counts, mean_agreement
-from nnunet_limited.runs.request import TrainRequest, run_of
+from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import file_hash, read_object
 
@@ -46,7 +46,7 @@ def trained(model: TrainRequest, split: Split, folds: Sequence[int | str]) -> di
                 raise LimitedError(
                     f"{base} was trained on another {what} ({key} {record.get(key)}, now {now}); train it again"
                 )
-        run, _ = run_of(model, fold)
+        run = describe_run(model.trainer, model.planned, model.configuration, fold, {})
         record_inputs(run, uses_unlabeled=False, remedy="run 'nnunet-limited plan'")
         for record in (run.begun, checkpoint.record_of(base / FINAL)):
             check_same(base, record, run.record)

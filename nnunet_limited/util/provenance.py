@@ -7,6 +7,7 @@ older than what was made of the former one. Only where a result of an earlier ve
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,6 +114,12 @@ class DigestCache:
             self.new = {}
             with contextlib.suppress(LimitedError):  # in a folder that cannot be written
                 write_json(self.file, self.found)
+
+
+@functools.lru_cache(maxsize=8)
+def digest_cache(file: Path) -> DigestCache:
+    """Return the cache in ``file``, one for all checks of this process."""
+    return DigestCache(file)
 
 
 def _key(files: Sequence[Path]) -> str:

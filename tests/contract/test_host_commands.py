@@ -63,8 +63,12 @@ def test_folders_are_as_the_host_expects(workspaces) -> None:
         if "_landmarks" in folder.name or "_label_counts" in folder.name:  # numbers of each case
             assert {file.suffix for file in folder.iterdir()} <= {".npz"}
             continue
+        if folder.name.endswith("_sources"):  # what the cases of another folder were made from
+            assert {file.suffix for file in folder.iterdir()} == {".json"}
+            continue
         beside = "_pseudo_" in folder.name or folder.name.endswith("_boxes")  # labels of the cases in another folder
         stored = {".b2nd"} if beside else {".b2nd", ".pkl"}
         locations = {".npz"} if "_pseudo_" in folder.name else set()  # where stored pseudo-labels have foreground
-        assert {file.suffix for file in folder.iterdir()} == stored | locations
+        records = {".json"} if beside else set()
+        assert {file.suffix for file in folder.iterdir()} == stored | locations | records
     assert not (workspace.preprocessed / "dataset_fingerprint.json").exists()
