@@ -10,7 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from wrong_input import CASES, PLAN, Row, World, nothing
+from wrong_input import CASES, NAME, PLAN, Row, World, nothing
 from wrong_input_drawings import answer
 from wrong_input_grids import EVALUATE as COMPARE
 from wrong_input_grids import (
@@ -56,6 +56,17 @@ def stored_spacing(file: Path, *steps: float) -> None:
     content = bytearray(gzip.decompress(file.read_bytes()))
     struct.pack_into("<3f", content, 80, *steps)
     file.write_bytes(gzip.compress(content))
+
+
+def unplaced(file: Path) -> None:
+    """Leave neither a spacing nor a position in the header of a label, and give its images other ones."""
+    stored_spacing(file, 0, 0, 0)
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    struct.pack_into("<2h", content, 252, 0, 0)
+    file.write_bytes(gzip.compress(content))
+    for image in (file.parents[1] / "raw" / NAME / "imagesTr", file.parents[1] / "imagesTr"):
+        for channel in image.glob(f"{file.name.removesuffix('.nii.gz')}_*"):
+            moved(channel, Spacing=(2, 2, 2))
 
 
 def by(reader: str, spoil: Callable[[World], Any]) -> Callable[[World], Any]:
@@ -118,6 +129,8 @@ TABLE: list[Row] = [
         image_of(w), np.nan, 1, 1)),
     ("image without a spacing by nibabel", PLAN, ("imagesTr", "spacing 0"), by("NibabelIO", lambda w: stored_spacing(
         image_of(w), 0, 0, 0))),
+    ("label without a spacing in its header", PLAN, ("labelsTr", "spacing 0 in its header", "correct it"),
+     lambda w: unplaced(label_of(w))),
     ("sheared image", PLAN, ("imagesTr", "orthonormal", "set overwrite_image_reader_writer to NibabelIO"),
      lambda w: sheared(image_of(w))),
     ("sheared label", PLAN, ("labelsTr", "resample its sheared axes"), lambda w: sheared(label_of(w))),
@@ -141,6 +154,10 @@ TABLE: list[Row] = [
     ("answer of half a value", ABSORB, (CASES[0], "value 0.5"), returned(one_value(0.5, np.float32))),
     ("answer of no number", ABSORB, (CASES[0], "value nan"), returned(one_value(np.nan, np.float32))),
     ("answer beyond 16 bits", ABSORB, (CASES[0], "value 65537"), returned(one_value(65537, np.uint32))),
+    ("answer in a folder of answers", ABSORB, ("results/round/labels/done/", "move it into"), returned(
+        lambda f: ((f.parent / "done").mkdir(), f.rename(f.parent / "done" / f.name)))),
+    ("answer in another format in a folder", ABSORB, ("labels/a/b/", ".nrrd", "is not read"), returned(lambda f: (
+        (f.parent / "a/b").mkdir(parents=True), f.rename(f.parent / f"a/b/{CASES[0]}.seg.nrrd")))),
     ("answer that ends early", ABSORB, (CASES[0], "ends early"), returned(cut)),
     ("answer of vectors", ABSORB, (CASES[0], "2 channels"), returned(several)),
     ("oracle of another class", ORACLE, ("{root}/oracle", "value 7", "0, 1, 2"), dense(one_value(7, np.uint8))),
@@ -150,6 +167,10 @@ TABLE: list[Row] = [
     # ---- import-labels
     ("drawing in metres", IMPORT, ("{root}/drawn", "spacing", "0.001 times"), lambda w: drawn(w, lambda f: moved(
         f, Spacing=(0.001, 0.001, 0.001)))),
+    ("drawing elsewhere", IMPORT, ("{root}/drawn", "origin", "give --grid-of-image", '"grid_of_image": true'),
+     lambda w: drawn(w, lambda f: moved(f, Origin=(0, 40, 0)))),
+    ("drawing without a spacing", IMPORT, ("{root}/drawn", "spacing 0 in its header", "correct it"), lambda w: drawn(
+        w, unplaced)),
     ("drawing of complex numbers", IMPORT, ("{root}/drawn", "complex"), lambda w: drawn(w, lambda f: with_nibabel(
         f, lambda a, affine: (a.astype(np.complex64), affine)))),
     ("drawing of no number", IMPORT, ("{root}/drawn", "value nan"), lambda w: drawn(w, one_value(np.nan, np.float32))),

@@ -123,6 +123,19 @@ TABLE: list[Row] = [
     ("published patients are text", PUBLISHED, ("{root}/p.json", "'p0'"), published(labelled_patients="p0")),
     ("published patients of text", PUBLISHED, ("{root}/p.json", "'p0'"), published(labelled_patients={"2": "p0"})),
     ("published case twice", PUBLISHED, ("{root}/p.json", "'p0_a'", "twice"), published(train=[CASES[0], *CASES[:4]])),
+    ("published and a seed", f"{PUBLISHED} --seed 3", ("--seed 3", "--published"), published()),
+    (
+        "published validation tears a patient",
+        f"{PUBLISHED} --group-by p[0-9]",
+        ("{root}/p.json", "trains on 'p0_b'", "validates on 'p0_a'", "--group-by p[0-9]"),
+        published(train=CASES[1:4], val=[CASES[0], *CASES[4:]]),
+    ),
+    (
+        "published order tears a patient",
+        f"{PUBLISHED.replace('--labeled 2', '--labeled 3')} --group-by p[0-9]",
+        ("--labeled 3", "{root}/p.json", "'p1_a' would be labelled", "'p1_b'"),
+        published(),
+    ),
     ("published split is a folder", PUBLISHED, ("{root}/p.json is no file",), lambda w: (w.root / "p.json").mkdir()),
     (
         "published under a name that is taken",

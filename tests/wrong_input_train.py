@@ -36,6 +36,15 @@ TABLE: list[Row] = [
         lambda w: w.plans(lambda p: p.update(plans_name=f"{PLANS}_a"), f"{PLANS}_a"),
     ),
     # ---- train
+    (
+        "class of the user with the name of a trainer",
+        TRAIN,
+        (f"-tr {TEACHER}", "{root}/mine/sub/own.py", "rename"),
+        lambda w: (
+            w.text("mine/sub/own.py", f"class {TEACHER}:\n    pass\n"),
+            w.env.update(nnUNet_extTrainer=f"{w.root}/other:{w.root}/mine"),
+        ),
+    ),
     ("no plans", "train 990 2d 0 -p nnUNetPlans_no -device cpu", ("{preprocessed}/nnUNetPlans_no.json",), nothing),
     ("plans are no plans", TRAIN, (f"{PLANS}.json",), lambda w: w.plans(lambda p: [1])),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -253,12 +254,21 @@ def check_whole(
 
 def check_stored(file: Path, what: str = "label") -> None:
     """Refuse NaN and infinite numbers in a NIfTI file, which ITK reads as 0."""
+    check_whole(file, not_finite(file), what=what)
+
+
+def not_finite(file: Path) -> np.ndarray:
+    """Return the numbers (n,) of a NIfTI file that are NaN or infinite; of other files none."""
     if not file.name.lower().endswith(NIFTI):
-        return
-    # nibabel refuses some headers that ITK accepts.
-    with contextlib.suppress(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
-        with file.open("rb") as stream:  # by its content: readers take an uncompressed file under the name .nii.gz
-            stored = nibabel.Nifti1Image.from_bytes(b"".join(uncompressed(stream)))
-        if stored.get_data_dtype().kind == "f":
-            values = np.asarray(stored.dataobj)
-            check_whole(file, values[~np.isfinite(values)], what=what)
+        return np.empty(0)
+    with file.open("rb") as stream:  # by its content: readers take an uncompressed file under the name .nii.gz
+        parts = uncompressed(stream)
+        start = next(parts, b"")
+        second = 540 in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
+        kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+        # nibabel refuses some headers that ITK accepts.
+        with contextlib.suppress(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
+            if kind.header_class.from_fileobj(io.BytesIO(start)).get_data_dtype().kind == "f":
+                values = np.asarray(kind.from_bytes(start + b"".join(parts)).dataobj)
+                return values[~np.isfinite(values)]
+    return np.empty(0)

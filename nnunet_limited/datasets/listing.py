@@ -16,8 +16,9 @@ _PICTURE = r"\.(?:png|jpe?g|bmp|gif|webp)"
 _PACKED = r"(?:\.(?:gz|bz2|xz|zst|zip|7z|part|partial|filepart|crdownload|download))*\s*$"
 _IMAGE = re.compile(rf"(?:\.seg)?(?:{_VOLUME}|{_PICTURE}){_PACKED}", re.IGNORECASE)
 # What may stand for an image: a backup, a placeholder, an encrypted file or other data, but no notes about it.
-_DATA = r"\.(?:raw|zraw|vt[ki]|stl|np[yz]|b2nd|mat|tar|tgz|rar)(?:\.gz)?"
-_LEFT = re.compile(rf"(?:\.seg)?(?:{_VOLUME}[^A-Za-z0-9].*|{_DATA})$", re.IGNORECASE)
+_DATA = r"\.(?:raw|zraw|vt[ki]|stl|np[yz]|b2nd|mat|tar|tgz|rar|seg|labels?|mask|mrb|mrml|mitk|itksnap)(?:\.gz)?"
+_DOTLESS = r"[\W_]*(?:nii|nrrd|nhdr|mha|mhd|mgz)[\W_]*(?:gz)?"  # dots are lost where names are changed
+_LEFT = re.compile(rf"(?:\.seg)?(?:{_VOLUME}[^A-Za-z0-9].*|{_DATA}|{_DOTLESS}[\W_]*)$", re.IGNORECASE)
 _NOTES = re.compile(r"\.(?:json|txt|csv|tsv|xml|ya?ml|log|md|pdf|html|md5|sha\d*)$", re.IGNORECASE)
 
 

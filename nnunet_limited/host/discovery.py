@@ -1,7 +1,9 @@
 """How nnU-Net finds our trainers."""
 
 import os
+import re
 import traceback
+from functools import cache
 from pathlib import Path
 
 EXT_TRAINER = "nnUNet_extTrainer"
@@ -27,6 +29,22 @@ def is_users(error: BaseException) -> bool:
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     files += [error.filename] if isinstance(error, SyntaxError) and error.filename else []
     return any(Path(file).resolve().is_relative_to(Path(folder).resolve()) for file in files for folder in _folders())
+
+
+def users_class(name: str) -> Path | None:
+    """Return a module in one of the user's folders of trainers that defines a class ``name``; none is imported."""
+    return _module_with(name, tuple(_folders()))
+
+
+@cache
+def _module_with(name: str, folders: tuple[str, ...]) -> Path | None:
+    definition = re.compile(rf"^class\s+{re.escape(name)}\b", re.MULTILINE)
+    for folder in map(Path, folders):
+        if folder.is_dir() and not folder.samefile(extension_folder()):
+            for file in sorted(folder.rglob("*.py")):
+                if file.is_file() and definition.search(file.read_text(encoding="utf-8", errors="replace")):
+                    return file
+    return None
 
 
 def _folders() -> list[str]:

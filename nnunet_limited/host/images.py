@@ -11,11 +11,11 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label, check_stored
+from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label, check_stored, not_finite
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.provenance import DigestCache, array_digest
-from nnunet_limited.util.whole import require_whole, stored_spacing
+from nnunet_limited.util.whole import refuse_no_length, require_whole
 
 ASSUMED = "spacing is assumed"  # property of a label in a TIFF file without a JSON file, for which nnU-Net takes 1 mm
 OVERWRITE = "overwrite_image_reader_writer"  # the key of dataset.json that names a reader
@@ -113,6 +113,11 @@ def read_scan(reader: Any, files: Sequence[Path], channels: int | None = None) -
     return image, properties
 
 
+def count_hidden(reader: Any, files: Sequence[Path]) -> int:
+    """Return the number of voxels of NIfTI ``files`` that are NaN or infinite and that nnU-Net's ``reader`` makes 0."""
+    return sum(len(not_finite(file)) for file in files) if "SimpleITK" in type(reader).__name__ else 0
+
+
 def _reason(error: Exception) -> str:
     """Return the line of an error that states what is wrong; ITK writes others before and after it."""
     lines = str(error).strip().splitlines() or [repr(error)]
@@ -147,13 +152,12 @@ def _refuse_vectors(reader: Any, file: Path, what: str = "image") -> None:
 
 
 def refuse_no_spacing(file: Path, properties: dict[str, Any], what: str = "image") -> None:
-    """Refuse a NIfTI file whose header has a spacing of 0 or NaN, for which readers take 1 mm."""
-    wrong = [step for step in stored_spacing(file) or () if not (np.isfinite(step) and step)]
-    if wrong and "reoriented_affine" in properties.get("nibabel_stuff", {}):  # the spacing is that of the affine
+    """Refuse a NIfTI file whose header has a spacing of 0 or NaN, unless its reader goes by the affine alone."""
+    if "reoriented_affine" in properties.get("nibabel_stuff", {}):
         stored: Any = nibabel.load(file)
-        wrong = [] if stored.header["sform_code"] > 0 else wrong
-    if wrong:
-        raise LimitedError(f"{what} {file} has the spacing {wrong[0]:g} in its header, which is no length; correct it")
+        if stored.header["sform_code"] > 0:
+            return
+    refuse_no_length(file, what)
 
 
 def read_label(reader: Any, file: Path, what: str = "label") -> tuple[np.ndarray, dict[str, Any]]:
@@ -193,7 +197,11 @@ def read_label_on(
     Raises LimitedError for what :func:`read_label` and :func:`check_label` refuse.
     """
     label, properties = read_label(reader, file, words.what)
-    return check_label(file, label, grid_of(label.shape, properties), image, allowed, aligned, words)
+    try:
+        return check_label(file, label, grid_of(label.shape, properties), image, allowed, aligned, words)
+    except LimitedError:
+        refuse_no_spacing(file, properties, words.what)  # of which another grid is a consequence
+        raise
 
 
 def grid_of(shape: Sequence[int], properties: dict[str, Any]) -> Grid:

@@ -10,7 +10,7 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.images import grid_of, read_label, read_label_on, read_scan, scan_digest
+from nnunet_limited.host.images import count_hidden, grid_of, read_label, read_label_on, read_scan, scan_digest
 from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor, normalization_problem
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, write_json
@@ -18,7 +18,7 @@ from nnunet_limited.util.parallel import run_all
 from nnunet_limited.util.provenance import DigestCache, array_digest, read_record, stamp
 
 Geometry = Literal["all", "labeled"]
-CHECKS = 4  # raised when inspections check more, so that those of earlier versions are made again
+CHECKS = 5  # raised when inspections check more, so that those of earlier versions are made again
 SMALLEST_SPACING = 1e-8  # mm; electron microscopy has 1e-6
 VOXELS_PER_CASE = 1e6  # that intensities are measured at; nnU-Net's number for a hundred cases
 
@@ -29,6 +29,7 @@ class Inspection(NamedTuple):
     ``warning`` states where the label's grid is a little off; ``annotated`` is False if every voxel is ignored.
     ``voxels`` is a hash of the image's values, whatever its file and header.
     ``digests`` are those of the image, and of the label and the truth if they were read and can be used.
+    ``hidden`` counts the voxels of the image that are no numbers and are read as 0.
     """
 
     spacing: list[float]
@@ -39,6 +40,7 @@ class Inspection(NamedTuple):
     annotated: bool = True
     voxels: str = ""
     digests: dict[str, str] = {}  # noqa: RUF012 (nothing changes it)
+    hidden: int = 0
 
 
 def inspect_case(case: Case, use_label: bool, reader_class: Any, description: DatasetDescription) -> Inspection:
@@ -75,6 +77,7 @@ def inspect_case(case: Case, use_label: bool, reader_class: Any, description: Da
         annotated,
         array_digest(image),
         digests,
+        count_hidden(reader, case.images),
     )
 
 

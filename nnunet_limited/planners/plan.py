@@ -78,7 +78,7 @@ def make_plans(request: PlanRequest) -> PlanResult:
         used = len(inspections) if request.geometry == "all" else len(split.never_hidden or split.labeled)
         plans = limited_planner(planner, used)(dataset.name).plan_experiment()
     warnings = [f"{why} (folds that validate on {case} cannot be trained)" for case, why in unusable.items()]
-    warnings += [*off_grid(inspections), *odd_spacings(inspections)]
+    warnings += [*off_grid(inspections), *hidden_numbers(inspections), *odd_spacings(inspections)]
     if not split.never_hidden:
         warnings.append("every labelled case is hidden in some fold, so intensities come from labels hidden there")
     available = tuple(name for name, c in plans["configurations"].items() if "previous_stage" not in c)
@@ -112,6 +112,20 @@ def off_grid(inspections: dict[str, Inspection]) -> list[str]:
     found = [one.warning for one in inspections.values() if one.warning]
     more = f" (and {len(found) - 1} more labels)" if len(found) > 1 else ""
     return [f"{found[0]}{more}"] if found else []
+
+
+def hidden_numbers(inspections: dict[str, Inspection]) -> list[str]:
+    """Return one warning for all images with voxels that are no numbers and that nnU-Net reads as 0."""
+    found = {case: one.hidden for case, one in inspections.items() if one.hidden}
+    if not found:
+        return []
+    case, count = next(iter(found.items()))
+    more = f" (and those of {len(found) - 1} more cases)" if len(found) > 1 else ""
+    voxels = "1 voxel that is" if count == 1 else f"{count} voxels that are"
+    return [
+        f"the image of case {case} has {voxels} NaN or infinite, which nnU-Net reads as 0{more}; replace such "
+        "values if 0 is wrong there"
+    ]
 
 
 def odd_spacings(inspections: dict[str, Inspection]) -> list[str]:

@@ -168,6 +168,17 @@ def _check_places(queried: Round, ending: str) -> None:
     """Refuse answers that were saved beside the scans or into the folder of the round."""
     handed = [re.escape(case) for case in queried.cases]
     scan = re.compile(rf"(?:{'|'.join(handed)})_\d{{4}}{re.escape(ending)}")
+    labels = queried.folder / LABELS
+    initial = {one.file for one in queried.initial_labels.values()}
+
+    def answers(folder: Path, case: str) -> list[Path]:
+        files = images_of_cases(folder, [case], ending)
+        return [file for file in files if file.is_file() and file_hash(file) not in initial]
+
+    unanswered = [case for case in queried.cases if not answers(labels, case)]
+    for folder in (one for one in sorted(labels.rglob("*")) if one.is_dir()):
+        for file in (file for case in unanswered for file in answers(folder, case)):
+            raise LimitedError(f"answer {file} is in a folder, which is not read; move it into {labels}, or elsewhere")
     for folder in (queried.folder, queried.folder / IMAGES):
         for file in images_of_cases(folder, queried.cases, ending):
             if folder == queried.folder or not scan.fullmatch(file.name):

@@ -50,7 +50,10 @@ def evaluate(request: EvaluateRequest) -> pd.DataFrame:
 def paired(request: EvaluateRequest, ending: str) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
     """Return the predictions and the labels by case, and the cases without prediction."""
     predicted = one_file_by_case(request.predictions, [ending], what="prediction")
-    labels = one_file_by_case(request.truth, [ending], look=False)  # those with a prediction are read
+    if request.allow_missing:  # other files there are no labels of predictions either
+        labels = {file.name.removesuffix(ending): file for file in sorted(request.truth.glob(f"*{ending}"))}
+    else:
+        labels = one_file_by_case(request.truth, [ending], look=False)  # those with a prediction are read
     if not predicted:
         raise LimitedError(f"{request.predictions} holds no file *{ending}; predict into it, or correct the path")
     for case, file in predicted.items():

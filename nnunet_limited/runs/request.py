@@ -16,7 +16,7 @@ from nnunet_limited.engine.run import Run
 from nnunet_limited.engine.settings import parse_assignments
 from nnunet_limited.engine.split_trainer import SplitTrainer
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.discovery import EXT_TRAINER, is_users
+from nnunet_limited.host.discovery import EXT_TRAINER, is_users, users_class
 from nnunet_limited.host.folders import dataset_name, preprocessed_folder, results_folder
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.runs.variants import Variant, make_variant
@@ -87,6 +87,11 @@ def find_trainer(name: str, flag: str = "-tr") -> Any:
 
     names = [*trainer_names(), *ours.ALIASES]
     if name in names:
+        if (file := users_class(name)) is not None:
+            raise LimitedError(
+                f"{flag} {name}: {file} defines a class of this name too, but nnunet-limited trains its own; rename "
+                f"the class, or remove its folder from {EXT_TRAINER}"
+            )
         return getattr(ours, name)
     unknown = LimitedError(f"{flag} {name}: no such trainer; ours are {', '.join(names)}")
     if name in ours.__all__:

@@ -34,13 +34,17 @@ def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = Fal
         known = partition_file(dataset, folder)
         stock = read_json(known, "split", "repair it") if known.is_file() else None
     else:
-        for name in ("folds", "protocol", "group_by", "labeled_from", "labeled_cases", "test_cases", "cover"):
+        if request.seed:
+            raise LimitedError(
+                f"--seed {request.seed} has no effect with --published, whose file fixes the labelled cases; remove it"
+            )
+        for name in ("folds", "protocol", "labeled_from", "labeled_cases", "test_cases", "cover"):
             value = getattr(request, name)
             if value and value != "none":  # a published order covers no classes anyway
                 text = ",".join(value) if isinstance(value, tuple) else value
                 option = f"--{name.replace('_', '-')} {text}"
                 raise LimitedError(f"--published and {option} exclude each other; remove one of them")
-        split = make_published_split(dataset, request.name, request.published, request.labeled)
+        split = make_published_split(dataset, request.name, request.published, request.labeled, request.group_by)
         partition, stock = [list(split.folds[0].val)], published_partition(split)
     dataset.check_labels(sorted({*split.labeled, *split.validation}))
     return split, write_split(folder, split, partition, replace, stock)

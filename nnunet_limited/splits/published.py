@@ -6,21 +6,24 @@ from typing import Any, TypeGuard
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits.check import Fold, Split, parse_folds, split_name
+from nnunet_limited.splits.groups import check_pattern, grouped
 from nnunet_limited.util.files import file_hash, read_object
 
 FORMAT = "give a JSON object with 'train', a list of cases in the published order, and perhaps 'val'"
 
 
-def make_published_split(dataset: RawDataset, name: str, file: Path, labeled: str | None) -> Split:
+def make_published_split(
+    dataset: RawDataset, name: str, file: Path, labeled: str | None, group_by: str | None = None
+) -> Split:
     """Return the one fold of a published split.
 
     ``train`` (or ``train_order``) lists cases, of which the first ``labeled`` are labelled, or those of the patients
     that ``labelled_patients`` lists for that number; None labels them all. ``val`` lists the validation cases; where
     none are published, they are the last fifth of the order, which no table labels. Cases of the dataset that are not
-    listed are left out.
+    listed are left out. ``group_by`` changes no fold: it is checked and recorded.
 
-    Raises LimitedError for a file of another form, for cases that the dataset does not have or has no label of, and
-    for a number of labelled cases that the file does not know.
+    Raises LimitedError for a file of another form, for cases that the dataset does not have or has no label of, for
+    a number of labelled cases that the file does not know, and for a patient (by ``group_by``) in two parts of it.
     """
     split_name(name)
     fold = published_fold(read_object(file, "published split", FORMAT), labeled, file)
@@ -30,10 +33,32 @@ def make_published_split(dataset: RawDataset, name: str, file: Path, labeled: st
     for case in (*fold.train, *fold.val):
         if dataset.cases[case].label is None:
             raise LimitedError(f"{file} uses the label of {case!r}, which {dataset.folder} does not have; add it")
-    info = {"dataset": dataset.name, "protocol": "published", "labeled": labeled, "published": file_hash(file)}
+    _refuse_torn(dataset, fold, group_by, file, labeled)
+    info: dict[str, Any] = {"dataset": dataset.name, "protocol": "published", "labeled": labeled}
+    info |= {"published": file_hash(file), "group_by": group_by}
     split = Split(name, dataset.name, (fold,), info)
     parse_folds([vars(fold)], file)
     return Split(name, dataset.name, (fold,), {**info, "hash": split.hash})
+
+
+def _refuse_torn(dataset: RawDataset, fold: Fold, group_by: str | None, file: Path, labeled: str | None) -> None:
+    """Refuse a fold that separates the cases of a patient."""
+    if group_by is None:
+        return
+    check_pattern(list(dataset.cases), group_by)
+    for name, cases in grouped(list(dataset.cases), group_by).items():
+        train, val, hidden = (sorted({*cases} & {*part}) for part in (fold.train, fold.val, fold.unlabeled))
+        if val and (train or hidden):
+            raise LimitedError(
+                f"{file} trains on {(train + hidden)[0]!r} and validates on {val[0]!r}, both of patient {name!r} by "
+                f"--group-by {group_by}; correct one of them"
+            )
+        if train and hidden:
+            raise LimitedError(
+                f"--labeled {labeled}: in {file} {train[0]!r} would be labelled and {hidden[0]!r} would not, both of "
+                f"patient {name!r} by --group-by {group_by}; give a number that keeps them together, or remove "
+                "--group-by"
+            )
 
 
 def published_fold(content: dict[str, Any], labeled: str | None, file: Path) -> Fold:

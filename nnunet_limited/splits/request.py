@@ -30,7 +30,8 @@ class SplitRequest(Request):
     group_by: str | None = Field(
         None,
         description="Regular expression that finds the patient in a case name (by its parentheses, if it has them); "
-        "cases of one patient stay together, and the unlabelled ones of a validated patient are left out of the fold.",
+        "cases of one patient stay together, and the unlabelled ones of a validated patient are left out of the fold. "
+        "With --published it is only checked.",
     )
     labeled_from: str | None = Field(
         None,

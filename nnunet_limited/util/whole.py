@@ -108,6 +108,13 @@ def stored_spacing(file: Path) -> list[float] | None:
     return [step for step, n in zip(steps[: min(3, len(dim))], dim, strict=False) if n > 1]
 
 
+def refuse_no_length(file: Path, what: str) -> None:
+    """Raise LimitedError for a NIfTI file whose header has a spacing of 0 or NaN, for which readers take 1 mm."""
+    wrong = [step for step in stored_spacing(file) or () if not (math.isfinite(step) and step)]
+    if wrong:
+        raise LimitedError(f"{what} {file} has the spacing {wrong[0]:g} in its header, which is no length; correct it")
+
+
 def _header(start: bytes) -> tuple[str, int, tuple[int, ...]] | None:
     """Return byte order, size of the header and shape of a NIfTI file with this start, None for another header."""
     for order in "<>":

@@ -141,6 +141,31 @@ def test_a_scan_in_another_unit_is_noticed(
     assert status == 0 or not list((folders / "preprocessed" / mirrored.name).glob("nnUNet*"))
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((np.nan,), "has 1 voxel that is NaN or infinite, which nnU-Net reads as 0;"),
+        ((np.inf, -np.inf, np.nan), "has 3 voxels that are NaN or infinite"),
+        ((), ""),
+    ],
+)
+def test_voxels_that_are_no_numbers_are_noticed(
+    folders: Path, mirrored: Path, capsys, values: tuple[float, ...], text: str
+) -> None:
+    describe(mirrored, grid_of_image=True)
+    file = mirrored / "imagesTr/c3_0000.nii.gz"
+    old = nib.load(file)
+    array = np.asarray(old.dataobj).astype(np.float32)
+    array[0, 0, : len(values)] = values
+    nib.save(nib.Nifti1Image(array, old.affine), file)
+    assert command("split", "611", "--name", "s", "--folds", "2") == 0
+    capsys.readouterr()
+    assert command("plan", "611", "--split", "s", "-c", "2d", "--size", "tiny", "-np", "1") == 0
+    found = " ".join("".join(capsys.readouterr()).split())
+    assert text in found
+    assert ("NaN" in found) == bool(values)
+
+
 @pytest.mark.parametrize("reader", [SimpleITKIO, SimpleITKIOWithReorient])
 def test_boxes_of_many_classes_are_stored_whole(mirrored: Path, tmp_path: Path, reader: Any) -> None:
     """The reader that turns images writes 8 bits, but 15 classes of boxes need as many."""

@@ -179,3 +179,16 @@ def test_a_label_without_a_spacing_is_measured_in_voxels_only(root: Path, reader
     with pytest.raises(LimitedError, match=r"label .*\.nii\.gz has the spacing (0|nan) in its header"):
         evaluate(asked(root, dataset_json=root / "dataset.json"))
     assert evaluate(asked(root, dataset_json=root / "dataset.json", voxels=True))["dice"].notna().any()
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "d.mha", "e.NII.GZ"])
+def test_only_labels_of_predictions_count_where_others_may_be_missing(root: Path, name: str, dice: list[float]) -> None:
+    """As in the folder of labels that a dataset with another ``file_ending`` has left behind."""
+    (root / "truth" / name).write_bytes(b"of an earlier dataset")
+    described = {"dataset_json": root / "dataset.json"}
+    with pytest.raises(LimitedError, match=rf"{name} has the ending"):
+        evaluate(asked(root, **described))
+    (root / "predicted/c.nii.gz").unlink()
+    rows = evaluate(asked(root, **described, allow_missing=True))
+    assert rows["dice"].tolist() == dice * 2
+    assert rows.attrs["missing"] == ["c"]

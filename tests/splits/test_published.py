@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers import DATASET, Variant, write_dataset
 from nnunet_limited.cli.main import main
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.splits import load_split
 from nnunet_limited.splits.published import make_published_split, published_fold
 
 ORDER = [f"p{i:02d}_{frame}" for i in range(10) for frame in "ab"]
@@ -59,8 +61,13 @@ def test_a_published_split_is_one_like_any_other(folders: Path, monkeypatch: pyt
             main()
         return ended.value.code
 
-    assert status("--group-by", "case") == 2
-    assert "--published and --group-by case exclude each other" in capsys.readouterr().err
+    assert status("--folds", "2") == 2
+    assert "--published and --folds 2 exclude each other" in capsys.readouterr().err
+    assert status("--group-by", r"case_(\d+)") == 0
+    assert load_split(folders / "preprocessed" / DATASET, "p2").info["group_by"] == r"case_(\d+)"
+    shutil.rmtree(folders / "preprocessed" / DATASET)
+    assert status("--group-by", "case_0[0-4]|case") == 2  # 5, 6 and 7 are one patient
+    assert "trains on 'case_05' and validates on 'case_07', both of patient 'case'" in capsys.readouterr().err
     assert not (folders / "preprocessed" / DATASET).exists()
     assert status() == 0
     folder = folders / "preprocessed" / DATASET

@@ -42,6 +42,20 @@ def test_a_trainer_that_is_in_no_module_is_unknown(tmp_path: Path, monkeypatch: 
         find_trainer("MyTrainer")
 
 
+def test_a_module_that_derives_from_our_trainer_is_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "LimitedMeanTeacherTrainer"
+    text = f"from nnunet_limited.trainers import {name}\n\nclass {name}Wide({name}): ...\n"
+    (tmp_path / "wide.py").write_text(text, encoding="utf-8")
+    monkeypatch.setenv(EXT_TRAINER, os.pathsep.join([str(extension_folder()), str(tmp_path), str(tmp_path / "none")]))
+    assert find_trainer(name).__module__.startswith("nnunet_limited.")
+    (tmp_path / "other.py").write_text(f"class {name}: ...\n", encoding="utf-8")
+    monkeypatch.setenv(EXT_TRAINER, str(tmp_path))
+    with pytest.raises(LimitedError, match=r"other\.py defines a class of this name too"):
+        find_trainer(name)
+
+
 def test_our_trainers_are_found_before_modules_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in ("/mine", f"/mine{os.pathsep}{extension_folder()}", ""):
         monkeypatch.setenv(EXT_TRAINER, before)

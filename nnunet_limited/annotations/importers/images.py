@@ -33,10 +33,11 @@ from nnunet_limited.annotations.importers.segments import (
     merge_segments,
 )
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.whole import require_whole
+from nnunet_limited.util.whole import refuse_no_length, require_whole
 
 ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 DRAW = "draw on the image itself, or resample the label to it"
+ACCEPT = f"give --grid-of-image, or {LABEL.accept}"
 
 # Reads a label (*spatial) and its grid as nnU-Net does; for files that SimpleITK does not read, or places otherwise.
 Reader = Callable[[Path], tuple[np.ndarray, Grid]]
@@ -67,13 +68,15 @@ def read_drawing(
     foreign: str,
     read: Reader | None = None,
     aligned: bool = False,
+    accept: str = LABEL.accept,
 ) -> Drawing:
     """Read a label file on the grid of its ``image``.
 
     It may cover a part of the image or more than it, and its axes may run in another order, but on the same grid.
     Outside of the image only the numbers ``blank`` are accepted. ``known`` are the numbers that may be in the file, and
     ``foreign`` ends the message about others; names of segments decide in place of numbers. ``read`` takes the place of
-    SimpleITK. Where arrays are known to be ``aligned``, the position of a file of the image's shape does not count.
+    SimpleITK. Where arrays are known to be ``aligned``, the position of a file of the image's shape does not count;
+    ``accept`` states how to declare it.
     Raises LimitedError for another grid, unknown or overlapping segments, and unknown numbers.
     """
     require_whole(file, "label")
@@ -100,14 +103,15 @@ def read_drawing(
         if numbers.shape[-1] > 1:
             raise LimitedError(f"label {file} has {numbers.shape[-1]} channels; save one label map")
         drawn = _check_numbers(numbers[..., 0], known, file, foreign)
-        return Drawing(*_place(drawn, grid, image, blank, file, False), False, False, False)
+        return Drawing(*_place(drawn, grid, image, blank, file, False, accept), False, False, False)
     if not named:
         _check_numbers(np.array(values), known, file, foreign)
     drawn = merge_segments(numbers, segments, values, names, file)
     empty = not (drawn != FILL).any()
     if empty and drawn.size == 1:  # 3D Slicer's file of a segmentation without a voxel, whatever its scan
         return Drawing(np.full(image.shape, FILL, np.int32), "", True, named, True)
-    return Drawing(*_place(drawn, grid, image, (0,) if named else blank, file, True), True, named, empty)
+    placed = _place(drawn, grid, image, (0,) if named else blank, file, True, accept)
+    return Drawing(*placed, True, named, empty)
 
 
 def _read_sitk(file: Path) -> tuple[np.ndarray, Grid, dict[str, str]]:
@@ -144,7 +148,7 @@ def _check_numbers(numbers: np.ndarray, known: Collection[int], file: Path, fore
 
 
 def _place(
-    drawn: np.ndarray, grid: Grid, image: Grid, blank: Collection[int], file: Path, segments: bool
+    drawn: np.ndarray, grid: Grid, image: Grid, blank: Collection[int], file: Path, segments: bool, accept: str
 ) -> tuple[np.ndarray, str]:
     """Return ``drawn`` (z, y, x) of a ``grid`` on that of the ``image``, -1 where it does not reach, and a warning.
 
@@ -178,7 +182,8 @@ def _place(
         if distance <= FARTHEST and not same_size:
             where = f"begins at voxel {start[::-1].tolist()} and has {list(turned.shape[::-1])}, its image has "
             where += f"{list(image.shape[::-1])}" + (f", and {lost} drawn voxels are outside" if lost else "")
-        accept = f", or, if both arrays are aligned, {LABEL.accept}" if drawn.shape == image.shape else ""
+        refuse_no_length(file, "label")
+        accept = f", or, if both arrays are aligned, {accept}" if drawn.shape == image.shape else ""
         raise LimitedError(f"label {file} {where}; {DRAW}{accept}")
     whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = turned[inside]
     return whole, f"label {file} lies {distance:.2g} voxels off the grid of its image" if distance > NEAR else ""
@@ -205,7 +210,7 @@ def from_label_image(
         f"{', '.join(map(str, sorted(numbers)))}); correct it, --unlabeled or --background"
     )
     blank = [number for number, value in numbers.items() if value in (0, ignore)]
-    drawing = read_drawing(file, image, names, numbers, blank, foreign, read, aligned)
+    drawing = read_drawing(file, image, names, numbers, blank, foreign, read, aligned, ACCEPT)
     if drawing.named:
         label = np.where(drawing.values == FILL, ignore, drawing.values).astype(np.int16)
     else:

@@ -51,14 +51,14 @@ def _split(folder: ComparisonFolder, run: Run, call: Call) -> None:
     words = options(
         {
             "--name": run.split,
-            "--seed": run.seed,
+            "--seed": run.seed if study.published is None else None,  # the file fixes who is labelled
             "--labeled": run.labeled if run.labeled != ALL else None,
             "--published": study.published and raw.folder / study.published,
             "--test-cases": others if study.cases is not None else None,
             "--protocol": study.protocol,
         }
     )
-    words += draw_words(study) if study.published is None else []
+    words += draw_words(study) if study.published is None else options({"--group-by": study.group_by})
     made = json.loads(call("nnunet-limited", "split", run.dataset, *words, "--json"))
     write_json(folder.split_folder(run) / "split.json", made["info"])
 

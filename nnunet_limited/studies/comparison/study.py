@@ -140,7 +140,7 @@ def _problems(study: Study) -> Iterator[str]:
         yield f"baseline {study.baseline!r} is not a method; there are {', '.join(names)}"
     if study.published is not None and study.cases is not None:
         yield "cases: a published split lists its cases; remove cases"
-    for key in ("group_by", "protocol", "labeled_from", "cover", "folds"):
+    for key in ("protocol", "labeled_from", "cover", "folds"):
         value = getattr(study, key)
         if study.published is not None and value not in (None, "none", (0,)):
             yield f"published: the file defines the only fold and who is labelled; remove {key}"
@@ -182,7 +182,7 @@ def _split_problems(study: Study, raw: RawDataset, size: Labeled, seed: int, out
     labeled = None if str(size) == ALL else str(size)
     with study_file.gathered(problems):
         if study.published is not None:
-            split = make_published_split(raw, "check", raw.folder / study.published, labeled)
+            split = make_published_split(raw, "check", raw.folder / study.published, labeled, study.group_by)
         else:
             shared = {"protocol": study.protocol, "labeled": labeled, "seed": seed, "test_cases": out}
             request = SplitRequest(name="check", **shared, **study.draw)
