@@ -16,6 +16,7 @@ from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.planners.fingerprint import inspect_dataset
 from nnunet_limited.splits import Split, SplitRequest
 from nnunet_limited.splits.make import create_split
+from nnunet_limited.util.provenance import DigestCache
 
 ENDING = ".nii.gz"
 PLACES: dict[str, Callable[[Path], object]] = {
@@ -33,6 +34,11 @@ def made(name: str) -> Split:
     """Make a split of two labelled cases without reading labels, over one that is there."""
     request = SplitRequest(name=name, labeled="2", protocol="deployment", cover="none")
     return create_split(RawDataset.load(DATASET), request, replace=True)[0]
+
+
+def caches() -> tuple[Path, DigestCache]:
+    folder = preprocessed_folder(DATASET)
+    return folder / "inspections.json", DigestCache(folder / "digests.json")
 
 
 def listed(folder: Path) -> None:
@@ -62,8 +68,7 @@ def test_what_lies_in_place_of_a_hidden_label_stops_nothing(
     for file in hidden:
         file.unlink()
         PLACES[place](file)
-    cache = preprocessed_folder(DATASET) / "inspections.json"
-    inspections, unusable = inspect_dataset(RawDataset.load(DATASET), split, 1, cache)
+    inspections, unusable = inspect_dataset(RawDataset.load(DATASET), split, 1, *caches())
     assert len(inspections) == 5
     assert not unusable
     if in_description or place != "nothing":  # else two cases of the dataset have a label, and all of them are drawn
@@ -83,4 +88,4 @@ def test_a_label_that_is_used_must_be_a_file(folders: Path, place: str) -> None:
     assert sorted(folders.rglob("*")) == before
     dataset = RawDataset.load(DATASET)
     with pytest.raises(LimitedError, match=rf"{file.name} is a .*labelled in split 's'"):
-        inspect_dataset(dataset, split, 1, preprocessed_folder(DATASET) / "inspections.json")
+        inspect_dataset(dataset, split, 1, *caches())
