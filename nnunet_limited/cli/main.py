@@ -13,7 +13,9 @@ from nnunet_limited.cli import annotate, compare, pseudo_labels, start, train, t
 from nnunet_limited.cli.options import FLAG, PLUMBING, command
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.discovery import export_extension_folder, extension_folder
+from nnunet_limited.util.names import printable
 from nnunet_limited.util.parallel import default_processes
+from nnunet_limited.util.processes import protect_children, use_utf8
 
 # typer may carry its own copy of click; its base class of usage errors is reached through what typer exports.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -57,6 +59,8 @@ def _callback(version: VersionOption = False) -> None:
 
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
+    use_utf8()
+    protect_children()
     export_extension_folder()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a small machine
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of what nnU-Net imports
@@ -96,5 +100,5 @@ def _usage(error: Any) -> str:
 
 
 def _report(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

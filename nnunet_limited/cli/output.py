@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-console = Console(soft_wrap=True, highlight=False)
+# Names of classes and cases are text: neither markup nor emoji.
+console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def show_json(content: Any) -> None:

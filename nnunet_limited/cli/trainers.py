@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from nnunet_limited.cli.options import TRAIN, JsonOption, SetOption, command
 from nnunet_limited.cli.output import console, show_json, show_next, show_table
@@ -33,7 +34,7 @@ def trainers(
         for card in cards:
             title = card["name"] + (f" ({card['short_name']})" if card["short_name"] else "")
             cost = f"Time {card['relative_time'] or '?'}, memory {card['relative_memory'] or '?'}."
-            console.print(f"[bold]{title}[/bold]\n  {_plain(card['summary'])} {cost}")
+            console.print(f"[bold]{escape(title)}[/bold]\n  {escape(_plain(card['summary']))} {cost}", markup=True)
         return None
     card = cards[0]
     console.print(" ".join(filter(None, (card["name"], card["short_name"]))), markup=False)

@@ -25,6 +25,7 @@ from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.planners.case_record import CaseRecord, contents_of
 from nnunet_limited.splits import Split, split_name
 from nnunet_limited.util.files import content_hash, file_hash, one_at_a_time, read_object, write_json
+from nnunet_limited.util.names import check_name
 from nnunet_limited.util.parallel import default_processes, run_all
 from nnunet_limited.util.provenance import is_made_from, write_sources
 
@@ -175,6 +176,10 @@ def load_for_fold(preprocessed: Path, split: Split, name: str, fold: int | str) 
 def _load(folder: Path) -> PseudoLabels:
     content = read_object(folder / RECORD, "description of pseudo-labels", MAKE)
     cases, ending = content.pop("cases", {}), content.pop("file_ending", "")
+    if not isinstance(cases, dict) or not all(isinstance(about, dict) for about in cases.values()):
+        raise LimitedError(f"{folder / RECORD}: 'cases' is {cases!r:.40}, not a record of each case; {MAKE}")
+    for case in (*cases, "case"):
+        check_name(f"{case}{ending}", f"{folder / RECORD}: file of a case")
     return PseudoLabels(folder, ending, content, cases)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import check_reader
+from nnunet_limited.util.names import check_name
 
 DATASET_FORMAT = "write it as nnU-Net's dataset format asks"
 # The keys that are read, and what each must be; None where a function of its own checks that.
@@ -98,10 +99,17 @@ def check_description(content: dict[str, Any], file: Path) -> None:
                 raise LimitedError(
                     f"{file}: 'images' of case {case!r} is {images!r:.60}; list the file of each channel there"
                 )
-            if not case.strip() or case.startswith(".") or re.search(r"[/\\\x00-\x1f]", case):
-                raise LimitedError(f"{file}: {case!r} in {key!r} cannot name files; rename that case")
+            check_name(case, f"{file}: case of {key!r}")
             if not isinstance(label, str):
                 raise LimitedError(f"{file}: 'label' of case {case!r} is {label!r:.60}; give the path of one file")
+    for name in content["labels"]:
+        check_name(name, f"{file}: label", in_files=False)
+    for names in (content.get("channel_names") or {}, content.get("modality") or {}):
+        for name in names.values():
+            check_name(name, f"{file}: channel", in_files=False)
+    check_name(f"case{content['file_ending']}", f"{file}: case with 'file_ending'")
+    if "view_of" in content:
+        check_name(content["view_of"], f"{file}: 'view_of'")
     _check_labels(content, file)
     _check_regions(content, file)
     check_reader(content, file)

@@ -19,6 +19,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder
 from nnunet_limited.host.images import listed_files, reader_for
 from nnunet_limited.util.files import read_object
+from nnunet_limited.util.names import check_name
 from nnunet_limited.util.whole import check_file
 
 UNLABELED_FOLDER = "imagesUn"
@@ -112,6 +113,8 @@ class RawDataset:
         unlabeled = unlabeled_images(folder, dataset_json)
         cases = labeled_cases(folder, dataset_json, unlabeled)
         cases |= {identifier: Case(identifier, tuple(images), None) for identifier, images in unlabeled.items()}
+        for case in cases:
+            check_name(case, f"case of {folder}")
         check_collisions(folder, cases)
         made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
         by_case = {case.identifier: case.images for case in made.cases.values()}

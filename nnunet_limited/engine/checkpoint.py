@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,13 @@ from nnunet_limited.engine.starting_weights import check_leak
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.random_state import get_random_state, set_random_state
+from nnunet_limited.util.weights import UNREADABLE, read_weights
 
 KEY = "nnunet_limited"
 FORMAT = 1
 STATE = ("random_state", "streams", "buffers")  # restored at the end of the start; earlier versions had no buffers
-UNREADABLE = (
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    OSError,
-    KeyError,
-    ImportError,
-    AttributeError,
-)
+OLDER = "delete it and continue from an older one"
+FOREIGN = "get weights from somebody you trust, as numbers and arrays only"
 
 
 def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
@@ -41,7 +32,7 @@ def save(trainer: Any, file: Path, host_save: Callable[[Any], None]) -> None:
     buffer = io.BytesIO()
     host_save(buffer)
     buffer.seek(0)
-    content = torch.load(buffer, map_location="cpu", weights_only=False)
+    content = read_weights(buffer, "a trainer may store numbers, texts and arrays only", f"checkpoint of {file.parent}")
     weights = {name: network.state_dict() for name, network in trainer.networks.items()}
     content["network_weights"] = weights.pop(trainer.predictor_name)
     content[KEY] = {
@@ -66,7 +57,7 @@ def check_weights(file: Path, trainer: Any, run: Run) -> None:
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    check_leak(file, read(file), run)
+    check_leak(file, read(file, FOREIGN), run)
     planned = run.planned
     manager, chosen = planned.managers(run.configuration)
     network = trainer.build_network_architecture(
@@ -90,12 +81,9 @@ def check(file: Path, trainer: Any, record: dict[str, Any]) -> None:
     _read(file, trainer, record, mmap=True)
 
 
-def read(file: Path, **options: Any) -> Any:
-    """Return the content of a checkpoint on the CPU."""
-    try:
-        return torch.load(file, weights_only=False, **{"map_location": "cpu", **options})
-    except UNREADABLE as error:
-        raise LimitedError(f"checkpoint {file} cannot be read; delete it and continue from an older one") from error
+def read(file: Path, remedy: str = OLDER, **options: Any) -> Any:
+    """Return the content of a checkpoint on the CPU; refuse one with code, which nnU-Net would run."""
+    return read_weights(file, remedy, **options)
 
 
 def record_of(file: Path) -> dict[str, Any]:

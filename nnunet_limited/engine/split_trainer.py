@@ -24,6 +24,7 @@ from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.planners.preprocessing import DIGESTS, fingerprint_folder, require_preprocessed
+from nnunet_limited.util.plans import check_networks
 from nnunet_limited.util.provenance import digest_cache
 from nnunet_limited.util.random_state import RandomStream, seed_everything
 
@@ -126,6 +127,7 @@ class SplitTrainer(nnUNetTrainer):
 
         A run that does not train (``trains``), but validates, needs no unlabelled cases.
         """
+        check_networks(run.planned.plans, run.planned.folder / f"{run.planned.name}.json")
         planned = run.planned.configuration(run.configuration)
         cls.refuse_unsuitable({**planned, "batch_size": planned["batch_size"] // gpus}, config)
         if gpus > 1 and not cls.runs_on_several_gpus:
@@ -285,7 +287,7 @@ class SplitTrainer(nnUNetTrainer):
             return self.run.begun.get("weights")
         file = given_weights()
         if file is not None:
-            check_leak(file, checkpoint.read(file), self.run)
+            check_leak(file, checkpoint.read(file, checkpoint.FOREIGN), self.run)
         return weights_digest(file)
 
     def _print_run(self) -> None:

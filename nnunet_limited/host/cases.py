@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2 as PreprocessedCases
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from torch.nn import functional
 
 from nnunet_limited.util.files import replacing
+from nnunet_limited.util.weights import check_pickle
 
 __all__ = [
     "PreprocessedCases",
@@ -25,6 +26,16 @@ __all__ = [
 
 LOCATIONS = "_locations.npz"
 LOCATIONS_PER_CLASS = 2000  # nnU-Net stores 10,000; crops around them differ by less than an object's size
+
+
+class PreprocessedCases(nnUNetDatasetBlosc2):
+    """nnU-Net's cases of a folder, none of which runs code when it is read."""
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Return image, label, label of a previous stage and properties; refuse properties that could act."""
+        check_pickle(Path(self.source_folder, f"{identifier}.pkl"), "run 'nnunet-limited plan' to make the case again")
+        case: tuple[Any, Any, Any, dict[str, Any]] = super().load_case(identifier)
+        return case
 
 
 def save_label(label: np.ndarray, file: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from packaging.specifiers import SpecifierSet
 
 from nnunet_limited.host.discovery import EXT_TRAINER, GIVEN
+from nnunet_limited.util.processes import python_code
 
 SUPPORTED = ">=2.8,<2.9"  # releases of nnunetv2; signatures change in every minor release
 PROBE = """
@@ -67,7 +67,7 @@ def _version(package: str, remedy: str, supported: str = "") -> Finding:
 
 def _runs(what: str, code: str, remedy: str, environment: dict[str, str] | None = None) -> Finding:
     # A fresh interpreter, because the .pth file is read at start-up only and a failed import would stay half-loaded.
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(python_code(code), capture_output=True, text=True, env=environment, check=False)
     last = (done.stderr.strip().splitlines() or [""])[-1]
     return Finding(what, done.returncode == 0, "works" if done.returncode == 0 else last, remedy)
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.names import check_name
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -58,4 +59,4 @@ def dataset_name(dataset: str) -> str:
             f"nnUNet_raw={os.environ.get('nnUNet_raw')} and nnUNet_preprocessed="
             f"{os.environ.get('nnUNet_preprocessed')}; check the name and the two variables"
         )
-    return matches[0]
+    return check_name(matches[0], "dataset")

@@ -11,6 +11,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.metrics.agreement import class_counts
+from nnunet_limited.util.files import read_object
+from nnunet_limited.util.plans import check_networks
+from nnunet_limited.util.weights import read_weights
 
 
 class ComparingPredictor(nnUNetPredictor):
@@ -54,7 +57,14 @@ class ComparingPredictor(nnUNetPredictor):
 
 
 def load_predictor(results: Path, folds: Sequence[int | str], device: str, checkpoint: str) -> ComparingPredictor:
-    """Return nnU-Net's predictor with the checkpoints of some folds, without progress bar."""
+    """Return nnU-Net's predictor with the checkpoints of some folds, without progress bar.
+
+    Raises LimitedError for plans and checkpoints that would run code of their own.
+    """
+    remedy = "train the fold again, or get the model from somebody you trust"
+    check_networks(read_object(results / "plans.json", "plans", remedy), results / "plans.json")
+    for fold in folds:
+        read_weights(results / f"fold_{fold}" / checkpoint, remedy, mmap=True)
     predictor = ComparingPredictor(
         device=torch.device(device), perform_everything_on_device=device == "cuda", allow_tqdm=False
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import blosc2
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import is_current, write_json
 from nnunet_limited.util.provenance import bytes_digest, read_record, stamp
+from nnunet_limited.util.weights import check_pickle
 
 FILES = (".b2nd", "_seg.b2nd", ".pkl")  # of a case
 SHAPED_BY = ("image", "label")  # the truth is copied elsewhere
@@ -78,10 +78,10 @@ def is_whole(folder: Path, case: str) -> bool:
     try:
         for file in files_of(folder, case).values():
             if file.suffix == ".pkl":
-                pickle.loads(file.read_bytes())
+                check_pickle(file, "")
             else:
                 blosc2.open(str(file), mode="r")
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, ValueError, EOFError):
         return False
     return True
 

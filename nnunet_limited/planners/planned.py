@@ -16,6 +16,8 @@ from nnunet_limited.host.plans import managers, plans_manager, with_inherited
 from nnunet_limited.planners.preprocessing import DATA_PREFIX, data_folders, is_bound, preprocessing_hash
 from nnunet_limited.splits import Split, load_host_split, load_split
 from nnunet_limited.util.files import content_hash, read_object
+from nnunet_limited.util.names import check_name
+from nnunet_limited.util.plans import check_networks
 
 MAKE_PLANS = "make them with 'nnunet-limited plan'"
 
@@ -155,7 +157,7 @@ class PlannedData:
 
 def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
     """Load plans by name from the preprocessed folder of their dataset."""
-    file = preprocessed / f"{plans}.json"
+    file = preprocessed / f"{check_name(plans, 'plans')}.json"
     content = read_object(file, "plans", MAKE_PLANS)
     if not isinstance(content.get("configurations"), dict):
         raise LimitedError(f"{file} is not a plans file, it has no 'configurations'; {MAKE_PLANS}")
@@ -164,6 +166,7 @@ def load_plans(preprocessed: Path, plans: str) -> dict[str, Any]:
             raise LimitedError(
                 f"{file} has {key} {content.get(key)!r}, not {expected!r}: it was copied or renamed; {MAKE_PLANS}"
             )
+    check_networks(content, file)
     limited = content.get("limited", {})
     wanted = {"split", "split_hash", "settings"} if is_bound(content) else {"settings"}
     if "limited" in content and not (isinstance(limited, dict) and wanted <= set(limited)):

@@ -28,6 +28,7 @@ from nnunet_limited.planners.case_record import (
 from nnunet_limited.util.files import content_hash, one_at_a_time, replacing
 from nnunet_limited.util.parallel import run_all
 from nnunet_limited.util.provenance import DigestCache, digest_cache
+from nnunet_limited.util.weights import check_pickle
 
 UNLABELED_SUFFIX = "_unlabeled"
 DATA_PREFIX = "nnUNetLimited_"
@@ -248,3 +249,4 @@ def require_preprocessed(folder: Path, cases: Iterable[str], what: str, remedy: 
         if broken or (record is not None and not record.fits(folder, case, closely=False)):
             file = broken[0] if broken else files[".b2nd"]
             raise LimitedError(f"{what} case {case!r}: {file} or a file beside it is damaged; {remedy}")
+        check_pickle(files[".pkl"], remedy)  # nnU-Net would run the code in it

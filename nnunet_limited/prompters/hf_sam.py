@@ -144,8 +144,16 @@ def load(weights: str, device: str, accept_licence: str | None = None) -> HFSam:
 
     logging.disable_progress_bar()
     with reading_weights(folder / WEIGHTS, get), contextlib.redirect_stderr(io.StringIO()):
-        model, loading = getattr(transformers, KINDS[kind]).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        made_by = getattr(transformers, KINDS[kind])
+        # What config.json names may be a kernel that transformers would download and run.
+        attention = "sdpa" if made_by._supports_sdpa else "eager"
+        model, loading = made_by.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=attention,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     for what in ("missing_keys", "mismatched_keys"):
         if loading[what]:

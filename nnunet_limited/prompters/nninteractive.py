@@ -11,14 +11,11 @@ import torch
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.prompters.prompter import ModelCard, check_prompts, read_folder, reading_weights
 from nnunet_limited.util.extras import require_extra
-from nnunet_limited.util.files import file_hash
+from nnunet_limited.util.files import file_hash, read_object
+from nnunet_limited.util.plans import check_networks
+from nnunet_limited.util.weights import read_weights
 
 ASSUMED = "CC BY-NC-SA 4.0"  # licence of the official weights, for a folder without a licence file
-HARMLESS = {  # names in pickles of numbers and arrays of numpy
-    "numpy.dtype",
-    "numpy.ndarray",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-}
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 
 
@@ -90,7 +87,8 @@ def load(weights: str, device: str, accept_licence: str | None = None) -> NNInte
             f"the weights in {folder} are under {licence}, which does not allow every use; if it allows yours, add "
             f"--accept-licence {licence!r}"
         )
-    _refuse_code(folder / CHECKPOINT, get)
+    check_networks(read_object(folder / "plans.json", "plans", get), folder / "plans.json")
+    read_weights(folder / CHECKPOINT, get, mmap=True)  # nnInteractive would run the code in it
     require_extra("nninteractive", f"nninteractive:{weights}", "nnInteractive")
     from nnInteractive.inference.inference_session import nnInteractiveInferenceSession
 
@@ -105,14 +103,3 @@ def _licence(folder: Path) -> str:
     file = folder / "LICENSE"
     lines = file.read_text(errors="replace", encoding="utf-8").splitlines() if file.is_file() else []
     return next((line.strip() for line in lines if line.strip()), ASSUMED)
-
-
-def _refuse_code(file: Path, remedy: str) -> None:
-    """Refuse a checkpoint with more than arrays and numbers, because nnInteractive runs the code in it."""
-    with reading_weights(file, remedy):
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    odd = [name for name in unsafe if name not in HARMLESS and not name.startswith("numpy.dtypes.")]
-    if odd:
-        raise LimitedError(
-            f"{file} refers to the Python object {odd[0]}: loading it could run any code, so it is not loaded; {remedy}"
-        )

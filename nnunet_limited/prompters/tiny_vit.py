@@ -16,6 +16,7 @@ from nnunet_limited.prompters.hf_sam import IMAGENET, HFSam
 from nnunet_limited.prompters.prompter import NOT_STATED, ModelCard, reading_weights
 from nnunet_limited.util.extras import require_extra, require_transformers
 from nnunet_limited.util.files import file_hash
+from nnunet_limited.util.weights import read_weights
 
 # Name and licence of checkpoints by the start of their SHA-256.
 KNOWN = {"6dbb90523a35330f": ("MobileSAM", "Apache-2.0"), "79d8c9dca6db4d69": ("LiteMedSAM", "Apache-2.0")}
@@ -98,9 +99,9 @@ def load(weights: str, device: str, accept_licence: str | None = None) -> TinyVi
     file, get = Path(weights), "get mobile_sam.pt or lite_medsam.pth with scripts/fetch_sam_weights.py"
     if not file.is_file():
         raise LimitedError(f"{file} does not exist; {get}")
+    content = read_weights(file, get, "weights")
     with reading_weights(file, get):
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-        stored = {key: value for key, value in stored.get("model", stored).items() if isinstance(value, torch.Tensor)}
+        stored = {key: value for key, value in content.get("model", content).items() if isinstance(value, torch.Tensor)}
         halves = stored["image_encoder.patch_embed.seq.0.c.weight"].shape[-1] == 3
         size = 1024 if halves else 256
         prompts = SamPromptEncoderConfig(image_size=size, patch_size=size // GRID)

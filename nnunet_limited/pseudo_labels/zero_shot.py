@@ -22,8 +22,9 @@ from nnunet_limited.prompters.prompter import Prompter
 from nnunet_limited.prompters.prompts import NEEDS, PromptSettings
 from nnunet_limited.pseudo_labels.request import ZeroShotRequest, parse_ask
 from nnunet_limited.report.overlays import draw_slice
+from nnunet_limited.report.tables import csv_text
 from nnunet_limited.splits import load_split
-from nnunet_limited.util.files import read_object, replacing, write_json
+from nnunet_limited.util.files import read_object, replace_text, write_json
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "box": {"kind": "box", "boxes": 1},
@@ -196,8 +197,7 @@ class ZeroShot:
                 f"no object in {len(results)} cases has {self.settings.min_area} voxels in a slice; give --ask "
                 "min_area=1"
             )
-        with replacing(self.request.out / "table.csv") as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\r\n")
+        replace_text(self.request.out / "table.csv", csv_text(pd.DataFrame(rows)))
         return rows
 
 

@@ -17,7 +17,7 @@ from nnunet_limited.queries.record import IMAGES, LABELS, InitialLabel, Query, R
 from nnunet_limited.queries.score import ModelScorer, Track
 from nnunet_limited.queries.windows import Window
 from nnunet_limited.report.figures import picture
-from nnunet_limited.report.overlays import show_image, show_labels
+from nnunet_limited.report.overlays import save_png, show_image, show_labels
 from nnunet_limited.util.files import file_hash, replacing
 
 MONTAGE = 24  # queries in the montage, in four rows
@@ -121,7 +121,7 @@ def write_pictures(folder: Path, title: str, views: list[tuple[Query, View]], cl
     from nnunet_limited.report.page import render
 
     with replacing(folder / "montage.png") as temporary:
-        _montage(views[:MONTAGE], classes).savefig(temporary, format="png", dpi=DPI)
+        save_png(_montage(views[:MONTAGE], classes), temporary, DPI)
     rows = []
     for query, view in views:
         last = np.add(query.window.start, query.window.size) - 1

@@ -21,8 +21,10 @@ from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.evaluation import mean_dice
 from nnunet_limited.queries.windows import Granularity, Window
+from nnunet_limited.report.tables import csv_text
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.util.files import read_object, replacing, write_json
+from nnunet_limited.util.files import read_object, replace_text, write_json
+from nnunet_limited.util.names import check_name
 
 RECORD, REQUEST, TABLE = "queries.json", "request.json", "queries.csv"
 LABELS, IMAGES = "labels", "images"
@@ -137,8 +139,7 @@ class Round:
         table = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="number"))
         for key in ("start", "size"):
             table[key] = ["x".join(map(str, row[key])) for row in rows]
-        with replacing(self.folder / TABLE) as temporary:
-            table.to_csv(temporary)
+        replace_text(self.folder / TABLE, csv_text(table, index=True))
         labels = {case: label.model_dump(by_alias=True) for case, label in self.initial_labels.items()}
         write_json(self.folder / RECORD, {**self.record.model_dump(mode="json"), "prefilled": labels, "queries": rows})
 
@@ -156,6 +157,9 @@ def load_round(folder: Path) -> Round:
         if not queries:
             raise ValueError("it has no query")
         made = Round(folder, RoundRecord.model_validate(content), queries, labels)
+        check_name(made.record.dataset, "dataset")
+        for case in {*made.cases, *labels, *(made.record.cases or ())}:
+            check_name(case, "case")
         for case in made.cases:
             if case not in labels:
                 raise ValueError(f"case {case!r} has no entry in 'prefilled'")

@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.report.overlays import TINT, colours_of, show_image, show_labels
+from nnunet_limited.report.overlays import TINT, colours_of, save_png, show_image, show_labels
 from nnunet_limited.util.files import replacing
 
 Scores = Mapping[str, Mapping[str, float]]  # by method and case
@@ -47,7 +47,7 @@ def comparison_picture(rows: Sequence[CaseFiles], out: Path, label_names: Mappin
     handles = [Patch(fc=(colour, TINT), ec=colour, label=name) for name, colour in colours_of(list(classes)).items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False, fontsize=10)
     with replacing(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        save_png(figure, temporary, dpi=120)
 
 
 def _draw_row(

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nnunet_limited.report.overlays import COLOURS
+from nnunet_limited.report.overlays import COLOURS, save_png
 
 DPI = 110
 MARKERS = "osD^vP*X"
@@ -34,7 +34,7 @@ class Picture:
 def picture(figure: Figure, caption: str = "", text: str = "", dpi: int = DPI) -> Picture:
     """Draw a figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    save_png(figure, buffer, dpi)
     width, height = (round(dpi * inches) for inches in figure.get_size_inches())
     return Picture(buffer.getvalue(), width, height, caption, text)
 

@@ -76,4 +76,13 @@ def draw_slice(
     if open_.any() and not open_.all():
         axes.contourf(open_.astype(float), levels=[0.5, 1.5], colors="none", hatches=["////"])
     with replacing(file) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi)
+        save_png(figure, temporary, dpi)
+
+
+def save_png(figure: Any, target: Any, dpi: int) -> None:
+    """Draw a matplotlib ``figure`` into a file or stream; a ``$`` in names begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    figure.savefig(target, format="png", dpi=dpi)

@@ -1,12 +1,15 @@
-"""Tables as they are shown: the columns of a table, and its text on a page, in Markdown and in LaTeX."""
+"""Tables as they are shown: the columns of a table, and its text on a page, in Markdown, LaTeX and CSV."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+_COMPUTED = tuple("=+-@\t\r'\uff1d\uff0b\uff0d\uff20")  # begins what a spreadsheet computes, or our own mark of text
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,38 @@ def shown(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
 def markdown(table: pd.DataFrame, columns: Sequence[Column]) -> str:
     """Return a table in Markdown."""
     text = shown(table, columns)  # to_markdown would need one more package, tabulate
-    head, *lines = ("| " + " | ".join(line) + " |" for line in ([*text.columns], *text.to_numpy().tolist()))
+    rows = ([*text.columns], *text.to_numpy().tolist())
+    head, *lines = ("| " + " | ".join(map(_in_markdown, line)) + " |" for line in rows)
     return "\n".join([head, "|" + "---|" * len(columns), *lines]) + "\n"
+
+
+def _in_markdown(text: str) -> str:
+    """Return a text of which Markdown makes neither another cell nor code, a link or HTML."""
+    return re.sub(r"([\\|`]|\[(?=[^]]*\]\()|<(?=[A-Za-z/!?]))", r"\\\1", text)
+
+
+def csv_text(table: pd.DataFrame, **options: Any) -> str:
+    """Return a table as CSV; a text that a spreadsheet would compute begins with an apostrophe, numbers stay.
+
+    ``options`` are those of pandas; without them there is no index.
+    """
+    text = table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_cell_of_csv))
+    return str(text.to_csv(**{"index": False, **options}))
+
+
+def read_cell(text: str) -> str:
+    """Return the text that :func:`csv_text` has written into a cell."""
+    return text[1:] if text.startswith("'") else text
+
+
+def _cell_of_csv(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_COMPUTED):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def latex(table: pd.DataFrame, columns: Sequence[Column]) -> str:

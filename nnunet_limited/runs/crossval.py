@@ -1,7 +1,6 @@
 """Train the folds that are missing, resume those that were interrupted, and compare with the supervised baseline."""
 
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nnunet_limited.runs.scores import (
     worse_in_most_folds,
 )
 from nnunet_limited.util.files import one_at_a_time, read_object, write_json
+from nnunet_limited.util.processes import python_module
 from nnunet_limited.util.provenance import bytes_digest, read_record, stamp
 
 
@@ -81,7 +81,7 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
                 log(f"fold {fold}: complete")
                 continue
             log(f"fold {fold}: {step[0]}; log in {folder}")
-            command = [sys.executable, "-m", "nnunet_limited", "train", request.dataset, request.configuration]
+            command = [*python_module("nnunet_limited"), "train", request.dataset, request.configuration]
             command += [str(fold), "-tr", request.trainer, "-p", request.plans, *_of_fold(request, fold, step).flags]
             status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if status:

@@ -13,6 +13,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.images import grid_of, read_label, reader_for, refuse_no_spacing
 from nnunet_limited.metrics.registry import METRICS, MaskPair, compare
 from nnunet_limited.metrics.request import EvaluateRequest
+from nnunet_limited.report.tables import csv_text, read_cell
 from nnunet_limited.util.extras import require_extra
 from nnunet_limited.util.files import read_object, replace_text
 from nnunet_limited.util.parallel import run_all
@@ -130,4 +131,11 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 def write_rows(file: Path, rows: pd.DataFrame) -> None:
     """Write the rows as CSV."""
-    replace_text(file, rows.to_csv(index=False, na_rep="nan"))
+    replace_text(file, csv_text(rows, na_rep="nan"))
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """Return the rows that :func:`write_rows` has written; cases and classes are text, whatever their names are."""
+    nan = {metric: ["nan", ""] for metric in METRICS}
+    rows = pd.read_csv(file, dtype={"case": str, "class": str}, keep_default_na=False, na_values=nan)
+    return rows.assign(**{key: rows[key].map(read_cell) for key in ("case", "class") if key in rows})

@@ -14,7 +14,7 @@ from nnunet_limited.engine.run import RECORD
 from nnunet_limited.host.evaluation import mean_dice
 from nnunet_limited.metrics.registry import METRICS, SAFEGUARDS
 from nnunet_limited.metrics.request import EvaluateRequest
-from nnunet_limited.runs.evaluate import evaluate, summarise, write_rows
+from nnunet_limited.runs.evaluate import evaluate, read_rows, summarise, write_rows
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.util.files import is_current, read_object
 
@@ -104,7 +104,7 @@ def _measured(predictions: Path, truth: Path, description: Path) -> pd.DataFrame
     if not is_current(file, [predictions / "summary.json"]):
         folders = {"predictions": predictions, "truth": truth, "dataset_json": description}
         write_rows(file, evaluate(EvaluateRequest(**folders, allow_missing=True)))  # the truth is that of all folds
-    return summarise(pd.read_csv(file))
+    return summarise(read_rows(file))
 
 
 def find_baseline(request: TrainRequest, folds: Sequence[int], distances: bool) -> Scores | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import content_hash, read_json, read_object
+from nnunet_limited.util.names import check_name
 
 MAKE_ONE = "make one with 'nnunet-limited split'"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]|_(?!_))*")
@@ -107,6 +108,8 @@ def parse_folds(content: Any, file: Path, default_unlabeled: Sequence[str] | Non
                 raise LimitedError(f"{where} has no key {key!r}; add the list of cases")
             if not isinstance(value, (list, tuple)) or not all(isinstance(case, str) for case in value):
                 raise LimitedError(f"{where}: {key!r} must list case names, not {value!r:.60}; write ['case_1', …]")
+            for case in value:
+                check_name(case, f"{where}, {key!r}: case")
             repeated = {case for case in value if list(value).count(case) > 1} if len(set(value)) < len(value) else None
             if repeated:
                 raise LimitedError(f"{where}: case {min(repeated)!r} is listed twice in {key!r}; remove one")

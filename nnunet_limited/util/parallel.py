@@ -1,5 +1,6 @@
 """Run one function over many cases, in worker processes, with a progress bar."""
 
+import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.processes import safe_folder
 
 T = TypeVar("T")
 
@@ -35,8 +37,10 @@ def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], proces
         if processes <= 1 or len(tasks) <= 1:
             return [function(*task) for task in progress.track(tasks, task_id=bar)]
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
-            futures = [pool.submit(function, *task) for task in tasks]
+        with contextlib.ExitStack() as stack:
+            with safe_folder():
+                pool = stack.enter_context(ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context))
+                futures = [pool.submit(function, *task) for task in tasks]
             try:
                 for future in progress.track(as_completed(futures), total=len(tasks), task_id=bar):
                     future.result()

@@ -9,7 +9,7 @@ from nnunet_limited.metrics.areas import area_under_budget_curve, foreground_eff
 from nnunet_limited.metrics.registry import METRICS, SAFEGUARDS
 from nnunet_limited.metrics.statistics import Difference, difference_of, evidence, holm, setbacks
 from nnunet_limited.queries.strategies.registry import strategies
-from nnunet_limited.runs.evaluate import summarise
+from nnunet_limited.runs.evaluate import read_rows, summarise
 from nnunet_limited.studies.active.folder import ActiveFolder
 from nnunet_limited.studies.active.job import METRICS_FILE, StepRecord
 from nnunet_limited.studies.active.study import FULL, START, ActiveStudy, Step
@@ -36,7 +36,7 @@ def _scores(folder: ActiveFolder, step: Step, record: StepRecord) -> dict[str, f
     """Return the mean metrics of a training; of one from before they were measured only nnU-Net's Dice."""
     file = folder.run_folder(step) / METRICS_FILE
     if file.is_file():
-        means = summarise(pd.read_csv(file).reindex(columns=["class", *METRICS])).loc["mean"]
+        means = summarise(read_rows(file).reindex(columns=["class", *METRICS])).loc["mean"]
         return {name: float(means[name]) for name in SCORES}
     summary = folder.path / record["results"][-1] / "validation" / "summary.json"
     return {**dict.fromkeys(SCORES, math.nan), "dice": mean_dice(read_object(summary, "validation", "run again"))}

@@ -14,7 +14,7 @@ from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.splits import Fold, SplitRequest
 from nnunet_limited.splits.make import class_reader, make_split
 from nnunet_limited.studies.engine import study_file
-from nnunet_limited.studies.engine.study_file import Method, Part, StudyFile
+from nnunet_limited.studies.engine.study_file import Method, Name, Part, StudyFile
 
 START, FULL = "start", "full"  # names of the trainings before the first query, and with all labels
 
@@ -43,13 +43,13 @@ class ActiveStudy(StudyFile):
     """The file of ``nnunet-limited simulate-al``."""
 
     example: ClassVar[str] = "studies/active_smoke.yaml"
-    dataset: str | int = Field(description="number or name; 'phantom' is built in; every case needs a label")
+    dataset: Name | int = Field(description="number or name; 'phantom' is built in; every case needs a label")
     labeled: int = Field(2, ge=1, description="labelled cases (groups) at the start")
     targets: tuple[Target, ...] = Field(min_length=1, description="targets of the queries")
-    strategies: tuple[str, ...] = Field(min_length=1, description="query strategies; the first is the baseline")
+    strategies: tuple[Name, ...] = Field(min_length=1, description="query strategies; the first is the baseline")
     methods: tuple[ActiveMethod, ...] = Field(min_length=1, description="trainers with settings, as in studies")
     rounds: int = Field(4, ge=1, description="number of rounds of queries")
-    configuration: str = Field("3d_fullres", description="nnU-Net's configuration")
+    configuration: Name = Field("3d_fullres", description="nnU-Net's configuration")
     seconds: float = Field(79.0, ge=0, description="seconds to outline an object on a slice; used to estimate minutes")
 
     def method(self, name: str) -> ActiveMethod:

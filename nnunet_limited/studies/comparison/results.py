@@ -11,6 +11,7 @@ import pandas as pd
 from nnunet_limited.metrics import statistics as stats
 from nnunet_limited.metrics.registry import METRICS, SAFEGUARDS
 from nnunet_limited.report.tables import Column, interval, number, number_column, text_column
+from nnunet_limited.runs.evaluate import read_rows
 from nnunet_limited.studies.comparison.folder import ComparisonFolder
 from nnunet_limited.studies.comparison.job import RunRecord
 from nnunet_limited.studies.comparison.study import Run, Study
@@ -87,7 +88,7 @@ def load_results(folder: ComparisonFolder) -> Results:
         if state == "done":
             record = records[run] = folder.record(run)
             row.update({key: record[key] for key in COSTS})
-            found = pd.read_csv(folder.run_folder(run) / "metrics.csv", dtype={"case": str, "class": str})
+            found = read_rows(folder.run_folder(run) / "metrics.csv")
             found = found.reindex(columns=["case", "class", *METRICS])  # a metric may be newer than the run
             scores.append(found.assign(**keys))
         rows.append(row)

@@ -20,7 +20,7 @@ from nnunet_limited.splits.groups import grouped
 from nnunet_limited.splits.make import class_reader, make_split
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.studies.engine import study_file
-from nnunet_limited.studies.engine.study_file import Labeled, Method, Part, StudyFile
+from nnunet_limited.studies.engine.study_file import Labeled, Method, Name, Part, StudyFile
 
 ALL = "all"
 
@@ -37,14 +37,14 @@ class Study(StudyFile):
 
     example: ClassVar[str] = "studies/smoke.yaml"
 
-    datasets: tuple[str | int, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
+    datasets: tuple[Name | int, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
     labeled: tuple[Labeled, ...] = Field(min_length=1, description="labelled cases (groups): 4, 10%, all")
     methods: tuple[Method, ...] = Field(min_length=1, description="methods to compare")
     baseline: str = Field("", description="name of the method that others are compared with; default: the first")
     protocol: Literal["benchmark", "deployment"] | None = Field(None, description="as for split; default: by the data")
     published: Path | None = Field(None, description="published split, absolute or relative to the raw dataset")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="folds to train")
-    configurations: tuple[str, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
+    configurations: tuple[Name, ...] = Field(("3d_fullres",), min_length=1, description="nnU-Net's configurations")
     patch: str | None = Field(
         None, pattern=r"^\d+x\d+(x\d+)?$", description="patch size, e.g. 112x112x80; default: nnU-Net's choice"
     )

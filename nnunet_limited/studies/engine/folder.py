@@ -17,6 +17,7 @@ from nnunet_limited.host.folders import dataset_name, raw_folder
 from nnunet_limited.studies.engine.failures import RunState
 from nnunet_limited.studies.engine.study_file import StudyFile, read_study
 from nnunet_limited.util.files import read_object, replace_text
+from nnunet_limited.util.names import check_workflow_name
 
 METHODS = "methods.json"  # all methods that the study was run with
 RECORD = "trained.json"  # what the training of a run left
@@ -156,8 +157,8 @@ def link_dataset(dataset: str, raw: Path) -> str:
         return PHANTOM_DATASET
     for name in sorted(link.name for link in raw.iterdir()):
         if dataset == name or (dataset.isdecimal() and name.startswith(f"Dataset{int(dataset):03d}_")):
-            return name
-    name = dataset_name(dataset)
+            return check_workflow_name(name)
+    name = check_workflow_name(dataset_name(dataset))
     source = raw_folder(name)
     if not source.is_dir():
         raise LimitedError(f"{source} does not exist; put the raw dataset there or correct nnUNet_raw")

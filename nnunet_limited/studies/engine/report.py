@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from nnunet_limited.report.page import Section, render, write_pictures
-from nnunet_limited.report.tables import Column, latex, markdown, table_of
+from nnunet_limited.report.tables import Column, csv_text, latex, markdown, table_of
 from nnunet_limited.studies.engine.failures import log_ends, missing
 from nnunet_limited.studies.engine.folder import StudyFolder
 from nnunet_limited.util.files import replace_text
@@ -46,9 +46,9 @@ def write_report(
     paragraphs = [f"# {title}", text, *([f"Incomplete: {lacking}."] if lacking else []), markdown(table, columns)]
     contents = {
         "table.md": "\n\n".join(paragraphs),
-        "table.csv": table.to_csv(index=False),
+        "table.csv": csv_text(table),
         "table.tex": latex(table, columns),
-        **{f"{name}.csv": further.to_csv(index=False) for name, further in csv.items()},
+        **{f"{name}.csv": csv_text(further) for name, further in csv.items()},
         "index.html": render("study.html", title=title, summary=text, missing=lacking, sections=sections),
     }
     written = write_pictures(sections, out / "pictures")

@@ -24,6 +24,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.begun import Training, former_defaults
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.study_file import Method, StudyFile
+from nnunet_limited.util.processes import python_module
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
 Call = Callable[..., str]
@@ -69,9 +70,9 @@ def _call(words: tuple[str, ...], log: TextIO) -> str:
     program, *others = words
     command = [shutil.which(program, path=str(Path(sys.executable).parent)) or program, *others]
     if program == "nnunet-limited":
-        command[:1] = [sys.executable, "-m", "nnunet_limited"]
+        command[:1] = python_module("nnunet_limited")
     print(f"$ {shlex.join(words)}", file=log, flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", check=False)
     print(done.stdout, file=log, flush=True)
     if done.returncode:
         raise LimitedError(f"{shlex.join(words)} ended with status {done.returncode}")
@@ -100,9 +101,8 @@ def train(call: Call, study: StudyFile, training: Training, others: Iterable[Tra
 
     ``others`` are the other trainings of the method, whose defaults it is to have.
     """
-    import torch
-
     from nnunet_limited.runs.request import find_trainer
+    from nnunet_limited.util.weights import read_weights
 
     method, dataset, configuration, fold = training.method, training.dataset, training.configuration, training.fold
     rounds = find_trainer(method.trainer).learns_pseudo_labels != "none"
@@ -119,7 +119,7 @@ def train(call: Call, study: StudyFile, training: Training, others: Iterable[Tra
     models = [root / one["dataset"] / f"{one['trainer']}__{one['plans']}__{one['configuration']}" for one in results]
     folds = [model / f"fold_{fold}" for model in models]
     files = [one / "checkpoint_final.pth" for one in folds]
-    logged = [torch.load(file, map_location="cpu", weights_only=False)["logging"] for file in files]
+    logged = [read_weights(file, "train the fold again", mmap=True)["logging"] for file in files]
     return {
         "trainer": results[-1]["trainer"],
         "plans": results[-1]["plans"],

@@ -5,20 +5,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits.groups import grouped
 from nnunet_limited.util.files import replace_text, utf8_text
+from nnunet_limited.util.names import check_name
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
-Labeled = int | str
+Name = Annotated[str, AfterValidator(partial(check_name, what="name"))]  # becomes the name of a folder
+ShownName = Annotated[str, AfterValidator(partial(check_name, what="name", in_files=False))]
+Labeled = int | Name
 MAX_VALUES = 100_000  # of a study file
 
 
@@ -31,7 +35,7 @@ class Part(BaseModel):
 class Method(Part):
     """A trainer with its settings; a trainer that learns pseudo-labels is self-trained, its teacher first."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9]", description="name in tables and pictures")
+    name: ShownName = Field(pattern=r"[A-Za-z0-9]", description="name in tables and pictures")
     trainer: str = Field("LimitedSupervisedTrainer", description="class name of the trainer, as for -tr")
     settings: dict[str, Any] = Field({}, description="settings of the trainer, as for --set")
     labeled: tuple[Labeled, ...] | None = Field(None, description="labelled sizes; default: those of the study")
@@ -95,7 +99,7 @@ def read_study(file: Path, kind: type[S]) -> S:
     if not isinstance(content, dict):
         raise LimitedError(f"{file} holds {content!r:.40}, not keys and values; write one like {kind.example}")
     try:
-        return kind(**content)
+        return kind.model_validate(content)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}={e['input']!r:.60}: {e['msg'].lower()}" for e in error.errors()]
         raise LimitedError(listed(file, problems)) from error

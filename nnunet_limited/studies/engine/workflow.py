@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -12,6 +11,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.execution import Execution
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import StudyFolder
+from nnunet_limited.util.processes import python_module
 
 KILLED = "it stopped without a message; it was probably killed (out of memory or time limit)\n"
 
@@ -35,8 +35,10 @@ def run_study(folder: StudyFolder, execution: Execution) -> int:
 def _command(folder: StudyFolder, execution: Execution) -> tuple[list[str], dict[str, str]]:
     """Return Snakemake's command and its environment."""
     environment = {**os.environ, **folder.environment()}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder.snakefile), "--directory", str(folder.path)]
+    command = [*python_module("snakemake"), "--snakefile", str(folder.snakefile), "--directory", str(folder.path)]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"]
+    if not any(option.startswith("--workflow-profile") for option in execution.options):
+        command += ["--workflow-profile", "none"]  # or one that lies in the working folder would be used
     cores, gpus = execution.cores or (1 if execution.executor else os.cpu_count() or 1), execution.devices()
     settings: dict[str, Any] = {"gpu": min(1, len(gpus)), "threads": cores}
     if execution.executor is None:
