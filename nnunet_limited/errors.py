@@ -6,3 +6,7 @@ class LimitedError(ValueError):
 
     The command line prints it as one line and exits with status 2.
     """
+
+
+class StaleError(LimitedError):
+    """Something was made from other data than there are now."""

@@ -126,12 +126,18 @@ def _execute(open_study: Callable[[], StudyFolder], execution: Execution) -> Non
     """Open a study, run it, make its report, and print a summary; a run that failed is exit status 1."""
     from nnunet_limited.studies.engine.cluster import check_executor
     from nnunet_limited.studies.engine.failures import counted
+    from nnunet_limited.studies.engine.stale import REPLACED, move_stale_runs_aside, refuse_stale_runs
     from nnunet_limited.studies.engine.workflow import run_study
     from nnunet_limited.studies.kinds import make_report
 
     execution.devices()  # refused before a folder is made
     check_executor(execution)
     folder = open_study()
+    if execution.redo:
+        for name in move_stale_runs_aside(folder):
+            console.print(f"{name}: learned from other data; moved to {folder.path / REPLACED}", markup=False)
+    else:
+        refuse_stale_runs(folder)
     status = run_study(folder, execution)
     found = folder.states()
     console.print(f"Runs: {counted(found)}")
@@ -184,7 +190,7 @@ def report(folder: FolderArgument, out: ReportOption = None, as_json: JsonOption
     console.print(f"wrote {written[-1]} and {len(written) - 1} further files")
 
 
-@command(app, COMPARE, arguments=(), skip=("options",), context_settings=PASS_THROUGH)
+@command(app, COMPARE, arguments=(), skip=("options", "redo"), context_settings=PASS_THROUGH)
 def simulate_al(execution: Execution, context: typer.Context, file: SimulationArgument, out: OutOption) -> None:
     """Compare query strategies by simulation: hidden labels answer the queries. Finished trainings are skipped.
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.annotations.grid import Words, check_grid, check_values
-from nnunet_limited.errors import LimitedError
+from nnunet_limited.errors import LimitedError, StaleError
 from nnunet_limited.host.cases import LOCATIONS, save_locations, save_on_grid
 from nnunet_limited.host.images import grid_of, read_label, write_label
 from nnunet_limited.host.plans import managers
@@ -30,6 +30,7 @@ from nnunet_limited.util.parallel import default_processes, run_all
 from nnunet_limited.util.provenance import is_made_from, write_sources
 
 RECORD = "pseudo_labels.json"
+REPLACED = "replaced"  # the folder of sets that were moved aside
 MAKE = "make them with 'nnunet-limited pseudo-label'"
 
 
@@ -122,20 +123,21 @@ class PseudoLabels:
 
 
 def open_set(folder: Path, file_ending: str, origin: dict[str, Any]) -> PseudoLabels:
-    """Return the pseudo-labels of ``origin`` in ``folder``, new or incomplete; refuse those of another origin.
+    """Return the pseudo-labels of ``origin`` in ``folder``, new or incomplete.
 
+    Raises StaleError for those of the same model before it was trained again, LimitedError for those of another origin.
     What an earlier version did not record is not compared.
     """
     file = folder / RECORD
     if not file.is_file():
         return PseudoLabels(folder, file_ending, origin, {})
     found = _load(folder)
-    for key, value in origin.items():
-        if found.origin.get(key, value) != value:
-            raise LimitedError(
-                f"{folder} holds pseudo-labels with {key}={found.origin.get(key)}, not {value}; choose another --name "
-                "or delete that folder"
-            )
+    different = [key for key, value in origin.items() if found.origin.get(key, value) != value]
+    for key in different:
+        raise (StaleError if different == ["checkpoints"] else LimitedError)(
+            f"{folder} holds pseudo-labels with {key}={found.origin.get(key)}, not {origin[key]}; choose another "
+            "--name or delete that folder"
+        )
     present = {case: about for case, about in found.cases.items() if all(f.is_file() for f in found.files(case))}
     return replace(found, cases=present)
 

@@ -10,7 +10,7 @@ import blosc2
 import numpy as np
 
 from nnunet_limited.engine.run import REDO, Run, StaleRun
-from nnunet_limited.errors import LimitedError
+from nnunet_limited.errors import LimitedError, StaleError
 from nnunet_limited.host.images import image_digest, label_digest
 from nnunet_limited.planners.case_record import CaseRecord, raw_root
 from nnunet_limited.planners.preprocessing import DIGESTS
@@ -88,7 +88,7 @@ def _check_raw_files(case: str, record: CaseRecord, reader: Any, digests: Digest
             continue
         now = image_digest(files, reader, digests) if kind == "image" else label_digest(files[0], reader, digests)
         if now != record.digests[kind]:
-            raise LimitedError(
+            raise StaleError(
                 f"{files[0]}: the {'label' if kind == 'truth' else kind} of {case} has changed since it was "
                 f"preprocessed; {remedy}"
             )

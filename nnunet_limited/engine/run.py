@@ -10,7 +10,7 @@ from torch import distributed
 
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.engine.settings import TrainerConfig, recorded, with_current_names
-from nnunet_limited.errors import LimitedError
+from nnunet_limited.errors import LimitedError, StaleError
 from nnunet_limited.host.folders import has_raw
 from nnunet_limited.planners.case_record import CaseRecord, is_whole, stamps, why_not_current
 from nnunet_limited.planners.planned import PlannedData
@@ -32,7 +32,7 @@ OF_FOLD = ("fold", "labels", "images", "weights", "validated")
 REDO = "train again with --redo, which moves that folder aside"
 
 
-class StaleRun(LimitedError):
+class StaleRun(StaleError):
     """A run that was trained on something else than there is now."""
 
 
@@ -154,6 +154,11 @@ def check_results_folder(base: Path, record: dict[str, Any], model: type[Trainer
     for file in sorted(base.glob(f"fold_*/{RECORD}")):
         other = with_defaults(read_object(file, "run record", "delete its folder"), model)
         differing = [key for key in record if key not in (*ABOUT, *OF_FOLD) and other.get(key) != record[key]]
+        if differing == ["plans_hash"]:
+            raise StaleRun(
+                f"{file.parent} was trained with other plans of this name (plans_hash {other.get('plans_hash')}, now "
+                f"{record['plans_hash']}), as they are after labels or images have changed; {REDO}"
+            )
         if differing:
             key = differing[0]
             before, now = other.get(key), record[key]

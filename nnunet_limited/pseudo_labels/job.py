@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nnunet_limited.data.components import Components
 from nnunet_limited.data.loaders import UnlabeledDataset
-from nnunet_limited.data.pseudo_label_store import PseudoLabels, load_for_fold, open_set, set_folder
+from nnunet_limited.data.pseudo_label_store import REPLACED, PseudoLabels, load_for_fold, open_set, set_folder
 from nnunet_limited.engine.run import describe_run, preprocess_unlabeled
-from nnunet_limited.errors import LimitedError
+from nnunet_limited.errors import LimitedError, StaleError
 from nnunet_limited.host.plans import plans_manager
 from nnunet_limited.planners.case_record import CaseRecord
 from nnunet_limited.planners.preprocessing import require_preprocessed
@@ -112,8 +113,23 @@ class PseudoLabelJob:
                     "unlabelled in another, so the ensemble was trained on hidden labels; remove --ensemble, so that "
                     "each fold uses its own model"
                 )
-            return [self._open("ensemble", folds)]
-        return [self._open(f"fold_{fold}", [fold]) for fold in folds]
+        return [self._open(name, some) for name, some in self._sets(folds)]
+
+    def _sets(self, folds: Sequence[int | str]) -> list[tuple[str, Sequence[int | str]]]:
+        """Return the folder of each set to make, and the folds that label together in it."""
+        return [("ensemble", folds)] if self.ensemble else [(f"fold_{fold}", [fold]) for fold in folds]
+
+    def move_stale_aside(self, folds: Sequence[int | str]) -> None:
+        """Move sets aside that a model made before it was trained again."""
+        model = self.labeller.model
+        base = set_folder(model.folder, model.planned.split, self.name)
+        for name, some in self._sets(folds):
+            try:
+                self._open(name, some)
+            except StaleError:
+                target = base / REPLACED / f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+                target.parent.mkdir(exist_ok=True)
+                (base / name).rename(target)
 
     def _open(self, folder: str, folds: Sequence[int | str]) -> PseudoLabels:
         model, split = self.labeller.model, self.labeller.model.planned.split

@@ -10,7 +10,7 @@ from nnunet_limited.engine.run import FINAL, RECORD
 from nnunet_limited.engine.starting_weights import FLAG, check_weights_are_those, given_weights
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.evaluation import merge_folds
-from nnunet_limited.runs.launch import move_aside_if_stale, prepare
+from nnunet_limited.runs.launch import move_aside_if_stale, move_former_aside, prepare
 from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
 from nnunet_limited.runs.scores import (
     DICE,
@@ -68,6 +68,8 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
         if flag in request.flags:
             raise LimitedError(f"crossval: {flag} is set for each fold by its checkpoints; remove it")
     base = request.results
+    if request.redo:
+        move_former_aside(request)
     for fold in folds:
         prepare(_of_fold(request, fold, _step(request, fold)))
     request.write_plans()

@@ -6,15 +6,19 @@ from datetime import datetime
 from pathlib import Path
 
 from nnunet_limited.engine import checkpoint
-from nnunet_limited.engine.run import StaleRun
-from nnunet_limited.errors import LimitedError
+from nnunet_limited.engine.inputs import truth_of
+from nnunet_limited.engine.run import RECORD, StaleRun
+from nnunet_limited.errors import LimitedError, StaleError
 from nnunet_limited.host.folders import results_folder
 from nnunet_limited.runs.request import TrainRequest, find_trainer, is_ours, run_of
+from nnunet_limited.util.files import read_object
+from nnunet_limited.util.provenance import changes
 
 
 def prepare(request: TrainRequest) -> TrainRequest:
     """Check a request and complete it for this machine; nothing is written.
 
+    With ``redo``, folds that were trained with former plans of the name are moved aside.
     Raises LimitedError for an unknown dataset, trainer, fold, plans or configuration, for data that are not
     preprocessed, for a checkpoint that cannot be continued, and for what the trainer itself refuses.
     """
@@ -28,6 +32,8 @@ def prepare(request: TrainRequest) -> TrainRequest:
     checkpoint_file = _checkpoint_file(request)
     weights = request.value_of("-pretrained_weights")
     if is_ours(trainer):
+        if request.redo:
+            move_former_aside(request)
         run, config = run_of(request, request.fold if request.fold == "all" else int(request.fold))
         try:
             trainer.check_start(run, config, request.gpus, trains="--val" not in request.flags)
@@ -47,6 +53,26 @@ def prepare(request: TrainRequest) -> TrainRequest:
     return _complete(request)
 
 
+def why_stale(request: TrainRequest) -> str | None:
+    """Return how the data of a fold that is complete differ from those that it learned or was validated on, if so.
+
+    None too if that cannot be known, as where its preprocessed data are gone.
+    """
+    trainer = find_trainer(request.trainer)
+    if not is_ours(trainer):
+        return None
+    try:
+        run, config = run_of(request, int(request.fold))
+        trainer.check_start(run, config, request.gpus, trains=True)
+    except StaleError as error:
+        return str(error)
+    except LimitedError:
+        return None
+    validated = run.begun.get("validated")
+    changed = changes(validated["truth"], truth_of(run)) if validated else []
+    return f"{run.results} was validated on another label of {changed[0]}" if changed else None
+
+
 def move_aside_if_stale(request: TrainRequest) -> Path | None:
     """Move a fold that was trained on something else into ``replaced/``, if that was asked for; return where it is."""
     trainer = find_trainer(request.trainer)
@@ -57,10 +83,21 @@ def move_aside_if_stale(request: TrainRequest) -> Path | None:
     try:
         trainer.check_start(run, config, request.gpus, trains=True)
     except StaleRun:
-        target = folder.parent / "replaced" / f"{folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        target.parent.mkdir(exist_ok=True)
-        return folder.rename(target)
+        return _move_aside(folder)
     return None
+
+
+def move_former_aside(request: TrainRequest) -> None:
+    """Move folds aside that were trained with plans that had this name before a label or an image was changed."""
+    for file in sorted(request.results.glob(f"fold_*/{RECORD}")):
+        if read_object(file, "run record", "delete its folder").get("plans_hash") != request.planned.hash:
+            _move_aside(file.parent)
+
+
+def _move_aside(folder: Path) -> Path:
+    target = folder.parent / "replaced" / f"{folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    target.parent.mkdir(exist_ok=True)
+    return folder.rename(target)
 
 
 def _checkpoint_file(request: TrainRequest) -> Path | None:

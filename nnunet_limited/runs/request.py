@@ -60,7 +60,7 @@ class TrainRequest(Request):
         if not settings:
             return self
         find_trainer(self.trainer)  # a trainer of the user's own brings settings of its own
-        variant = make_variant(self.folder, self.plans, settings)
+        variant = make_variant(self.folder, self.plans, settings, redo=self.redo)
         return self.changed(plans=variant.name, variant=variant)
 
     @property

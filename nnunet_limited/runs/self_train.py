@@ -36,6 +36,9 @@ class PseudoLabelMaker(Protocol):
     def check(self, folds: Sequence[int | str]) -> list[PseudoLabels]:
         """Return the sets to make, with the cases that are done."""
 
+    def move_stale_aside(self, folds: Sequence[int | str]) -> None:
+        """Move sets aside that a model made before it was trained again."""
+
     def make(self, labels: PseudoLabels, device: str, track: Callable[[list[str]], Iterable[str]]) -> PseudoLabels:
         """Label the cases of one set that are missing."""
 
@@ -85,6 +88,8 @@ def self_train(
         name = f"{model.trainer}-{model.plans}-{model.configuration}"
         source = sources(model, name, previous)
         name = source.name
+        if request.redo:
+            source.move_stale_aside(list(folds))
         for labels in source.check(list(folds)):
             log(f"pseudo-labels of {labels.folder.name}: {name}")
             made = source.make(labels, device, partial(track, title=f"Pseudo-labels of {labels.folder.name}"))

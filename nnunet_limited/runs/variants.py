@@ -71,8 +71,19 @@ def configure(folder: Path, plans: str, settings: dict[str, Any], name: str | No
     return make_variant(folder, plans, settings, name).write()
 
 
-def make_variant(folder: Path, plans: str, settings: dict[str, Any], name: str | None = None) -> Variant:
-    """Return ``<plans>_<name>`` with ``settings`` over those of ``plans``; nothing is written."""
+def _without_version(plans: dict[str, Any]) -> dict[str, Any]:
+    """Return what the section ``limited`` of plans has besides the version."""
+    return {key: value for key, value in plans.get("limited", {}).items() if key != "version"}
+
+
+def make_variant(
+    folder: Path, plans: str, settings: dict[str, Any], name: str | None = None, redo: bool = False
+) -> Variant:
+    """Return ``<plans>_<name>`` with ``settings`` over those of ``plans``; nothing is written.
+
+    A file of this name must have this content; with ``redo``, it may also be of ``plans`` as they were before a label
+    or an image was changed.
+    """
     content = load_plans(folder, plans)
     new = f"{plans}_{split_name(name or variant_name(settings))}"
     limited = content.get("limited", {})  # plans of nnU-Net have none and are not bound to a split by settings
@@ -80,6 +91,10 @@ def make_variant(folder: Path, plans: str, settings: dict[str, Any], name: str |
     content["plans_name"] = new
     check_settings(content)
     file = folder / f"{new}.json"
-    if file.is_file() and load_plans(folder, new) != content:
-        raise LimitedError(f"{file} exists with other content; choose another --name or delete it")
+    if file.is_file() and (there := load_plans(folder, new)) != content:
+        former = _without_version(there) == _without_version(content)
+        if not (former and redo):
+            remedy = "train again with --redo, which replaces it" if former else "choose another --name or delete it"
+            what = f"was made from {plans} before they were planned again" if former else "exists with other content"
+            raise LimitedError(f"{file} {what}; {remedy}")
     return Variant(folder, plans, content)

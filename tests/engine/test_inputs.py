@@ -15,12 +15,13 @@ from helpers import DATASET, Workspace, command, read
 
 from nnunet_limited.engine.checkpoint import read as read_checkpoint
 from nnunet_limited.engine.run import FINAL, RECORD, StaleRun
-from nnunet_limited.errors import LimitedError
+from nnunet_limited.errors import LimitedError, StaleError
 from nnunet_limited.planners.case_record import CaseRecord, record_file
 from nnunet_limited.planners.plan import make_plans
 from nnunet_limited.planners.request import PlanRequest
+from nnunet_limited.pseudo_labels.job import ModelLabeller, PseudoLabelJob
 from nnunet_limited.runs.crossval import _step, train_folds
-from nnunet_limited.runs.launch import move_aside_if_stale, prepare
+from nnunet_limited.runs.launch import move_aside_if_stale, move_former_aside, prepare
 from nnunet_limited.runs.predict import trained
 from nnunet_limited.runs.request import TrainRequest
 from nnunet_limited.splits import load_split
@@ -265,6 +266,42 @@ def test_edited_plans_are_not_those_of_their_data(world: Workspace, key: str, va
         prepare(request(world).changed(plans="edited"))
 
 
+def test_plans_that_were_made_again_are_another_run(world: Workspace) -> None:
+    """As where a corrected label has changed the intensities of the foreground."""
+    base = world.plans.removesuffix("_inputs")
+    file = world.preprocessed / f"{base}.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    settings = ["num_epochs=1"]
+    request(world).changed(plans=base).with_settings(settings).write_plans()
+    content["foreground_intensity_properties_per_channel"]["0"]["mean"] += 1
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(LimitedError, match=f"was made from {base} before they were planned again; train again with --"):
+        request(world).changed(plans=base).with_settings(settings)
+    request(world, redo=True).changed(plans=base).with_settings(settings).write_plans()
+
+    file = world.preprocessed / f"{world.plans}.json"
+    file.write_text(
+        json.dumps(
+            {
+                **content,
+                "plans_name": world.plans,
+                "limited": {
+                    **content["limited"],
+                    "settings": json.loads(file.read_text(encoding="utf-8"))["limited"]["settings"],
+                },
+            }
+        ),
+        encoding="utf-8",
+    )
+    with pytest.raises(StaleRun, match=r"fold_0 was trained with other plans of this name .*train again with --redo"):
+        train_folds(request(world), [0], print)
+    move_former_aside(request(world, redo=True))
+    assert not folder(world).exists()
+    assert not folder(world, fold=1).exists()
+    assert len(list(folder(world).parent.glob(f"replaced/*/{FINAL}"))) == 2
+    assert _step(request(world, redo=True), 0) == ("training", ())
+
+
 def test_weights_that_know_a_label_of_the_fold_are_refused(world: Workspace, tmp_path: Path) -> None:
     own, other = (folder(world, fold=fold) / FINAL for fold in (0, 1))
     flags = ("-device", "cpu", "-pretrained_weights")
@@ -323,6 +360,16 @@ def test_sets_of_one_origin_do_not_share_their_data(world: Workspace) -> None:
         run = world.trainer("LimitedSelfTrainingTrainer", world.configure(f"on{name}", **settings))
         found.append(np.unique(run.unlabeled_dataset().load_case(case)[2][:]).tolist())
     assert found[0] == found[2] == [1] != found[1]
+
+    shutil.rmtree(folder(world))
+    again = world.trainer(SUPERVISED, world.plans)
+    again.run_training()
+    job = PseudoLabelJob(ModelLabeller(request(world)), "r1")
+    with pytest.raises(StaleError, match="r1/fold_0 holds pseudo-labels with checkpoints="):
+        job.check([0])
+    job.move_stale_aside([0])
+    assert job.check([0])[0].cases == {}
+    assert list(first.parent.glob("replaced/fold_0_*/pseudo_labels.json"))
 
 
 def test_pseudo_labels_follow_their_image(world: Workspace) -> None:

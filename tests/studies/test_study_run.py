@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from helpers import DATASET, Variant, write_dataset
 from test_study import write
 
 from nnunet_limited.cli.main import main
+from nnunet_limited.splits import load_split
 from nnunet_limited.studies.comparison import job
 from nnunet_limited.studies.comparison.folder import open_folder
+from nnunet_limited.studies.engine.stale import move_stale_runs_aside, was_moved_aside
 
 TRAINER = """
 from nnunet_limited.trainers import LimitedSupervisedTrainer
@@ -82,3 +85,18 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "failed" not in page.read_text(encoding="utf-8")
     assert "broken, training loss: " in page.read_text(encoding="utf-8")
+
+    with folder.active():
+        case = load_split(folders / "out" / "preprocessed" / DATASET, "l2s0").fold(0).train[0]
+    label = folders / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
+    image = sitk.ReadImage(str(label))
+    sitk.WriteImage(image == 1, str(label))
+    capsys.readouterr()
+    assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "1") == 2
+    assert f"the label of {case} has changed since it was preprocessed; run the study with --redo" in "".join(
+        capsys.readouterr().err
+    )
+    assert len(move_stale_runs_aside(folder)) == 2
+    assert {state for _, state, _ in folder.states()} == {"started"}
+    assert was_moved_aside(folder, broken)
+    assert not list((folders / "out" / "splits").rglob("plans.json"))

@@ -27,6 +27,7 @@ class ActiveFolder(StudyFolder):
     file_name = "active.yaml"
     runs_name = "rounds"
     snakefile = Path(__file__).with_name("Snakefile")
+    remedy_for_stale = "run the simulation with another --out, as all later rounds depend on it"
 
     def log(self, run: Step, step: str = "") -> Path:
         """Return the log of a training, its queries included."""
@@ -40,6 +41,9 @@ class ActiveFolder(StudyFolder):
         if failed_marker(log).is_file():
             return "failed", log
         return ("started", log) if log.is_file() else ("waiting", None)
+
+    def plan_again(self, run: Step) -> None:
+        """Do nothing: each training plans its data."""
 
     def training(self, step: Step, plans: str) -> Training:
         """Return what is trained in a step, with the plans of its split."""

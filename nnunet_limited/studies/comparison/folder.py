@@ -24,6 +24,7 @@ class ComparisonFolder(StudyFolder):
     file_name = "study.yaml"
     runs_name = "runs"
     snakefile = Path(__file__).with_name("Snakefile")
+    remedy_for_stale = "run the study with --redo, which moves such runs aside and trains them again"
 
     def split_folder(self, run: Run) -> Path:
         """Return the folder with what is recorded of a run's split."""
@@ -40,6 +41,10 @@ class ComparisonFolder(StudyFolder):
         mine = (run.dataset, run.configuration, run.method)
         runs = [one for one in self.study.runs() if (one.dataset, one.configuration, one.method) == mine and one != run]
         return [self.training(one) for one in runs if (self.split_folder(one) / PLANS).is_file()]
+
+    def plan_again(self, run: Run) -> None:
+        """Let the split of a run be planned again."""
+        (self.split_folder(run) / PLANS).unlink(missing_ok=True)
 
     def log(self, run: Run, step: str) -> Path:
         """Return the log of a step of a run."""

@@ -18,6 +18,7 @@ from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.comparison.folder import PLANS, ComparisonFolder
 from nnunet_limited.studies.comparison.study import ALL, Run, test_cases
 from nnunet_limited.studies.engine.folder import RECORD
+from nnunet_limited.studies.engine.stale import was_moved_aside
 from nnunet_limited.studies.engine.steps import Call, TrainingRecord, device, do, draw_words, options, train
 from nnunet_limited.studies.engine.study_file import write_left_out
 from nnunet_limited.util.files import write_json
@@ -72,7 +73,8 @@ def _plan(folder: ComparisonFolder, run: Run, call: Call) -> None:
 
 def _train(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None:
     with device(devices):
-        record = train(call, folder.study, folder.training(run), folder.others(run))
+        training, redo = folder.training(run), was_moved_aside(folder, run)
+        record = train(call, folder.study, training, folder.others(run), redo)
     split = load_split(preprocessed_folder(run.dataset), run.split)
     whole: RunRecord = {**record, "split_hash": split.hash, "labeled_cases": len(split.folds[run.fold].train)}
     write_json(folder.run_folder(run) / RECORD, whole)

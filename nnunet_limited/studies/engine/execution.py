@@ -23,6 +23,9 @@ class Execution(Request):
     share_gpus: int = Field(1, ge=1, description="Number of trainings at the same time on one GPU.")
     executor: str | None = Field(None, description="Snakemake executor, e.g. slurm; default: this machine.")
     jobs: int = Field(100, ge=1, description="Number of jobs at the same time with --executor.")
+    redo: bool = Field(
+        False, description="Move runs that were trained with other labels or images aside, and train them again."
+    )
     options: tuple[str, ...] = Field((), description="Further options for Snakemake.")
 
     def devices(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class StudyFolder(ABC):
     file_name: ClassVar[str]
     runs_name: ClassVar[str]
     snakefile: ClassVar[Path]
+    remedy_for_stale: ClassVar[str]
 
     @cached_property
     def study(self) -> Any:
@@ -68,6 +69,10 @@ class StudyFolder(ABC):
     @abstractmethod
     def state(self, run: Any) -> tuple[str, Path | None]:
         """Return the state of a run, and the log to look at."""
+
+    @abstractmethod
+    def plan_again(self, run: Any) -> None:
+        """Let the data of a run be planned again."""
 
     @property
     def fresh(self) -> bool:

@@ -96,10 +96,13 @@ def draw_words(study: StudyFile, **changes: Any) -> list[str]:
     return options({f"--{name.replace('_', '-')}": value for name, value in (study.draw | changes).items()})
 
 
-def train(call: Call, study: StudyFile, training: Training, others: Iterable[Training]) -> TrainingRecord:
+def train(
+    call: Call, study: StudyFile, training: Training, others: Iterable[Training], redo: bool = False
+) -> TrainingRecord:
     """Train a method's fold, with all rounds of self-training, and return its record.
 
-    ``others`` are the other trainings of the method, whose defaults it is to have.
+    ``others`` are the other trainings of the method, whose defaults it is to have. With ``redo``, folds that were
+    trained on other data are moved aside.
     """
     from nnunet_limited.runs.request import find_trainer
     from nnunet_limited.util.weights import read_weights
@@ -112,7 +115,9 @@ def train(call: Call, study: StudyFile, training: Training, others: Iterable[Tra
     assignments += _assignments(former_defaults(training, others, parse_assignments(assignments)))
     root = Path(os.environ["nnUNet_results"])
     words = ["self-train" if rounds else "crossval", dataset, configuration]
-    words += options({"-tr": method.trainer, "-p": training.plans, "--folds": fold, "--set": assignments})
+    words += options(
+        {"-tr": method.trainer, "-p": training.plans, "--folds": fold, "--set": assignments, "--redo": redo}
+    )
     words += self_training_words(method) if rounds else []
     printed = json.loads(call("nnunet-limited", *words, "--dice-only", "--json"))  # a later step measures all
     results = printed if rounds else [printed]
