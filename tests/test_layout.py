@@ -238,7 +238,7 @@ def text_files_name_their_encoding(package: Path) -> list[str]:
             owner = getattr(call.func.value, "id", "") if isinstance(call.func, ast.Attribute) else ""
             values = [*call.args[0 if method else 1 :], *(k.value for k in call.keywords if k.arg == "mode")]
             binary = any(isinstance(v, ast.Constant) and "b" in str(v.value) for v in values)
-            if not (name == "open" and (binary or owner in ("blosc2", "tarfile", "webbrowser"))):
+            if not (name == "open" and (binary or owner in ("blosc2", "os", "tarfile", "webbrowser"))):
                 found.append(f"{module}:{call.lineno} {name}")
     return found
 

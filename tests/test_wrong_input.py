@@ -25,6 +25,7 @@ import wrong_input_pseudo
 import wrong_input_queries
 import wrong_input_sparse
 import wrong_input_train
+import wrong_input_writing
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
 
@@ -43,6 +44,7 @@ TABLE = [
     *wrong_input_queries.TABLE,
     *wrong_input_drawings.TABLE,
     *wrong_input_patients.TABLE,
+    *wrong_input_writing.TABLE,
 ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from helpers import VARIANTS, Workspace, make_workspace
 
-from nnunet_limited.util.files import one_at_a_time
+from nnunet_limited.util.locks import one_at_a_time
 
 MADE: dict[str, Workspace] = {}
 

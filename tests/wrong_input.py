@@ -47,6 +47,7 @@ class World:
 
     def listing(self) -> dict[str, str]:
         files = [f for name in ("raw", "preprocessed", "results") for f in (self.root / name).rglob("*")]
+        files = [file for file in files if not file.name.endswith(".lock")]  # which hold nothing
         return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else "" for f in files}
 
     def run(self, command: str) -> int:

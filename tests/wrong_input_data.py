@@ -21,7 +21,7 @@ TABLE: list[Row] = [
     (
         "preprocessed below a file",
         "split 990 --name x",
-        ("splits_", "{root}/file/preprocessed", "cannot be written"),
+        ("{root}/file/preprocessed", "cannot be written"),
         lambda w: (w.text("file", ""), w.env.update(nnUNet_preprocessed=f"{w.root}/file/preprocessed")),
     ),
     (

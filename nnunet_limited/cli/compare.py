@@ -117,12 +117,12 @@ def run(execution: Execution, context: typer.Context, file: FileArgument, out: O
     nnunet-limited study run studies/smoke.yaml --out smoke --cores 2
     """
     require_extra("study", "study run", "snakemake", *REPORT_NEEDS)
-    from nnunet_limited.studies.comparison.folder import open_folder
+    from nnunet_limited.studies.comparison.folder import ComparisonFolder, open_folder
 
-    _execute(lambda: open_folder(file, out), execution.changed(options=tuple(context.args)))
+    _execute(ComparisonFolder(out), lambda: open_folder(file, out), execution.changed(options=tuple(context.args)))
 
 
-def _execute(open_study: Callable[[], StudyFolder], execution: Execution) -> None:
+def _execute(place: StudyFolder, open_study: Callable[[], StudyFolder], execution: Execution) -> None:
     """Open a study, run it, make its report, and print a summary; a run that failed is exit status 1."""
     from nnunet_limited.studies.engine.cluster import check_executor
     from nnunet_limited.studies.engine.failures import counted
@@ -132,13 +132,14 @@ def _execute(open_study: Callable[[], StudyFolder], execution: Execution) -> Non
 
     execution.devices()  # refused before a folder is made
     check_executor(execution)
-    folder = open_study()
-    if execution.redo:
-        for name in move_stale_runs_aside(folder):
-            console.print(f"{name}: learned from other data; moved to {folder.path / REPLACED}", markup=False)
-    else:
-        refuse_stale_runs(folder)
-    status = run_study(folder, execution)
+    with place.alone():
+        folder = open_study()
+        if execution.redo:
+            for name in move_stale_runs_aside(folder):
+                console.print(f"{name}: learned from other data; moved to {folder.path / REPLACED}", markup=False)
+        else:
+            refuse_stale_runs(folder)
+        status = run_study(folder, execution)
     found = folder.states()
     console.print(f"Runs: {counted(found)}")
     console.print(f"wrote {make_report(folder)[-1]}")
@@ -201,6 +202,6 @@ def simulate_al(execution: Execution, context: typer.Context, file: SimulationAr
     """
     require_extra("study", "simulate-al", "snakemake", *REPORT_NEEDS)
     require_extra("al", "simulate-al", "skactiveml")
-    from nnunet_limited.studies.active.folder import open_active
+    from nnunet_limited.studies.active.folder import ActiveFolder, open_active
 
-    _execute(lambda: open_active(file, out), execution.changed(options=tuple(context.args)))
+    _execute(ActiveFolder(out), lambda: open_active(file, out), execution.changed(options=tuple(context.args)))

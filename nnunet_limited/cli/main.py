@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from nnunet_limited.cli import annotate, compare, pseudo_labels, start, train, t
 from nnunet_limited.cli.options import FLAG, PLUMBING, command
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.discovery import export_extension_folder, extension_folder
+from nnunet_limited.util.files import FULL, unwritable
 from nnunet_limited.util.names import printable
 from nnunet_limited.util.parallel import default_processes
 from nnunet_limited.util.processes import protect_children, use_utf8
@@ -72,7 +74,13 @@ def main() -> None:
     except USAGE_ERROR as error:
         message = _usage(error)
         sys.exit(_report(f"{message} (see {_command()} --help)") if message else 2)
-    except (KeyboardInterrupt, typer.Abort):
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.exit(_report(str(unwritable(Path(error.filename or "a file"), error))))
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # which click takes for an interruption
+            raise error.__cause__ from None
         again = "with --c " if _command().endswith(" train") else ""
         print(f"\n{_command()}: interrupted; run it again {again}to resume", file=sys.stderr)
         sys.exit(130)

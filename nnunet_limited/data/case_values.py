@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_limited.util.files import one_at_a_time, replacing
+from nnunet_limited.util.files import replacing
+from nnunet_limited.util.locks import one_at_a_time
 from nnunet_limited.util.parallel import default_processes, run_all
 
 

@@ -14,7 +14,8 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.cases import network_spacing, save_label
 from nnunet_limited.host.plans import managers
 from nnunet_limited.planners.case_record import contents_of
-from nnunet_limited.util.files import one_at_a_time, read_object, write_json
+from nnunet_limited.util.files import read_object, write_json
+from nnunet_limited.util.locks import one_at_a_time
 from nnunet_limited.util.parallel import default_processes, run_all
 from nnunet_limited.util.provenance import is_made_from, write_sources
 

@@ -24,7 +24,8 @@ from nnunet_limited.host.plans import managers
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.planners.case_record import CaseRecord, contents_of
 from nnunet_limited.splits import Split, split_name
-from nnunet_limited.util.files import content_hash, file_hash, one_at_a_time, read_object, write_json
+from nnunet_limited.util.files import content_hash, file_hash, read_object, write_json
+from nnunet_limited.util.locks import one_at_a_time
 from nnunet_limited.util.names import check_name
 from nnunet_limited.util.parallel import default_processes, run_all
 from nnunet_limited.util.provenance import is_made_from, write_sources
@@ -82,7 +83,7 @@ class PseudoLabels:
         """Write one case with nnU-Net's ``writer``; confidence in [0, 1]. Return the set with this case."""
         percent = np.round(100 * confidence).astype(np.uint8)
         for file, array in zip(self.files(case), (label, percent), strict=True):
-            write_label(writer, array, file, properties, self.file_ending)
+            write_label(writer, array, file, properties)
         done = replace(self, cases=dict(sorted({**self.cases, case: about}.items())))
         write_json(self.folder / RECORD, {**self.origin, "file_ending": self.file_ending, "cases": done.cases})
         return done

@@ -4,17 +4,20 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.datasets.raw import BOX_FOLDER, TRUTH_FOLDER, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder, raw_folder
-from nnunet_limited.util.files import unwritable, write_json
+from nnunet_limited.util.files import copy_file, folder_to_disk, unwritable, write_json
+from nnunet_limited.util.locks import alone
 from nnunet_limited.util.parallel import run_all
 from nnunet_limited.util.whole import check_file
 
+NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_-]+")
 SPARSE_FOLDER = "labelsSparse"
 RECORD = "annotations.json"
 
@@ -25,11 +28,22 @@ def ignore_of(dataset: RawDataset) -> int:
     return max(description.label_values) + 1 if description.ignore is None else description.ignore
 
 
-def view_folder(name: str) -> Path:
-    """Return where the view ``name`` is to be made; refuse a name that nnU-Net cannot use or that is taken."""
-    match = re.fullmatch(r"Dataset(\d{3})_[A-Za-z0-9_-]+", name)
-    if not match:
+@contextmanager
+def making(name: str) -> Iterator[None]:
+    """Make the dataset ``name`` in the block; raise LimitedError if another process makes one of its number.
+
+    Raises LimitedError for a name that nnU-Net cannot use.
+    """
+    if not NAME.fullmatch(name):
         raise LimitedError(f"--out {name}: a dataset is named like Dataset601_Heart; give such a name")
+    with alone(raw_folder(name[:10])):
+        yield
+
+
+def view_folder(name: str) -> Path:
+    """Return where the view ``name`` is to be made; refuse a name that is taken."""
+    match = NAME.fullmatch(name)
+    assert match is not None
     folder, preprocessed = raw_folder(name), preprocessed_folder(name)
     for other in (file for parent in (folder, preprocessed) for file in parent.parent.glob(f"Dataset{match[1]}_*")):
         if other != preprocessed:
@@ -46,14 +60,31 @@ def write_view(
     processes: int,
     check: Callable[[dict[str, dict[str, Any]]], None] | None = None,
     hidden: Collection[str] = (),
+    finish: Callable[[RawDataset], None] = lambda view: None,
 ) -> dict[str, Any]:
     """Make the raw dataset ``name``, in which some cases have sparse labels; return its record.
 
     ``annotate(case, target, reader_class, ignore, *arguments[case])`` writes the sparse label of a case to ``target``
     and returns what is to be recorded of it; ``check`` may refuse what is recorded of all. All other cases keep the
     label they have, if any. Dense labels are copied to ``labelsVal/`` to validate on. The labels that ``hidden`` cases
-    have in ``dataset`` are neither kept nor copied. The folder appears when it is complete.
+    have in ``dataset`` are neither kept nor copied. The folder appears when it is complete and ``finish(view)`` has
+    returned.
     """
+    with making(name):
+        return _write_view(dataset, name, arguments, annotate, origin, processes, check, hidden, finish)
+
+
+def _write_view(
+    dataset: RawDataset,
+    name: str,
+    arguments: dict[str, tuple[Any, ...]],
+    annotate: Callable[..., dict[str, Any]],
+    origin: dict[str, Any],
+    processes: int,
+    check: Callable[[dict[str, dict[str, Any]]], None] | None,
+    hidden: Collection[str],
+    finish: Callable[[RawDataset], None],
+) -> dict[str, Any]:
     folder = view_folder(name)
     cases = list(arguments)
     ignore, ending = ignore_of(dataset), dataset.description.file_ending
@@ -75,22 +106,38 @@ def write_view(
             dense = dataset.cases[case].truth or (dataset.cases[case].label if case in about else None)
             if dense is not None:
                 check_file(dense, "label")
-                shutil.copyfile(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
+                copy_file(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
                 spacing = dense.with_name(f"{dense.name.removesuffix(ending)}.json")  # as nnU-Net has it beside TIFF
                 if spacing.is_file():
-                    shutil.copyfile(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
+                    copy_file(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
         record = {**origin, "dataset": dataset.name, "ignore": ignore, "kept": kept, "cases": about}
         for sub in (TRUTH_FOLDER, BOX_FOLDER):
             with contextlib.suppress(OSError):  # what it holds is why it is there
                 (scratch / sub).rmdir()
         write_json(scratch / RECORD, record)
         write_json(scratch / "dataset.json", _description(dataset, folder, about, kept))
+        require_files(scratch, [target for _, target, *_ in tasks])
+        finish(RawDataset.read(scratch, name))
+        for made in (*scratch.iterdir(), scratch):
+            if made.is_dir():
+                folder_to_disk(made)
         scratch.rename(folder)
+        folder_to_disk(folder.parent)
     except OSError as error:
         raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return record
+
+
+def require_files(folder: Path, files: Iterable[Path]) -> None:
+    """Raise LimitedError unless all ``files``, which were written into ``folder``, are there with content."""
+    for file in files:
+        if not file.is_file() or not file.stat().st_size:
+            raise LimitedError(
+                f"{file} is missing, which was written a moment ago; see whether other programs change "
+                f"{folder.parent}, and run the command again"
+            )
 
 
 def _description(dataset: RawDataset, folder: Path, about: dict[str, Any], kept: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from nnunet_limited.datasets.listing import one_file_by_case
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.request import ImportRequest
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label, read_scan, write_codes
+from nnunet_limited.host.images import grid_of, read_label, read_scan, write_codes, write_label
 
 Importer = Callable[..., Annotation]
 Tasks = dict[str, tuple[Importer, tuple[Any, ...]]]
@@ -101,7 +101,7 @@ def annotate(
     reader = reader_class()
     image, properties = read_scan(reader, case.images[:1])
     made = importer(grid_of(image.shape[1:], properties), ignore, *arguments)
-    reader.write_seg(made.label, str(target), properties)
+    write_label(reader, made.label, target, properties)
     about: dict[str, Any] = {**made.cost(ignore, 0.0), "classes": classes(made.label, ignore)}
     del about["minutes"]
     about |= {"complete": made.complete} if made.complete is not None else {}

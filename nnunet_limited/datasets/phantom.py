@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.files import write_json
+from nnunet_limited.util.files import replacing, write_json
 
 Shape = tuple[int, int, int]  # (z, y, x)
 LABELS: dict[str, int] = {"background": 0, "organ": 1, "artery": 2, "lesion": 3}
@@ -175,7 +175,8 @@ def _acquired(rng: np.random.Generator, image: np.ndarray, white: np.ndarray) ->
 def _write(array: np.ndarray, path: Path) -> None:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(SPACING_XYZ)
-    sitk.WriteImage(image, str(path), useCompression=True)
+    with replacing(path, ".nii.gz") as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
 
 
 def write_phantom_dataset(

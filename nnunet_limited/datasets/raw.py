@@ -102,6 +102,11 @@ class RawDataset:
         folder = raw / dataset_name(dataset)
         if not folder.is_dir():
             raise LimitedError(f"{folder} does not exist; put the raw dataset there or correct nnUNet_raw")
+        return cls.read(folder, folder.name)
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> RawDataset:
+        """List the cases of the raw dataset ``name`` in ``folder``, which may be another one while it is made."""
         dataset_json = read_object(folder / "dataset.json", "dataset description", DATASET_FORMAT)
         if (folder / "dataset.json").read_bytes().startswith(codecs.BOM_UTF8):
             raise LimitedError(
@@ -116,7 +121,7 @@ class RawDataset:
         for case in cases:
             check_name(case, f"case of {folder}")
         check_collisions(folder, cases)
-        made = cls(folder.name, folder, dataset_json, dict(sorted(cases.items())))
+        made = cls(name, folder, dataset_json, dict(sorted(cases.items())))
         by_case = {case.identifier: case.images for case in made.cases.values()}
         check_channels(by_case, made.description.num_channels, made.reader, folder)
         return made

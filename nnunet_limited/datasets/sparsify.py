@@ -11,7 +11,7 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.datasets.request import SparsifyRequest
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label, read_scan, write_codes
+from nnunet_limited.host.images import grid_of, read_label, read_scan, write_codes, write_label
 
 
 def sparsify(request: SparsifyRequest, processes: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def annotate(
     dense, _ = check_label(case.label, label, grid, place, description.label_values, description.grid_of_image)
     spacing = properties["spacing"]
     made = simulate(request.kind, dense, ignore, case.identifier, request.seed, spacing, request.options)
-    reader.write_seg(made.label, str(target), properties)
+    write_label(reader, made.label, target, properties)
     about: dict[str, Any] = made.cost(ignore, seconds)
     if request.kind == "boxes":
         write_codes(reader, box_codes(dense.shape, made.boxes), box_file(target), properties)

@@ -16,7 +16,7 @@ from nnunet_limited.planners.case_record import CaseRecord, is_whole, stamps, wh
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.planners.preprocessing import DIGESTS, preprocess, record_of, require_preprocessed
 from nnunet_limited.splits import Fold, Split
-from nnunet_limited.util.files import is_current, read_object, unwritable, write_json
+from nnunet_limited.util.files import is_current, read_object, require_written, to_disk, unwritable, write_json
 from nnunet_limited.util.parallel import default_processes
 from nnunet_limited.util.provenance import DigestCache, bytes_digest, digest_cache, stamp
 
@@ -72,6 +72,16 @@ class Run:
         file = self.results / RECORD
         return read_object(file, "run record", "delete its folder") if file.is_file() else {}
 
+    def check_predictions(self) -> None:
+        """Refuse predictions of which the disk took only a part, and the result that nnU-Net computed from them."""
+        summary = self.results / "validation" / "summary.json"
+        try:
+            require_written(summary.parent)
+        except LimitedError:
+            summary.unlink(missing_ok=True)
+            raise
+        to_disk(summary)
+
     def record_validation(self, truth: dict[str, str]) -> None:
         """Record the digests of the labels that the final checkpoint was validated on, and that of the checkpoint."""
         checkpoint = self.results / FINAL
@@ -93,6 +103,8 @@ def open_run(trainer: str, planned: PlannedData, configuration: str, fold: int |
     """Return a run as :func:`describe_run` does; refuse a read-only results folder or one of other settings."""
     run = describe_run(trainer, planned, configuration, fold, config.model_dump(mode="json"))
     check_results_folder(run.results.parent, run.record, type(config))
+    if run.results.exists() and not run.results.is_dir():
+        raise unwritable(run.results, OSError(None, "it is a file"))
     return run
 
 

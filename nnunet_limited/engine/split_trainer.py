@@ -12,6 +12,7 @@ from torch import autocast, distributed, nn
 
 from nnunet_limited.data.sparse import IgnoreBeyondBorder, SparseDataset
 from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.holding import Holding
 from nnunet_limited.engine.inputs import check_same, record_inputs, truth_files, truth_of
 from nnunet_limited.engine.log import LimitedLogger
 from nnunet_limited.engine.run import FINAL, Run, first_format, open_run, recorded_settings
@@ -24,6 +25,7 @@ from nnunet_limited.losses.sparse import AnnotatedSamples
 from nnunet_limited.networks.ema import unwrap
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.planners.preprocessing import DIGESTS, fingerprint_folder, require_preprocessed
+from nnunet_limited.util.files import to_disk
 from nnunet_limited.util.plans import check_networks
 from nnunet_limited.util.provenance import digest_cache
 from nnunet_limited.util.random_state import RandomStream, seed_everything
@@ -73,6 +75,7 @@ class SplitTrainer(nnUNetTrainer):
         self.gpus = distributed.get_world_size() if several else 1
         self.check_start(self.run, self.config, self.gpus, trains=False)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.holding = Holding(self, self.run, self.uses_unlabeled)
         self.labels = label_space(self.label_manager)
         for name in HOST_SETTINGS:
             setattr(self, name, getattr(self.config, name))
@@ -186,11 +189,16 @@ class SplitTrainer(nnUNetTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate as nnU-Net does, and record on which labels."""
+        if self.local_rank == 0:
+            self.holding.take(wait=True)
         truth = truth_of(self.run)
         with self.cpu_autocast():
             super().perform_actual_validation(save_probabilities)
-        if self.local_rank == 0 and (self.run.results / FINAL).is_file():  # not with --disable_checkpointing
-            self.run.record_validation(truth)
+        if self.local_rank == 0:
+            self.run.check_predictions()
+            if (self.run.results / FINAL).is_file():  # not with --disable_checkpointing
+                self.run.record_validation(truth)
+        self.holding.release()
 
     def prepare_for_cpu(self, network: nn.Module) -> nn.Module:
         """Return the network; on a CPU with channels last and outputs of float32 if the settings ask for it."""
@@ -260,7 +268,9 @@ class SplitTrainer(nnUNetTrainer):
         """Make the data that a training needs and planning has not made."""
 
     def on_train_start(self) -> None:
-        """Start as nnU-Net does, and restore the random state of a resumed run last."""
+        """Start as nnU-Net does, and restore the random state of a resumed run last; hold the fold until the end."""
+        if self.local_rank == 0:
+            self.holding.take()
         self.check_start(self.run, self.config, self.gpus, trains=True)
         self.prepare_data()
         host_folder = self.preprocessed_dataset_folder_base
@@ -278,8 +288,15 @@ class SplitTrainer(nnUNetTrainer):
         if self.local_rank == 0:
             self.run.record["weights"] = self.starting_weights()
             self.run.write_record()
+            for name in ("plans.json", "dataset.json"):  # which nnU-Net has just written
+                to_disk(self.run.results.parent / name)
             digest_cache(self.run.planned.folder / DIGESTS).save()
         self._print_run()
+
+    def on_train_end(self) -> None:
+        """End as nnU-Net does, and let others work on the fold."""
+        super().on_train_end()
+        self.holding.release()
 
     def starting_weights(self) -> str | None:
         """Return the digest of the weights that the run started from, for its record; None for random ones."""
@@ -350,6 +367,8 @@ class SplitTrainer(nnUNetTrainer):
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
         """Resume from a checkpoint of this trainer with these settings; anything else is refused."""
+        if self.local_rank == 0:
+            self.holding.take()  # or another process may write a newer one
         if not self.was_initialized:
             self.initialize()
         checkpoint.load(self, Path(filename_or_checkpoint), super().load_checkpoint)

@@ -40,10 +40,8 @@ class PreprocessedCases(nnUNetDatasetBlosc2):
 
 def save_label(label: np.ndarray, file: Path) -> None:
     """Write a label to ``file`` as nnU-Net stores those of a previous stage."""
-    with replacing(file) as temporary:
-        made = temporary.with_name(f"{temporary.name}.b2nd")
-        PreprocessedCases.save_seg(label.astype(np.int16), str(made.with_suffix("")))
-        made.replace(temporary)
+    with replacing(file, ".b2nd") as temporary:
+        PreprocessedCases.save_seg(label.astype(np.int16), str(temporary.with_suffix("")))
 
 
 def save_on_grid(label: np.ndarray, case: str, folder: Path, target: Path, manager: Any, chosen: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_limited.util.files import one_at_a_time
+from nnunet_limited.util.locks import one_at_a_time
 
 
 def merge_folds(results: Path, folds: Sequence[int]) -> Path | None:

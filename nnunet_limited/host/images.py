@@ -15,7 +15,7 @@ from nnunet_limited.annotations.grid import LABEL, Grid, Words, check_label, che
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.util.files import replacing
 from nnunet_limited.util.provenance import DigestCache, array_digest
-from nnunet_limited.util.whole import refuse_no_length, require_whole
+from nnunet_limited.util.whole import NIFTI, refuse_no_length, require_whole
 
 ASSUMED = "spacing is assumed"  # property of a label in a TIFF file without a JSON file, for which nnU-Net takes 1 mm
 OVERWRITE = "overwrite_image_reader_writer"  # the key of dataset.json that names a reader
@@ -248,23 +248,25 @@ def label_digest(file: Path, reader_class: Any, cache: DigestCache) -> str:
     return found
 
 
-def write_label(reader: Any, label: Any, file: Path, properties: Any, ending: str) -> None:
-    """Write a label (*spatial) with a reader of nnU-Net at once; its writers go by the ``ending`` of a name."""
-    with replacing(file) as temporary:
-        made = temporary.with_name(f"{temporary.name}{ending}")
-        reader.write_seg(label, str(made), properties)
-        made.replace(temporary)
+def write_label(reader: Any, label: Any, file: Path, properties: Any) -> None:
+    """Write a label (*spatial) with a reader of nnU-Net at once; the one of TIFF writes the spacing to ``.json``."""
+    ending = next((ending for ending in NIFTI if file.name.endswith(ending)), file.suffix)
+    with replacing(file, ending) as temporary:
+        reader.write_seg(label, str(temporary), properties)
+        spacing, place = (one.with_name(f"{one.name.removesuffix(ending)}.json") for one in (temporary, file))
+        if spacing.is_file():
+            with replacing(place) as moved:
+                spacing.replace(moved)
 
 
 def write_codes(reader: Any, codes: np.ndarray, file: Path, properties: Any) -> None:
-    """Write whole numbers of 16 bits (*spatial) with a reader of nnU-Net.
+    """Write whole numbers of 16 bits (*spatial) as :func:`write_label` does.
 
     The one that reorients would cut them to 8 bits, so its parent writes them, on axes that are in its order already.
     """
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-    writer = SimpleITKIO() if isinstance(reader, SimpleITKIO) else reader
-    writer.write_seg(codes, str(file), properties)
+    write_label(SimpleITKIO() if isinstance(reader, SimpleITKIO) else reader, codes, file, properties)
 
 
 def listed_files(folder: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:

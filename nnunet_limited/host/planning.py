@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.files import writing
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def scratch_preprocessed() -> Iterator[Path]:
     ``nnUNet_n_proc_DA`` is unset meanwhile: nnU-Net's planner takes it for a number of threads and fails at 0.
     """
     before = {name: os.environ.pop(name, None) for name in ("nnUNet_preprocessed", "nnUNet_n_proc_DA")}
-    with tempfile.TemporaryDirectory(prefix="nnunet_limited_") as folder:
+    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="nnunet_limited_") as folder:
         os.environ["nnUNet_preprocessed"] = folder
         try:
             yield Path(folder)

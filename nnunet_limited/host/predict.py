@@ -11,7 +11,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_limited.losses.label_space import LabelSpace
 from nnunet_limited.metrics.agreement import class_counts
-from nnunet_limited.util.files import read_object
+from nnunet_limited.util.files import read_object, require_written
 from nnunet_limited.util.plans import check_networks
 from nnunet_limited.util.weights import read_weights
 
@@ -76,6 +76,7 @@ def predict_folder(predictor: Any, images: Path, out: Path) -> None:
     """Predict all images of a folder, one after the other, in this process."""
     out.mkdir(parents=True, exist_ok=True)
     predictor.predict_from_files_sequential(str(images), str(out), overwrite=True)
+    require_written(out)
 
 
 def to_scan(

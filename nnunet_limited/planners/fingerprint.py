@@ -10,7 +10,15 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.images import count_hidden, grid_of, read_label, read_label_on, read_scan, scan_digest
+from nnunet_limited.host.images import (
+    count_hidden,
+    grid_of,
+    read_label,
+    read_label_on,
+    read_scan,
+    scan_digest,
+    write_label,
+)
 from nnunet_limited.host.planning import cropped_to_nonzero, fingerprint_extractor, normalization_problem
 from nnunet_limited.splits import Split
 from nnunet_limited.util.files import content_hash, read_json, write_json
@@ -199,7 +207,7 @@ def without_ignored(case: Case, reader_class: Any, ignore: int, target: Path) ->
     foreground = bool(((label > 0) & ~ignored).any())
     if not ignored.any():
         return Path(str(case.label)), foreground
-    reader.write_seg(np.where(ignored, 0, label).astype(np.int16), str(target), properties)
+    write_label(reader, np.where(ignored, 0, label).astype(np.int16), target, properties)
     return target, foreground
 
 

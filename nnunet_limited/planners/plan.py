@@ -28,7 +28,9 @@ from nnunet_limited.planners.preprocessing import (
     fingerprint_folder,
     preprocess,
     preprocessing_hash,
+    refuse_trained_on,
 )
+from nnunet_limited.planners.readers import replacing_cases
 from nnunet_limited.planners.request import PlanRequest
 from nnunet_limited.planners.size import SETTINGS, fit_patch, shrink
 from nnunet_limited.splits import Split, load_split
@@ -89,10 +91,13 @@ def make_plans(request: PlanRequest) -> PlanResult:
     name = plans["plans_name"]
     warnings += keep_settings(plans, preprocessed / f"{name}.json")
 
+    with_label = sorted({*split.labeled, *split.validation} - set(unusable))
+    for configuration in configurations:
+        refuse_trained_on(plans, configuration, dataset, with_label, split.unlabeled)
+
     write_json(preprocessed / "dataset.json", dataset.dataset_json)
     write_json(fingerprint_folder(preprocessed, name) / "dataset_fingerprint.json", fingerprint)
     write_json(preprocessed / f"{name}.json", plans)
-    with_label = sorted({*split.labeled, *split.validation} - set(unusable))
     validated = [dataset.cases[case] for case in split.validation if case not in unusable]
     reader, processes = dataset.reader(), request.processes
     again = copy_ground_truth(validated, preprocessed, dataset.description.file_ending, reader, digests)
@@ -228,7 +233,9 @@ def resample_boxes(
         sources = {"boxes": digest, "case": contents_of(folder, case)}
         if not is_made_from(made / f"{case}.b2nd", sources, [file]):
             tasks.append((case, file, folder, plans, configuration, sources))
-    run_all(_resample_boxes, tasks, processes, "Preparing boxes")
+    there = [case for case, *_ in tasks if (made / f"{case}.b2nd").is_file()]
+    with replacing_cases(made.parent, {made.name: there}):
+        run_all(_resample_boxes, tasks, processes, "Preparing boxes")
 
 
 def _resample_boxes(

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.raw import Case, RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
-from nnunet_limited.host.images import image_digest, label_digest
+from nnunet_limited.host.images import image_digest, label_digest, write_label
 from nnunet_limited.host.planning import nonzero_mask
 from nnunet_limited.host.plans import managers, with_inherited
 from nnunet_limited.planners.case_record import (
@@ -25,7 +25,9 @@ from nnunet_limited.planners.case_record import (
     stamps,
     why_not_current,
 )
-from nnunet_limited.util.files import content_hash, one_at_a_time, replacing
+from nnunet_limited.planners.readers import TRUTH, is_any_reading, refuse_read, replacing_cases
+from nnunet_limited.util.files import content_hash, copy_file, move_files, replacing, writing
+from nnunet_limited.util.locks import one_at_a_time
 from nnunet_limited.util.parallel import run_all
 from nnunet_limited.util.provenance import DigestCache, digest_cache
 from nnunet_limited.util.weights import check_pickle
@@ -88,25 +90,60 @@ def preprocess(
     with_label, without_label = data_folders(plans, configuration)
     digests = digest_cache(with_label.parent / DIGESTS)
     with one_at_a_time(with_label):  # or another process that wants the same cases would make them too
-        tasks, again, reader = [], [], dataset.reader()
-        for folder, cases, use_label in ((with_label, labeled, True), (without_label, unlabeled, False)):
-            origin = origin_folder(dataset, folder)
-            for identifier in cases:
-                case = dataset.cases[identifier]
-                record = record_of(case, use_label, reader, digests)
-                why = why_not_current(folder, identifier, record)
-                if why is None:
-                    continue
-                again += [f"{identifier}: {why}; preprocessed again for {configuration}"] if why else []
-                if origin is None or not link_preprocessed(identifier, origin, folder, record):
-                    tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json, record))
+        shutil.rmtree(scratch_folder(with_label), ignore_errors=True)  # of killed processes
+        shutil.rmtree(scratch_folder(without_label), ignore_errors=True)
+        wanted = ((with_label, labeled, True), (without_label, unlabeled, False))
+        missing = [one for folder, cases, label in wanted for one in _missing(dataset, folder, cases, label, digests)]
         digests.save()
-        if tasks:
-            run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
-    for folder in (with_label, without_label):
-        with contextlib.suppress(OSError):  # not there, or another process is making cases in it
-            scratch_folder(folder).rmdir()
-    return again
+        with replacing_cases(with_label.parent, _replaced(missing)):
+            tasks = []
+            for folder, case, use_label, record, _ in missing:
+                origin = origin_folder(dataset, folder)
+                if origin is None or not link_preprocessed(case.identifier, origin, folder, record):
+                    tasks.append((case, folder, use_label, plans, configuration, dataset.dataset_json, record))
+            if tasks:
+                run_all(preprocess_case, tasks, processes, f"Preprocessing {configuration}")
+        for folder in (with_label, without_label):
+            with contextlib.suppress(OSError):  # not there
+                scratch_folder(folder).rmdir()
+    again = [(case.identifier, why) for _, case, _, _, why in missing if why]
+    return [f"{case}: {why}; preprocessed again for {configuration}" for case, why in again]
+
+
+Missing = tuple[Path, Case, bool, CaseRecord, str]  # folder, case, with its label, what it is to be made from, why
+
+
+def _missing(
+    dataset: RawDataset, folder: Path, cases: Iterable[str], use_label: bool, digests: DigestCache
+) -> Iterator[Missing]:
+    """Yield the cases to preprocess into ``folder``; the last value is "" for those that were never there."""
+    reader = dataset.reader()
+    for case in map(dataset.cases.__getitem__, cases):
+        record = record_of(case, use_label, reader, digests)
+        why = why_not_current(folder, case.identifier, record)
+        if why is not None:
+            yield folder, case, use_label, record, why
+
+
+def _replaced(missing: Iterable[Missing]) -> dict[str, list[str]]:
+    """Return the cases among the ``missing`` whose files are there, by the name of the folder."""
+    found: dict[str, list[str]] = {}
+    for folder, case, _, _, why in missing:
+        if why:
+            found.setdefault(folder.name, []).append(case.identifier)
+    return found
+
+
+def refuse_trained_on(
+    plans: dict[str, Any], configuration: str, dataset: RawDataset, labeled: Iterable[str], unlabeled: Iterable[str]
+) -> None:
+    """Raise LimitedError if a training runs on a case that :func:`preprocess` would have to make again."""
+    with_label, without_label = data_folders(plans, configuration)
+    if is_any_reading(with_label.parent):
+        digests = digest_cache(with_label.parent / DIGESTS)
+        missing = [*_missing(dataset, with_label, labeled, True, digests)]
+        missing += _missing(dataset, without_label, unlabeled, False, digests)
+        refuse_read(with_label.parent, _replaced(missing))
 
 
 def record_of(case: Case, use_label: bool, reader: Any, digests: DigestCache) -> CaseRecord:
@@ -166,9 +203,10 @@ def preprocess_case(
     label = case.label if use_label else None
     images = [str(image) for image in case.images]
     scratch = scratch_folder(folder)
-    for needed in (folder, scratch):
-        needed.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+    with writing(scratch), contextlib.ExitStack() as stack:
+        for needed in (folder, scratch):
+            needed.mkdir(parents=True, exist_ok=True)
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=scratch))
         made = Path(temporary) / case.identifier
         ignore = DatasetDescription(dataset_json).ignore
         if label is not None and ignore is not None and any(chosen.use_mask_for_norm):
@@ -178,14 +216,13 @@ def preprocess_case(
         preprocessor = chosen.preprocessor_class(verbose=False)
         try:
             preprocessor.run_case_save(str(made), images, label_file, manager, chosen, dataset_json)
-        except MemoryError as error:  # as of an image whose header gives a spacing of metres
+        except MemoryError as error:  # as for an image whose header gives a spacing of metres
             raise LimitedError(
                 f"image {images[0]} of case {case.identifier} does not fit into memory at the spacing of the plans, "
                 f"{chosen.spacing} mm; check the spacing in its header, or use a machine with more memory"
             ) from error
         begin_replacing(folder, case.identifier)
-        for ending, file in files_of(folder, case.identifier).items():
-            os.replace(f"{made}{ending}", file)
+        move_files({Path(f"{made}{ending}"): file for ending, file in files_of(folder, case.identifier).items()})
         record.write(folder, case.identifier)
 
 
@@ -200,7 +237,7 @@ def background_outside(case: Case, reader_class: Any, ignore: int, target: Path)
     outside = (label[0] == ignore) & ~nonzero_mask(image)
     if not outside.any():
         return Path(str(case.label))
-    reader.write_seg(np.where(outside, 0, label[0]).astype(np.int16), str(target), properties)
+    write_label(reader, np.where(outside, 0, label[0]).astype(np.int16), target, properties)
     return target
 
 
@@ -216,20 +253,22 @@ def copy_ground_truth(
 
     Returns a line for each that was there and differs.
     """
-    again = []
+    again, missing = [], []
     for case in cases:
         truth = case.truth or case.label
         assert truth is not None
-        target = preprocessed / "gt_segmentations" / f"{case.identifier}{file_ending}"
+        target = preprocessed / TRUTH / f"{case.identifier}{file_ending}"
         wanted = label_digest(truth, reader, digests)
         if target.is_file():
             if _is_copy(target, wanted, reader, digests):
                 continue
-            again.append(f"{case.identifier}: its label has changed; copied again for validation")
-        with replacing(target) as temporary:
-            shutil.copy2(truth, temporary)
-        digests.add([target], wanted)
-    return again
+            again.append(case.identifier)
+        missing.append((truth, target, wanted))
+    with replacing_cases(preprocessed, {TRUTH: again}):
+        for truth, target, wanted in missing:
+            copy_file(truth, target)
+            digests.add([target], wanted)
+    return [f"{case}: its label has changed; copied again for validation" for case in again]
 
 
 def _is_copy(target: Path, wanted: str, reader: Any, digests: DigestCache) -> bool:

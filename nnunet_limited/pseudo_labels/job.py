@@ -18,7 +18,7 @@ from nnunet_limited.planners.preprocessing import require_preprocessed
 from nnunet_limited.pseudo_labels.plausibility import Expectation
 from nnunet_limited.runs.predict import Predictor, trained
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.util.files import one_at_a_time
+from nnunet_limited.util.locks import one_at_a_time
 
 Track = Callable[[list[str]], Iterable[str]]
 

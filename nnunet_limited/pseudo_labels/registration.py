@@ -114,12 +114,10 @@ def register(fixed: Any, moving: Any, folder: Path | None = None) -> tuple[Any, 
 
 def _write_transform(file: Path, transform: Any, seconds: float) -> None:
     """Write a transform with the seconds that it took, in a comment at the end that shows that nothing is cut off."""
-    with replacing(file) as temporary:
-        written = temporary.with_suffix(".tfm")  # ITK chooses the format by the ending
-        sitk.WriteTransform(transform, str(written))
-        with written.open("a", encoding="utf-8") as stream:
+    with replacing(file, ".tfm") as temporary:
+        sitk.WriteTransform(transform, str(temporary))
+        with temporary.open("a", encoding="utf-8") as stream:
             stream.write(f"{SECONDS}{seconds}\n")
-        written.replace(temporary)
 
 
 def _read_transform(file: Path) -> tuple[Any, float] | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_limited.annotations.grid import DENSE
-from nnunet_limited.datasets.derived import ignore_of, view_folder, write_view
+from nnunet_limited.datasets.derived import RECORD as MADE
+from nnunet_limited.datasets.derived import ignore_of, making, view_folder, write_view
 from nnunet_limited.datasets.drawings import drawing_endings
 from nnunet_limited.datasets.listing import files_by_case, images_of_cases
 from nnunet_limited.datasets.raw import RawDataset
@@ -19,29 +20,37 @@ from nnunet_limited.host.folders import preprocessed_folder, raw_folder
 from nnunet_limited.host.images import grid_of, read_label, read_label_on, write_label
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.queries.answers import Answer, WindowState, answer_state, check_window, write_answer
-from nnunet_limited.queries.record import IMAGES, LABELS, Round, load_round
+from nnunet_limited.queries.record import IMAGES, LABELS, RECORD, Round, load_round
 from nnunet_limited.queries.request import AbsorbRequest
 from nnunet_limited.splits import Fold, Split, SplitRequest, load_split
-from nnunet_limited.splits.check import split_name
+from nnunet_limited.splits.check import split_file, split_name
 from nnunet_limited.splits.make import class_reader, grouped, make_split, write_split
-from nnunet_limited.util.files import file_hash, write_json
+from nnunet_limited.util.files import file_hash, read_object, replace_text, write_json
 from nnunet_limited.util.parallel import run_all
+from nnunet_limited.util.provenance import read_record
 
 # Fields of the record of a round that the record of the new dataset has too.
 RECORDED = {*("round", "rounds", "strategy", "seed", "items", "minutes", "granularity", "seconds"), "model", "dice"}
+QUERIED = "queried_hash"  # in the record of the new dataset: the hash of queries.json
 States = dict[str, list[WindowState]]  # by case
 
 
 def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     """Make dataset and split from the answers of a round; return a record of it. Round and old dataset stay unchanged.
 
-    Raises LimitedError for a label on another grid or with a value that is no class, and if nothing was answered.
+    The dataset appears when both are complete; for one that was made from these answers before, nothing is done. Raises
+    LimitedError for a label on another grid or with a value that is no class, and if nothing was answered.
     """
+    with making(request.out):
+        return _absorb(request, processes)
+
+
+def _absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     queried = load_round(request.folder)
     record = queried.record
     raw = RawDataset.load(record.dataset)
     split_before = _split_of(queried)
-    name = _check_names(request, record.round, split_before)
+    name = _check_names(request, queried, split_before)
     _check_cases(queried, raw)
     if request.oracle is not None:
         answer_by_oracle(queried, raw, request.oracle)
@@ -64,25 +73,64 @@ def absorb(request: AbsorbRequest, processes: int) -> dict[str, Any]:
     origin |= {"added": added, "offered": offered}
     origin |= {"not_taken": {case: count for case, (_, count, _) in zip(answers, found, strict=True) if count}}
     origin |= {"warnings": [warning for _, _, warning in found if warning]}
-    made = write_view(raw, request.out, arguments, write_answer, origin, processes, hidden=hidden)
+    origin[QUERIED] = file_hash(queried.folder / RECORD)
+    origin["answers"] = {case: file_hash(answer.file) for case, answer in answers.items()}
+    if raw_folder(request.out).is_dir():
+        return _made_before(request.out, name, origin)
+
+    def split(view: RawDataset) -> None:
+        replace_text(_mark(view.name), "")
+        _write_split(view, name, split_before, queried, answered, offered, request.group_by)
+
     try:
-        view = RawDataset.load(request.out)
-        split = _write_split(view, name, split_before, queried, answered, offered, request.group_by)
+        made = write_view(raw, request.out, arguments, write_answer, origin, processes, hidden=hidden, finish=split)
     except LimitedError:
-        shutil.rmtree(raw_folder(request.out))
+        _remove_unfinished(request.out)
         raise
-    return {**made, "split": split.name}
+    _mark(request.out).unlink(missing_ok=True)
+    return {**made, "split": name}
 
 
-def _check_names(request: AbsorbRequest, number: int, split_before: Split | None) -> str:
-    """Refuse names that are invalid or in use; return the name of the split to make."""
-    view_folder(request.out)
-    name = split_name(request.name or f"r{number}")
-    preprocessed = preprocessed_folder(request.out)
-    for old in sorted(preprocessed.glob("splits_*.json")):
+def _mark(out: str) -> Path:
+    """Return the file that is there while the split of a dataset is, but the dataset itself is not."""
+    return preprocessed_folder(out) / ".unfinished"
+
+
+def _remove_unfinished(out: str) -> None:
+    """Remove the split that a call which did not end has left without its dataset."""
+    if _mark(out).is_file():
+        for file in preprocessed_folder(out).glob("splits_*.json"):
+            file.unlink()
+        _mark(out).unlink()
+        with contextlib.suppress(OSError):  # there is more in it
+            preprocessed_folder(out).rmdir()
+
+
+def _made_before(out: str, name: str, origin: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the dataset ``out`` if it was made from the same answers; refuse it otherwise."""
+    folder = raw_folder(out)
+    record = read_object(folder / MADE, "record of annotations", "delete its dataset")
+    now = json.loads(json.dumps({key: value for key, value in origin.items() if key != "folder"}))
+    if {key: record.get(key) for key in now} != now or not split_file(preprocessed_folder(out), name).is_file():
         raise LimitedError(
-            f"{old} is of an earlier {request.out}; delete {preprocessed} with it, or give another --out"
+            f"--out {out}: {folder} was made from other answers to this round; choose another number or remove it"
         )
+    _mark(out).unlink(missing_ok=True)
+    return {**record, "split": name}
+
+
+def _check_names(request: AbsorbRequest, queried: Round, split_before: Split | None) -> str:
+    """Refuse names that are invalid or in use but for those of this round; return the name of the split to make."""
+    name = split_name(request.name or f"r{queried.record.round}")
+    made = read_record(raw_folder(request.out) / MADE) or {}
+    if made.get(QUERIED) != file_hash(queried.folder / RECORD):
+        view_folder(request.out)
+        _remove_unfinished(request.out)
+        preprocessed = preprocessed_folder(request.out)
+        for old in sorted(preprocessed.glob("splits_*.json")):
+            raise LimitedError(
+                f"{old} is of an earlier {request.out}; delete {preprocessed} with it, or give another --out"
+            )
     if split_before is not None and request.group_by is not None:
         raise LimitedError(
             f"--group-by {request.group_by} has no effect with split {split_before.name!r}, which has folds; remove it"
@@ -145,7 +193,7 @@ def answer_by_oracle(queried: Round, raw: RawDataset, labels: Path) -> None:
                 check_window(window, label.shape)
                 label[window.inside] = dense[window.inside]
             if write:
-                write_label(reader, label, file, properties, ending)
+                write_label(reader, label, file, properties)
 
 
 def _answers(queried: Round, raw: RawDataset, accept_unchanged: bool, visible: set[str]) -> dict[str, Answer]:

@@ -15,7 +15,7 @@ from nnunet_limited.datasets.description import DatasetDescription
 from nnunet_limited.datasets.drawings import class_names, drawing_reader
 from nnunet_limited.datasets.raw import Case
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.images import grid_of, read_label_on, read_scan
+from nnunet_limited.host.images import grid_of, read_label_on, read_scan, write_label
 from nnunet_limited.queries.record import window_hash
 from nnunet_limited.queries.windows import Granularity, Window
 
@@ -152,7 +152,7 @@ def write_answer(
     annotated = read_answer(answer)
     label, reader = annotated.label, reader_class()
     _, properties = read_scan(reader, case.images)
-    reader.write_seg(label, str(target), properties)
+    write_label(reader, label, target, properties)
     new = np.zeros(label.shape, bool)
     for window in answer.windows:
         new[window.inside] = True

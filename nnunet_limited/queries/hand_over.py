@@ -1,6 +1,5 @@
 """Write what annotators get: images, initial label files and pictures of each query."""
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from nnunet_limited.queries.score import ModelScorer, Track
 from nnunet_limited.queries.windows import Window
 from nnunet_limited.report.figures import picture
 from nnunet_limited.report.overlays import save_png, show_image, show_labels
-from nnunet_limited.util.files import file_hash, replacing
+from nnunet_limited.util.files import copy_file, file_hash, replace_text, replacing
 
 MONTAGE = 24  # queries in the montage, in four rows
 DPI = 90
@@ -41,7 +40,7 @@ def hand_over(query_round: QueryRound, queries: list[Query], device: str, track:
         annotated = query_round.label(case) if case in query_round.cases.annotated else None
         label = initial_label(image.shape[1:], ignore_of(raw), handed.windows_of(case), predicted, annotated)
         file = handed.folder / LABELS / f"{case}{raw.description.file_ending}"
-        write_label(reader, label, file, properties, raw.description.file_ending)
+        write_label(reader, label, file, properties)
         hashes = tuple(window_hash(label, window) for window in handed.windows_of(case))
         handed.initial_labels[case] = InitialLabel(file=file_hash(file), windows=hashes)
         if not simulated:
@@ -66,8 +65,7 @@ def copy_images(folder: Path, raw: RawDataset, case: str) -> None:
         for source, end in ((file, ending), (file.with_name(f"{file.name.removesuffix(ending)}.json"), ".json")):
             target = folder / IMAGES / f"{case}_{channel:04d}{end}"
             if source.is_file() and not target.is_file():
-                with replacing(target) as temporary:
-                    shutil.copyfile(source, temporary)
+                copy_file(source, target)
 
 
 def initial_label(
@@ -130,8 +128,7 @@ def write_pictures(folder: Path, title: str, views: list[tuple[Query, View]], cl
     minutes = sum(query.minutes or 0.0 for query, _ in views)
     content = {"title": title, "rows": rows, "minutes": minutes, "classes": list(classes)}
     page = render("queries.html", predicted=views[0][1].label is not None, **content)
-    with replacing(folder / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    replace_text(folder / "index.html", page)
 
 
 def _xyz(voxel: Iterable[int]) -> str:

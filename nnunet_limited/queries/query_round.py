@@ -120,10 +120,14 @@ def label_of_scan(raw: RawDataset, case: str, file: Path | None, words: Words = 
 
 
 def open_round(request: QueryRequest) -> QueryRound:
-    """Check a request and begin its round, or continue an interrupted one.
+    """Check a request and begin its round, or continue an interrupted one; refuse a folder of another round."""
+    made = check_round(request)
+    begin_round(request.out, made.record)
+    return made
 
-    Raises LimitedError for options, data or a model that do not fit together, and for a folder of another round.
-    """
+
+def check_round(request: QueryRequest) -> QueryRound:
+    """Check a request and return its round; raise LimitedError for options, data or a model that do not fit."""
     request.check()
     strategy = find_strategy(request.strategy_name)
     raw = RawDataset.load(request.dataset)
@@ -144,7 +148,6 @@ def open_round(request: QueryRequest) -> QueryRound:
     request.granularity.window_grid(shape, spacing, first.identifier)
     if request.features is not None:
         load_features(request.features, sorted({*cases.candidates, *cases.annotated}))
-    begin_round(request.out, record)
     return QueryRound(request, strategy, raw, cases, record)
 
 

@@ -173,10 +173,15 @@ def load_round(folder: Path) -> Round:
 
 
 def begin_round(folder: Path, record: RoundRecord) -> None:
-    """Create the folder of a round, or continue the one of the same ``record``; refuse any other."""
-    if (folder / RECORD).is_file():
-        raise LimitedError(f"--out {folder} holds queries already; give another folder, or delete it to query again")
+    """Create the folder of a round, or take the one of the same ``record``, complete or not; refuse any other."""
     content = record.model_dump(mode="json")
+    if (folder / RECORD).is_file():
+        made = read_object(folder / RECORD, "queries", MAKE)
+        if any(made.get(key) != value for key, value in content.items()):
+            raise LimitedError(
+                f"--out {folder} holds queries already; give another folder, or delete it to query again"
+            )
+        return
     if not (folder / REQUEST).is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LimitedError(f"--out {folder} exists and holds no queries; give another folder")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_limited.engine.holding import training_alone
 from nnunet_limited.engine.inputs import truth_files, truth_of
 from nnunet_limited.engine.run import FINAL, RECORD
 from nnunet_limited.engine.starting_weights import FLAG, check_weights_are_those, given_weights
@@ -19,7 +20,9 @@ from nnunet_limited.runs.scores import (
     read_scores,
     worse_in_most_folds,
 )
-from nnunet_limited.util.files import one_at_a_time, read_object, write_json
+from nnunet_limited.util.children import tied
+from nnunet_limited.util.files import read_object, write_json
+from nnunet_limited.util.locks import one_at_a_time
 from nnunet_limited.util.processes import python_module
 from nnunet_limited.util.provenance import bytes_digest, read_record, stamp
 
@@ -76,16 +79,17 @@ def train_folds(request: TrainRequest, folds: Sequence[int], log: Callable[[str]
     for fold in folds:
         folder = base / f"fold_{fold}"
         with one_at_a_time(folder):  # another process may be at it, for which this one waits
-            if moved := move_aside_if_stale(_of_fold(request, fold, None)):
-                log(f"fold {fold}: trained on other data; moved to {moved}")
-            step = _step(request, fold)
+            with training_alone(folder, wait=True):  # or nnU-Net's command; the process that trains takes the lock
+                if moved := move_aside_if_stale(_of_fold(request, fold, None)):
+                    log(f"fold {fold}: trained on other data; moved to {moved}")
+                step = _step(request, fold)
             if step is None:
                 log(f"fold {fold}: complete")
                 continue
             log(f"fold {fold}: {step[0]}; log in {folder}")
             command = [*python_module("nnunet_limited"), "train", request.dataset, request.configuration]
             command += [str(fold), "-tr", request.trainer, "-p", request.plans, *_of_fold(request, fold, step).flags]
-            status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+            status = subprocess.run(tied(command), stdout=subprocess.DEVNULL, check=False).returncode
         if status:
             raise LimitedError(
                 f"fold {fold} of {base.name} ended with status {status}; see its error above and the newest "

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nnunet_limited.engine import checkpoint
+from nnunet_limited.engine.holding import training_alone
 from nnunet_limited.engine.inputs import truth_of
 from nnunet_limited.engine.run import RECORD, StaleRun
 from nnunet_limited.errors import LimitedError, StaleError
@@ -170,8 +171,9 @@ def run_host_training(request: TrainRequest) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
     ready = prepare(request)
-    ready.write_plans()
-    move_aside_if_stale(request)
+    with training_alone(ready.results / f"fold_{ready.fold}"):
+        ready.write_plans()
+        move_aside_if_stale(request)
     sys.argv = ["nnUNetv2_train", ready.dataset, ready.configuration, ready.fold, "-tr", ready.trainer]
     sys.argv += ["-p", ready.plans, *ready.flags]
     run_training_entry()

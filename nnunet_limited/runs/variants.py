@@ -1,7 +1,6 @@
 """Give plans other settings, under a name of their own: same data, no preprocessing."""
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, nnunet_folder, preprocessed_folder
 from nnunet_limited.planners.planned import load_plans
 from nnunet_limited.splits import split_name
-from nnunet_limited.util.files import content_hash, write_json
+from nnunet_limited.util.files import content_hash, copy_file, write_json
 
 
 def find_plans(plans: str, dataset: str | None) -> Path:
@@ -50,11 +49,11 @@ class Variant:
         return str(self.content["plans_name"])
 
     def write(self) -> str:
-        """Write the plans with a copy of the base's fingerprint; return their name."""
-        write_json(self.folder / f"{self.name}.json", self.content)
+        """Write a copy of the base's fingerprint, and then the plans; return their name."""
         base, mine = (self.folder / "fingerprints" / name for name in (self.base, self.name))
-        if base.is_dir() and not mine.exists():
-            shutil.copytree(base, mine, dirs_exist_ok=True)
+        for file in sorted(base.glob("*.json")):
+            copy_file(file, mine / file.name)
+        write_json(self.folder / f"{self.name}.json", self.content)
         return self.name
 
 

@@ -20,6 +20,7 @@ from nnunet_limited.splits.groups import Groups, check_pattern, compiled, groupe
 from nnunet_limited.splits.published import make_published_split, published_partition
 from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.util.files import read_json, write_json
+from nnunet_limited.util.locks import alone
 
 PARTITION_SEED = 12345  # nnU-Net's own, so that the partition equals the one stock nnU-Net would make
 
@@ -28,6 +29,11 @@ def create_split(dataset: RawDataset, request: SplitRequest, replace: bool = Fal
     """Make the split that is asked for and write it; return it and the files written."""
     if OVERWRITE in dataset.dataset_json:
         dataset.reader()  # it must be able to read an image, of which 'plan' would complain
+    with alone(preprocessed_folder(dataset.name), "splits", wait=True):  # the first one makes the partition of all
+        return _create_split(dataset, request, replace)
+
+
+def _create_split(dataset: RawDataset, request: SplitRequest, replace: bool) -> tuple[Split, list[Path]]:
     folder, stock = preprocessed_folder(dataset.name), None
     if request.published is None:
         split, partition = make_split(dataset, folder, request, class_reader(dataset))

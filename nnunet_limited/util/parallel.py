@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nnunet_limited.errors import LimitedError
+from nnunet_limited.util.children import end_with
 from nnunet_limited.util.processes import safe_folder
 
 T = TypeVar("T")
@@ -39,7 +40,9 @@ def run_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], proces
         context = multiprocessing.get_context("spawn")
         with contextlib.ExitStack() as stack:
             with safe_folder():
-                pool = stack.enter_context(ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context))
+                workers = min(processes, len(tasks))
+                executor = ProcessPoolExecutor(workers, context, initializer=end_with, initargs=(os.getpid(),))
+                pool = stack.enter_context(executor)
                 futures = [pool.submit(function, *task) for task in tasks]
             try:
                 for future in progress.track(as_completed(futures), total=len(tasks), task_id=bar):

@@ -137,8 +137,8 @@ OVERRIDDEN = {
     "nnUNetTrainer": "__init__ _build_loss configure_optimizers "
     "configure_rotation_dummyDA_mirroring_and_inital_patch_size do_split get_dataloaders "
     "get_tr_and_val_datasets get_training_transforms initialize load_checkpoint on_epoch_end "
-    "on_train_epoch_end on_train_epoch_start on_train_start on_validation_epoch_end perform_actual_validation "
-    "save_checkpoint set_deep_supervision_enabled train_step validation_step",
+    "on_train_epoch_end on_train_epoch_start on_train_end on_train_start on_validation_epoch_end "
+    "perform_actual_validation save_checkpoint set_deep_supervision_enabled train_step validation_step",
 }
 USED = {
     "BasicTransform": "__init__",
@@ -177,7 +177,8 @@ USED = {
     "get_tr_and_val_datasets get_training_transforms grad_scaler initial_lr initialize is_ddp "
     "label_manager load_checkpoint local_rank logger loss network num_epochs num_input_channels "
     "num_iterations_per_epoch on_epoch_end on_train_epoch_end on_train_epoch_start "
-    "on_train_start on_validation_epoch_end optimizer oversample_foreground_percent perform_actual_validation "
+    "on_train_end on_train_start on_validation_epoch_end optimizer oversample_foreground_percent "
+    "perform_actual_validation "
     "plans_manager preprocessed_dataset_folder_base probabilistic_oversampling print_to_log_file save_checkpoint "
     "train_step validation_step was_initialized weight_decay",
 }

@@ -11,7 +11,7 @@ from helpers import DATASET
 
 from nnunet_limited.runs.crossval import missing_step, train_folds
 from nnunet_limited.runs.request import TrainRequest
-from nnunet_limited.util.files import one_at_a_time
+from nnunet_limited.util.locks import one_at_a_time
 
 
 def test_a_fold_is_complete_with_the_probabilities_asked_for(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from helpers import DATASET, Variant, write_case, write_dataset
 from nnunet_limited.datasets.raw import RawDataset
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.active.study import ActiveStudy
+from nnunet_limited.studies.comparison import folder as comparison_folder
 from nnunet_limited.studies.comparison.folder import ComparisonFolder, estimate, open_folder
 from nnunet_limited.studies.comparison.job import STEPS
-from nnunet_limited.studies.comparison.study import load_study
+from nnunet_limited.studies.comparison.study import check_data, load_study
 from nnunet_limited.studies.engine.execution import Execution
 from nnunet_limited.studies.engine.steps import device, self_training_words
 from nnunet_limited.studies.engine.study_file import left_out, read_study
@@ -260,8 +262,46 @@ def test_a_folder_of_something_else_is_not_taken(folders: Path, raw: Path) -> No
 
 def test_a_study_is_run_by_one_at_a_time(folders: Path, raw: Path) -> None:
     folder = open_folder(write(folders / "study.yaml"), folders / "out")
-    with FileLock(folder.path / ".running.lock"), pytest.raises(LimitedError, match="is being run already"):
-        run_study(folder, Execution())
+    other = write(folders / "other.yaml", seeds=[0])
+    with FileLock(folder.path / ".running.lock"):
+        with pytest.raises(LimitedError, match="out is in use by another process"):
+            run_study(folder, Execution())
+        with pytest.raises(LimitedError, match="out is in use by another process"):
+            open_folder(other, folder.path)
+        with pytest.raises(LimitedError, match="new is in use by"), FileLock(folders / "new" / ".running.lock"):
+            open_folder(other, folders / "new")
+    assert ComparisonFolder(folder.path).study == folder.study
+
+
+def test_a_study_that_was_killed_before_it_had_a_file_is_made_again(folders: Path, raw: Path, monkeypatch) -> None:
+    """A folder of somebody else is not touched."""
+    out = folders / "out"
+    for moment in (ComparisonFolder.write_study, check_data):
+        with monkeypatch.context() as patched:
+            owner = ComparisonFolder if moment is ComparisonFolder.write_study else comparison_folder
+            patched.setattr(owner, moment.__name__, killed)
+            with pytest.raises(KeyboardInterrupt):
+                open_folder(write(folders / "study.yaml"), out)
+        assert (out / "raw").is_dir()
+        (out / "results" / "rest").mkdir()
+        folder = open_folder(write(folders / "other.yaml", seeds=[0]), out)
+        assert folder.study.seeds == (0,)
+        assert not (out / "results" / "rest").exists()
+        assert not (out / ".unfinished").exists()
+        shutil.rmtree(out)
+    (out / "raw").mkdir(parents=True)
+    with pytest.raises(LimitedError, match="is not empty and holds no study"):
+        open_folder(write(folders / "study.yaml"), out)
+    assert [file.name for file in out.iterdir()] == ["raw"]
+    for content in ("[", "name: 1"):  # a refused one leaves nothing
+        (folders / "bad.yaml").write_text(content, encoding="utf-8")
+        with pytest.raises(LimitedError):
+            open_folder(folders / "bad.yaml", folders / "third")
+        assert not (folders / "third").exists()
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

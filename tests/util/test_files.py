@@ -12,7 +12,8 @@ from nnunet_limited.annotations.importers.tables import POINT_COLUMNS, read_tabl
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.splits.request import SplitRequest
 from nnunet_limited.studies.engine.study_file import StudyFile, read_study
-from nnunet_limited.util.files import one_at_a_time, read_json
+from nnunet_limited.util.files import read_json
+from nnunet_limited.util.locks import one_at_a_time
 
 
 def test_one_at_a_time_waits_for_the_other(tmp_path: Path) -> None:

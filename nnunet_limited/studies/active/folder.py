@@ -69,6 +69,11 @@ def open_active(file: Path, out: Path) -> ActiveFolder:
 
     Strategies, targets, methods and seeds may be added, but nothing that has run may change.
     """
+    with ActiveFolder(out).alone():
+        return _open(file, out)
+
+
+def _open(file: Path, out: Path) -> ActiveFolder:
     study, folder = read_study(file, ActiveStudy), ActiveFolder(out)
     refuse(file, problems(study))
     started = not folder.fresh

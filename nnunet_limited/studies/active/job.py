@@ -102,7 +102,7 @@ def _ask(folder: ActiveFolder, step: Step, call: Call) -> dict[str, float]:
         words += options({f"--{key}": getattr(target, key) for key in ("items", "what", "size", "axis")})
         words += options({"--seconds": study.seconds, "--oracle": oracle})
         call("nnunet-limited", "query", before["dataset"], study.configuration, *words, "--json")
-    if not (preprocessed / f"splits_r{step.number}.info.json").is_file():
+    if not (raw.is_dir() and (preprocessed / f"splits_r{step.number}.info.json").is_file()):
         for made in (raw, preprocessed):
             shutil.rmtree(made, ignore_errors=True)
         call("nnunet-limited", "absorb", str(out), "--out", dataset, "--oracle", str(oracle), "--json")

@@ -74,6 +74,11 @@ def open_folder(file: Path, out: Path) -> ComparisonFolder:
 
     Methods, sizes, seeds, folds and datasets may be added to a study that has run; its runs may not change.
     """
+    with ComparisonFolder(out).alone():
+        return _open(file, out)
+
+
+def _open(file: Path, out: Path) -> ComparisonFolder:
     study, folder = load_study(file), ComparisonFolder(out)
     methods = {method.slug: _specification(method) for method in study.methods}
     known: dict[str, Any] = {}
@@ -86,8 +91,8 @@ def open_folder(file: Path, out: Path) -> ComparisonFolder:
         named, problems = _link_datasets(study, out)
         with folder.active():
             check_data(named, file, problems)
-    folder.write_study(named)
     write_json(out / METHODS, known | methods)
+    folder.write_study(named)
     return ComparisonFolder(out)
 
 

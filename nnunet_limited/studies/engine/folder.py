@@ -16,13 +16,15 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import dataset_name, raw_folder
 from nnunet_limited.studies.engine.failures import RunState
 from nnunet_limited.studies.engine.study_file import StudyFile, read_study
-from nnunet_limited.util.files import read_object, replace_text
+from nnunet_limited.util.files import read_object, replace_text, writing
+from nnunet_limited.util.locks import alone_inside
 from nnunet_limited.util.names import check_workflow_name
 
 METHODS = "methods.json"  # all methods that the study was run with
 RECORD = "trained.json"  # what the training of a run left
 PHANTOM, PHANTOM_DATASET = "phantom", "Dataset990_Phantom"
-
+RUNNING = "running"  # the kind of lock of a study
+UNFINISHED = ".unfinished"  # in the folder of a study until it has its file
 
 F = TypeVar("F", bound=StudyFile)
 
@@ -112,26 +114,47 @@ class StudyFolder(ABC):
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Make nnU-Net's folders for a block that prepares the study; if it fails, a new folder is removed.
+    def alone(self) -> Iterator[None]:
+        """Work on the study while no other process does; if that fails, a folder without a study is removed.
 
-        Raises LimitedError for a folder that is not empty and holds no study.
+        Raises LimitedError if it is in use, and for a folder that is not empty and holds no study.
         """
-        fresh = self.fresh
-        if fresh and self.path.exists() and any(self.path.iterdir()):
+        self._refuse_others()
+        with alone_inside(self.path, RUNNING):
+            try:
+                yield
+            except LimitedError:
+                if self.fresh:
+                    shutil.rmtree(self.path, ignore_errors=True)
+                raise
+
+    def _refuse_others(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise LimitedError(f"{self.path} is a file, not a folder; give another --out")
+        known = (self.path / UNFINISHED).is_file()
+        if self.fresh and not known and self.path.exists() and any(map(is_not_lock, self.path.iterdir())):
             raise LimitedError(f"{self.path} is not empty and holds no study; give another --out")
-        try:
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make nnU-Net's folders for a block that prepares the study, in :meth:`alone`.
+
+        What a killed process has prepared of a study that has no file yet is removed.
+        """
+        self._refuse_others()
+        with writing(self.path):
+            if self.fresh:
+                for former in filter(is_not_lock, self.path.iterdir()):
+                    shutil.rmtree(former) if former.is_dir() and not former.is_symlink() else former.unlink()
+                replace_text(self.path / UNFINISHED, "")
             for folder in self.environment().values():
                 Path(folder).mkdir(parents=True, exist_ok=True)
             yield
-        except LimitedError:
-            if fresh:
-                shutil.rmtree(self.path)
-            raise
 
     def write_study(self, study: StudyFile) -> None:
         """Write the study file of this folder."""
         replace_text(self.path / self.file_name, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        (self.path / UNFINISHED).unlink(missing_ok=True)
 
     def refuse_changes(self, study: StudyFile, file: Path, free: Collection[str]) -> None:
         """Raise LimitedError if ``study`` differs from that of this folder in a field that is not ``free``."""
@@ -147,6 +170,11 @@ class StudyFolder(ABC):
             if known.get(name, specification) != specification:
                 was = f"{kind} {name!r} is not as {self.path} was run with it"
                 raise LimitedError(f"{file}: {was}; give it another name, or give another --out")
+
+
+def is_not_lock(file: Path) -> bool:
+    """Return whether a file in the folder of a study is none of those of its lock."""
+    return not file.name.startswith(f".{RUNNING}.lock")
 
 
 def link_dataset(dataset: str, raw: Path) -> str:

@@ -24,6 +24,8 @@ from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.begun import Training, former_defaults
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.study_file import Method, StudyFile
+from nnunet_limited.util.children import end_with_run, tied
+from nnunet_limited.util.files import replace_text
 from nnunet_limited.util.processes import python_module
 
 PACKAGES = ("nnunet-limited", "nnunetv2", "torch", "numpy", "monai")
@@ -50,6 +52,7 @@ def do(log: Path, name: str, work: Callable[[Call], None]) -> int:
 
     Work that fails leaves a marker beside its log; other jobs are not affected.
     """
+    end_with_run()
     log.parent.mkdir(parents=True, exist_ok=True)
     failed_marker(log).unlink(missing_ok=True)
     with log.open("w", encoding="utf-8") as stream:
@@ -59,7 +62,7 @@ def do(log: Path, name: str, work: Callable[[Call], None]) -> int:
             if not isinstance(error, LimitedError):
                 traceback.print_exc(file=stream)
             print(f"error: {error}", file=stream)
-            failed_marker(log).write_text(f"{error}\n", encoding="utf-8")
+            replace_text(failed_marker(log), f"{error}\n")
             print(f"{name} failed, see {log}", file=sys.stderr)
             return 1
     return 0
@@ -72,7 +75,7 @@ def _call(words: tuple[str, ...], log: TextIO) -> str:
     if program == "nnunet-limited":
         command[:1] = python_module("nnunet_limited")
     print(f"$ {shlex.join(words)}", file=log, flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", check=False)
+    done = subprocess.run(tied(command), stdout=subprocess.PIPE, stderr=log, encoding="utf-8", check=False)
     print(done.stdout, file=log, flush=True)
     if done.returncode:
         raise LimitedError(f"{shlex.join(words)} ended with status {done.returncode}")

@@ -5,12 +5,11 @@ import os
 import subprocess
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from nnunet_limited.errors import LimitedError
 from nnunet_limited.studies.engine.execution import Execution
 from nnunet_limited.studies.engine.failures import failed_marker
 from nnunet_limited.studies.engine.folder import StudyFolder
+from nnunet_limited.util.children import as_run, tied
+from nnunet_limited.util.files import replace_text
 from nnunet_limited.util.processes import python_module
 
 KILLED = "it stopped without a message; it was probably killed (out of memory or time limit)\n"
@@ -19,16 +18,11 @@ KILLED = "it stopped without a message; it was probably killed (out of memory or
 def run_study(folder: StudyFolder, execution: Execution) -> int:
     """Run the unfinished jobs of a study; return Snakemake's exit status. A job that fails does not stop the others."""
     command, environment = _command(folder, execution)
-    lock = FileLock(folder.path / ".running.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise LimitedError(f"{folder.path} is being run already; wait until that run ends, or stop it") from error
-    with lock:
-        status = _wait(subprocess.Popen(command, env=environment))
+    with folder.alone():
+        status = _wait(subprocess.Popen(tied(command), env=environment))
     for _, state, log in folder.states():
         if state == "started" and log is not None and "--dry-run" not in execution.options:
-            failed_marker(log).write_text(KILLED, encoding="utf-8")
+            replace_text(failed_marker(log), KILLED)
     return status
 
 
@@ -42,6 +36,7 @@ def _command(folder: StudyFolder, execution: Execution) -> tuple[list[str], dict
     cores, gpus = execution.cores or (1 if execution.executor else os.cpu_count() or 1), execution.devices()
     settings: dict[str, Any] = {"gpu": min(1, len(gpus)), "threads": cores}
     if execution.executor is None:
+        environment = as_run(environment)
         slots = gpus * execution.share_gpus
         left = sum(one.state != "done" for one in folder.states())
         settings["threads"] = threads = max(1, cores // max(1, len(slots) or left))
