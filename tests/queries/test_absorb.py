@@ -257,8 +257,8 @@ def test_wrong_answers_are_refused(asked, capsys, kind: str, message: str) -> No
     assert message in line
     assert str(file) in line
     assert line.count("\n") == 1
-    assert not list((workspace.root / "raw").glob("*700*"))
-    assert not list((workspace.root / "preprocessed").glob("*700*"))
+    assert not list((workspace.root / "raw").glob("Dataset700*"))
+    assert not list((workspace.root / "preprocessed").glob("Dataset700*"))
 
 
 def test_two_answers_to_one_case_are_refused_but_not_one_beside_what_was_handed_out(asked, capsys) -> None:
