@@ -160,7 +160,7 @@ def unwritable(path: Path, error: Exception) -> LimitedError:
     reason = (isinstance(error, OSError) and error.strerror) or text or type(error).__name__
     return LimitedError(
         f"{path} cannot be written ({reason}); free the disk, correct the folder's permissions "
-        "or point nnUNet_preprocessed / nnUNet_results elsewhere"
+        "or point nnUNet_raw, nnUNet_preprocessed, nnUNet_results or TMPDIR elsewhere"
     )
 
 
