@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import wrong_input_data
 import wrong_input_drawings
 import wrong_input_files
@@ -27,7 +24,7 @@ import wrong_input_sparse
 import wrong_input_train
 import wrong_input_writing
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from wrong_input import CASES, NAME, PLAN, PLANS, SUPERVISED, TEACHER, TRAIN, World, nothing, write
+from wrong_input import PLANS, SUPERVISED, TEACHER, TRAIN, World, make_world, nothing
 
 SMALL = TRAIN.replace(" 2d ", " 2d_small ")
 TABLE = [
@@ -51,37 +48,7 @@ TABLE = [
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Make the world that every case spoils a copy of: two channels, six labelled cases of three patients."""
-    world = World(tmp_path_factory.mktemp("template"))
-    (world.root / "results").mkdir()
-    random = np.random.RandomState(0)
-    for case in CASES:
-        label = np.zeros((16, 16, 16), np.uint8)
-        label[4:12, 4:12, 4:12] = 1
-        label[6:10, 6:10, 6:10] = 2
-        for channel in range(2):
-            world.image(case, 100 + 50 * label + random.normal(size=label.shape), channel=channel)
-        write(world.raw / "labelsTr" / f"{case}.nii.gz", label)
-    description = {
-        "channel_names": {"0": "T1", "1": "T2"},
-        "labels": {"background": 0, "tumour": 1, "core": 2},
-        "numTraining": len(CASES),
-        "file_ending": ".nii.gz",
-    }
-    world.text(f"raw/{NAME}/dataset.json", json.dumps(description))
-    assert world.run("split 990 --name few --labeled 2 --folds 3") == 0
-    assert world.run(PLAN) == 0
-
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in world.env.items():
-            patch.setenv(name, str(value))
-        for trainer in (TEACHER, SUPERVISED):
-            made = get_trainer_from_args("990", "2d", 0, trainer, PLANS, device=torch.device("cpu"))
-            made.initialize()
-            made.save_checkpoint(str(world.root / f"{trainer}.pth"))
-    shutil.rmtree(world.results)
-    return world
+    return make_world(tmp_path_factory.mktemp("template"))
 
 
 @pytest.mark.parametrize(("command", "named", "spoil"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])

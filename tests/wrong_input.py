@@ -162,5 +162,40 @@ def write(file: Path, array: np.ndarray, spacing: float = 1.0) -> None:
     sitk.WriteImage(image, str(file))
 
 
+def make_world(root: Path) -> World:
+    """Make the world that every case spoils a copy of: two channels, six labelled cases of three patients."""
+    world = World(root)
+    (world.root / "results").mkdir()
+    random = np.random.RandomState(0)
+    for case in CASES:
+        label = np.zeros((16, 16, 16), np.uint8)
+        label[4:12, 4:12, 4:12] = 1
+        label[6:10, 6:10, 6:10] = 2
+        for channel in range(2):
+            world.image(case, 100 + 50 * label + random.normal(size=label.shape), channel=channel)
+        write(world.raw / "labelsTr" / f"{case}.nii.gz", label)
+    description = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "tumour": 1, "core": 2},
+        "numTraining": len(CASES),
+        "file_ending": ".nii.gz",
+    }
+    world.text(f"raw/{NAME}/dataset.json", json.dumps(description))
+    assert world.run("split 990 --name few --labeled 2 --folds 3") == 0
+    assert world.run(PLAN) == 0
+
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in world.env.items():
+            patch.setenv(name, str(value))
+        for trainer in (TEACHER, SUPERVISED):
+            made = get_trainer_from_args("990", "2d", 0, trainer, PLANS, device=torch.device("cpu"))
+            made.initialize()
+            made.save_checkpoint(str(world.root / f"{trainer}.pth"))
+    shutil.rmtree(world.results)
+    return world
+
+
 def nothing(world: World) -> None:
     """Leave everything as it is: the command itself is wrong."""

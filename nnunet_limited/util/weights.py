@@ -3,6 +3,7 @@
 import pickle
 import re
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from functools import lru_cache
@@ -61,13 +62,15 @@ def read_weights(file: Any, remedy: str, what: str = "checkpoint", **options: An
                 options.pop("mmap", None)  # of files of PyTorch before 1.6
             if tarfile.is_tarfile(file):
                 raise LimitedError(f"{shown} is a tar archive, which PyTorch does not read safely; {remedy}")
-        with torch.serialization.safe_globals([(made, name) for name, made in NUMPY.items()]):
+        known = torch.serialization.safe_globals([(made, name) for name, made in NUMPY.items()])
+        with known, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd files, which are refused
             return torch.load(file, weights_only=True, **{"map_location": "cpu", **options})
+    except LimitedError:
+        raise
     except UNREADABLE as error:
-        named = re.search(r"GLOBAL (\S+) was not|unsupported class (\S+)|whose module (\S+) is blocked", str(error))
-        if named:
-            name = next(filter(None, named.groups()))
-            raise LimitedError(f"{shown} refers to the Python object {name}: {RUNS}; {remedy}") from error
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise LimitedError(f"{shown} refers to the Python object {named[1]}: {RUNS}; {remedy}") from error
         raise LimitedError(f"{shown} cannot be read; {remedy}") from error
 
 

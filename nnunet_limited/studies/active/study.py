@@ -14,7 +14,7 @@ from nnunet_limited.queries.strategies.registry import strategies
 from nnunet_limited.splits import Fold, SplitRequest
 from nnunet_limited.splits.make import class_reader, make_split
 from nnunet_limited.studies.engine import study_file
-from nnunet_limited.studies.engine.study_file import Method, Name, Part, StudyFile
+from nnunet_limited.studies.engine.study_file import Method, Name, NumberOrName, Part, StudyFile
 
 START, FULL = "start", "full"  # names of the trainings before the first query, and with all labels
 
@@ -43,7 +43,7 @@ class ActiveStudy(StudyFile):
     """The file of ``nnunet-limited simulate-al``."""
 
     example: ClassVar[str] = "studies/active_smoke.yaml"
-    dataset: Name | int = Field(description="number or name; 'phantom' is built in; every case needs a label")
+    dataset: NumberOrName = Field(description="number or name; 'phantom' is built in; every case needs a label")
     labeled: int = Field(2, ge=1, description="labelled cases (groups) at the start")
     targets: tuple[Target, ...] = Field(min_length=1, description="targets of the queries")
     strategies: tuple[Name, ...] = Field(min_length=1, description="query strategies; the first is the baseline")

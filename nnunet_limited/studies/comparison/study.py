@@ -20,7 +20,7 @@ from nnunet_limited.splits.groups import grouped
 from nnunet_limited.splits.make import class_reader, make_split
 from nnunet_limited.splits.published import make_published_split
 from nnunet_limited.studies.engine import study_file
-from nnunet_limited.studies.engine.study_file import Labeled, Method, Name, Part, StudyFile
+from nnunet_limited.studies.engine.study_file import Labeled, Method, Name, NumberOrName, Part, StudyFile
 
 ALL = "all"
 
@@ -37,7 +37,7 @@ class Study(StudyFile):
 
     example: ClassVar[str] = "studies/smoke.yaml"
 
-    datasets: tuple[Name | int, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
+    datasets: tuple[NumberOrName, ...] = Field(min_length=1, description="numbers or names; 'phantom' is built in")
     labeled: tuple[Labeled, ...] = Field(min_length=1, description="labelled cases (groups): 4, 10%, all")
     methods: tuple[Method, ...] = Field(min_length=1, description="methods to compare")
     baseline: str = Field("", description="name of the method that others are compared with; default: the first")

@@ -20,9 +20,16 @@ from nnunet_limited.util.names import check_name
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 SHARED = ("num_epochs", "num_iterations_per_epoch", "seed", "pseudo_labels")  # settings that the study makes itself
-Name = Annotated[str, AfterValidator(partial(check_name, what="name"))]  # becomes the name of a folder
+
+
+def _folder_name(value: int | str) -> int | str:
+    return value if isinstance(value, int) else check_name(value, "name")
+
+
+Name = Annotated[str, AfterValidator(_folder_name)]  # becomes the name of a folder
 ShownName = Annotated[str, AfterValidator(partial(check_name, what="name", in_files=False))]
-Labeled = int | Name
+NumberOrName = Annotated[int | str, AfterValidator(_folder_name)]
+Labeled = NumberOrName
 MAX_VALUES = 100_000  # of a study file
 
 
