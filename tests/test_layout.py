@@ -49,7 +49,7 @@ MAX_LINES = 399
 READ_ONCE = {"nnunet_folder": 3, "load_plans": 3, "data_folders": 3}  # callers, by files
 BEGINNINGS = {"of", "that", "what"}
 TESTS_OF_ALL = {"contract"}  # folders of tests that concern no single room
-TESTS_AT_TOP = {"test_layout.py", "test_benchmarks.py", "test_walk_through.py", "test_wrong_input.py"}
+TESTS_AT_TOP = {f"test_{name}.py" for name in ("layout", "benchmarks", "walk_through", "wrong_input", "hostile")}
 
 
 @cache

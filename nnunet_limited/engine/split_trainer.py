@@ -159,7 +159,9 @@ class SplitTrainer(nnUNetTrainer):
     # ---- start -------------------------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
-        """Build the network as nnU-Net does, from the seed if there is one."""
+        """Build the network as nnU-Net does, from the seed if there is one; check weights that it is to start from."""
+        if file := given_weights():
+            checkpoint.read(file, checkpoint.FOREIGN, mmap=True)
         if self.config.seed is not None:
             seed_everything(self.config.seed + self.local_rank)
         threads = os.environ.get("OMP_NUM_THREADS", "")

@@ -56,15 +56,17 @@ class ComparingPredictor(nnUNetPredictor):
         return mean
 
 
-def load_predictor(results: Path, folds: Sequence[int | str], device: str, checkpoint: str) -> ComparingPredictor:
-    """Return nnU-Net's predictor with the checkpoints of some folds, without progress bar.
-
-    Raises LimitedError for plans and checkpoints that would run code of their own.
-    """
+def check_model(results: Path, folds: Sequence[int | str], checkpoint: str) -> None:
+    """Raise LimitedError for a trained model whose plans or checkpoints would run code when nnU-Net reads them."""
     remedy = "train the fold again, or get the model from somebody you trust"
     check_networks(read_object(results / "plans.json", "plans", remedy), results / "plans.json")
     for fold in folds:
         read_weights(results / f"fold_{fold}" / checkpoint, remedy, mmap=True)
+
+
+def load_predictor(results: Path, folds: Sequence[int | str], device: str, checkpoint: str) -> ComparingPredictor:
+    """Return nnU-Net's predictor with the checkpoints of some folds, without progress bar."""
+    check_model(results, folds, checkpoint)
     predictor = ComparingPredictor(
         device=torch.device(device), perform_everything_on_device=device == "cuda", allow_tqdm=False
     )

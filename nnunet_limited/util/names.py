@@ -9,7 +9,7 @@ MAX_BYTES = 180  # of UTF-8: file systems allow 255, and ending, temporary names
 # What acts on terminals: control characters, ends of lines and changes of direction. Lone surrogates are no UTF-8.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Datasets whose names go through the command lines of a workflow.
-_IN_WORKFLOW = re.compile(r"Dataset\d{3}_[\w .+()-]*\w")
+_IN_WORKFLOW = re.compile(r"Dataset\d{3}_[\w .+()-]*[\w)]")
 
 
 def check_name(name: Any, what: str, in_files: bool = True) -> str:

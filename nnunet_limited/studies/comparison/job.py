@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_limited.datasets.raw import RawDataset
+from nnunet_limited.engine.run import FINAL
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.host.folders import preprocessed_folder
+from nnunet_limited.host.folders import preprocessed_folder, results_folder
 from nnunet_limited.splits.check import load_split
 from nnunet_limited.studies.comparison.folder import PLANS, ComparisonFolder
 from nnunet_limited.studies.comparison.study import ALL, Run, test_cases
@@ -81,11 +82,15 @@ def _train(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None
 
 
 def _predict(folder: ComparisonFolder, run: Run, call: Call, devices: str) -> None:
+    from nnunet_limited.host.predict import check_model
+
     record: RunRecord = folder.record(run)
     images = RawDataset.load(run.dataset).folder / folder.study.test.images
     out = folder.run_folder(run) / "predictions"
     words = options({"-i": images, "-o": out, "-d": run.dataset, "-p": record["plans"], "-c": run.configuration})
     words += options({"-tr": record["trainer"], "-f": run.fold})
+    model = results_folder(run.dataset) / f"{record['trainer']}__{record['plans']}__{run.configuration}"
+    check_model(model, [run.fold], FINAL)
     with device(devices) as chosen:
         call("nnUNetv2_predict", *words, "-device", chosen)
     write_json(folder.run_folder(run) / "predicted.json", {"predictions": str(out)})
