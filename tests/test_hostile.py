@@ -28,6 +28,7 @@ def outside(world: World) -> dict[str, tuple[int, int]]:
     own += [world.root / "out", world.root / "results" / "round"]
     files = [file for file in world.root.parent.rglob("*") if file.is_file()]
     files = [file for file in files if not any(file.is_relative_to(folder) for folder in own)]
+    files = [file for file in files if file.suffix != ".lock"]
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 

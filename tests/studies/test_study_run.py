@@ -57,9 +57,11 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     file = trainers / "breaking.py"
     file.write_text(TRAINER.format(trainer="Trainer", what="raise ValueError('no luck')"), encoding="utf-8")
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([os.environ.get("nnUNet_extTrainer", ""), str(trainers)]))
-    study, out = write(folders / "s.yaml", methods=METHODS, labeled=[2], seeds=[0]), str(folders / "out")
+    study, out = write(folders / "s.yaml", methods=METHODS, labeled=[2], seeds=[0]), str(folders / "a study")
 
-    folder = open_folder(study, folders / "out")
+    folder = open_folder(study, folders / "a study")
+    for name in ("yaml", "numpy", "json"):
+        (folder.path / f"{name}.py").write_text("raise SystemExit('a module of the working folder')", encoding="utf-8")
     monkeypatch.chdir(out)
     with folder.active():  # as the workflow would do them first
         assert [job.main([step, f"{DATASET}/l2s0"]) for step in ("split", "plan")] == [0, 0]
@@ -73,12 +75,12 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     capsys.readouterr()
     assert command(monkeypatch, "study", "status", out, "--log", broken.identifier) == 0
     assert "no luck" in capsys.readouterr().out
-    page = folders / "out" / "report" / "index.html"
+    page = folders / "a study" / "report" / "index.html"
     assert f"1 run failed: {broken.identifier}" in page.read_text(encoding="utf-8")
     assert "no luck" in page.read_text(encoding="utf-8")
 
     file.write_text(TRAINER.format(trainer="Trainer", what="pass"), encoding="utf-8")
-    before = {path: path.stat().st_mtime_ns for path in (folders / "out" / "runs").rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in (folders / "a study" / "runs").rglob("*") if path.is_file()}
     assert any(path.name == "metrics.csv" for path in before)
     assert command(monkeypatch, "study", "run", str(study), "--out", out, "--cores", "1") == 0
     assert {state for _, state, _ in folder.states()} == {"done"}
@@ -87,7 +89,7 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     assert "broken, training loss: " in page.read_text(encoding="utf-8")
 
     with folder.active():
-        case = load_split(folders / "out" / "preprocessed" / DATASET, "l2s0").fold(0).train[0]
+        case = load_split(folders / "a study" / "preprocessed" / DATASET, "l2s0").fold(0).train[0]
     label = folders / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
     image = sitk.ReadImage(str(label))
     sitk.WriteImage(image == 1, str(label))
@@ -99,4 +101,4 @@ def test_a_study_goes_on_where_it_stopped(folders: Path, monkeypatch: pytest.Mon
     assert len(move_stale_runs_aside(folder)) == 2
     assert {state for _, state, _ in folder.states()} == {"started"}
     assert was_moved_aside(folder, broken)
-    assert not list((folders / "out" / "splits").rglob("plans.json"))
+    assert not list((folders / "a study" / "splits").rglob("plans.json"))
