@@ -37,6 +37,8 @@ from worlds import planned
 
 from nnunet_limited import trainers
 from nnunet_limited.engine.log import LimitedLogger
+from nnunet_limited.util.children import tied
+from nnunet_limited.util.processes import python_module
 
 torch.set_num_threads(1)
 if DEVICE.type == "cuda":  # nnU-Net compiles networks there, for minutes, and takes the fastest convolutions
@@ -105,7 +107,9 @@ def commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = {script.name: script for script in entry_points(group="console_scripts")}
 
     def run(words: list[str], **options: Any) -> subprocess.CompletedProcess:
-        module = words[1:3] == ["-m", "nnunet_limited"]
+        ours, wrapper = python_module("nnunet_limited"), tied([])
+        words = words[len(wrapper) :] if words[: len(wrapper)] == wrapper else words
+        module = words[: len(ours)] == ours
         name = "nnunet-limited" if module else Path(words[0]).name
         if name != "nnunet-limited" and not name.startswith("nnUNetv2_"):
             return start(words, **options)
@@ -115,7 +119,7 @@ def commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(log if hasattr(log, "write") else sys.stderr),
         ):
-            patch.setattr(sys, "argv", [name, *words[3 if module else 1 :]])
+            patch.setattr(sys, "argv", [name, *words[len(ours) if module else 1 :]])
             try:
                 scripts[name].load()()
             except SystemExit as ended:
