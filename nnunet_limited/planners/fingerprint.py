@@ -157,8 +157,9 @@ def inspect_dataset(
 
 def refuse_copies(dataset: RawDataset, split: Split, found: Mapping[str, Inspection]) -> None:
     """Refuse an unlabelled case whose image has the voxels of a labelled one, under whatever format and header."""
-    known = {found[case].voxels: case for case in (*split.labeled, *split.validation)}
-    for case in split.unlabeled:
+    labeled = {*split.labeled, *split.validation}
+    known = {found[case].voxels: case for case in labeled}
+    for case in sorted({*split.unlabeled} - labeled):  # a case may be labelled in one fold and unlabelled in another
         other = known.get(found[case].voxels)
         if other is not None and dataset.cases[case].label is None:
             raise LimitedError(
