@@ -54,7 +54,7 @@ TABLE: list[Row] = [
     ("patch of no number", f"{PATCHES} --size 4x4xa", ("--size 4x4xa",), trained),
     ("granularity is unknown", f"{QUERY} --what voxel", ("--what", "voxel"), trained),
     ("model is not trained", QUERY, (f"{RUN}/fold_0/checkpoint_final.pth", "train fold 0"), nothing),
-    ("model has learnt another split", QUERY, ("split_hash x", "train it again"), lambda w: trained(w, split_hash="x")),
+    ("model is of another split", QUERY, ("split_hash x", "train it again"), lambda w: trained(w, split_hash="x")),
     ("fold of the model is unknown", f"{QUERY} -f 7", ("fold 7", "0 to 2"), trained),
     ("configuration of the model is unknown", QUERY.replace(" 2d ", " 4d "), ("'4d'",), trained),
     (

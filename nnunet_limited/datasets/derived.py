@@ -71,63 +71,51 @@ def write_view(
     returned.
     """
     with making(name):
-        return _write_view(dataset, name, arguments, annotate, origin, processes, check, hidden, finish)
-
-
-def _write_view(
-    dataset: RawDataset,
-    name: str,
-    arguments: dict[str, tuple[Any, ...]],
-    annotate: Callable[..., dict[str, Any]],
-    origin: dict[str, Any],
-    processes: int,
-    check: Callable[[dict[str, dict[str, Any]]], None] | None,
-    hidden: Collection[str],
-    finish: Callable[[RawDataset], None],
-) -> dict[str, Any]:
-    folder = view_folder(name)
-    cases = list(arguments)
-    ignore, ending = ignore_of(dataset), dataset.description.file_ending
-    scratch = folder.with_name(f".{name}.tmp")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        for sub in (SPARSE_FOLDER, TRUTH_FOLDER, BOX_FOLDER):
-            (scratch / sub).mkdir(parents=True)
-        reader = dataset.reader()
-        tasks = [
-            (dataset.cases[case], scratch / SPARSE_FOLDER / f"{case}{ending}", reader, ignore, *more)
-            for case, more in arguments.items()
-        ]
-        about = dict(zip(cases, run_all(annotate, tasks, processes, "Annotating"), strict=True))
-        if check is not None:
-            check(about)
-        kept = [case for case in dataset.labeled if case not in {*about, *hidden}]
-        for case in (*(case for case in cases if case not in hidden), *kept):
-            dense = dataset.cases[case].truth or (dataset.cases[case].label if case in about else None)
-            if dense is not None:
-                check_file(dense, "label")
-                copy_file(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
-                spacing = dense.with_name(f"{dense.name.removesuffix(ending)}.json")  # as nnU-Net has it beside TIFF
-                if spacing.is_file():
-                    copy_file(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
-        record = {**origin, "dataset": dataset.name, "ignore": ignore, "kept": kept, "cases": about}
-        for sub in (TRUTH_FOLDER, BOX_FOLDER):
-            with contextlib.suppress(OSError):  # what it holds is why it is there
-                (scratch / sub).rmdir()
-        write_json(scratch / RECORD, record)
-        write_json(scratch / "dataset.json", _description(dataset, folder, about, kept))
-        require_files(scratch, [target for _, target, *_ in tasks])
-        finish(RawDataset.read(scratch, name))
-        for made in (*scratch.iterdir(), scratch):
-            if made.is_dir():
-                folder_to_disk(made)
-        scratch.rename(folder)
-        folder_to_disk(folder.parent)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return record
+        folder = view_folder(name)
+        cases = list(arguments)
+        ignore, ending = ignore_of(dataset), dataset.description.file_ending
+        scratch = folder.with_name(f".{name}.tmp")
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            for sub in (SPARSE_FOLDER, TRUTH_FOLDER, BOX_FOLDER):
+                (scratch / sub).mkdir(parents=True)
+            reader = dataset.reader()
+            tasks = [
+                (dataset.cases[case], scratch / SPARSE_FOLDER / f"{case}{ending}", reader, ignore, *more)
+                for case, more in arguments.items()
+            ]
+            about = dict(zip(cases, run_all(annotate, tasks, processes, "Annotating"), strict=True))
+            if check is not None:
+                check(about)
+            kept = [case for case in dataset.labeled if case not in {*about, *hidden}]
+            for case in (*(case for case in cases if case not in hidden), *kept):
+                dense = dataset.cases[case].truth or (dataset.cases[case].label if case in about else None)
+                if dense is not None:
+                    check_file(dense, "label")
+                    copy_file(dense, scratch / TRUTH_FOLDER / f"{case}{ending}")
+                    spacing = dense.with_name(
+                        f"{dense.name.removesuffix(ending)}.json"
+                    )  # as nnU-Net has it beside TIFF
+                    if spacing.is_file():
+                        copy_file(spacing, scratch / TRUTH_FOLDER / f"{case}.json")
+            record = {**origin, "dataset": dataset.name, "ignore": ignore, "kept": kept, "cases": about}
+            for sub in (TRUTH_FOLDER, BOX_FOLDER):
+                with contextlib.suppress(OSError):  # what it holds is why it is there
+                    (scratch / sub).rmdir()
+            write_json(scratch / RECORD, record)
+            write_json(scratch / "dataset.json", _description(dataset, folder, about, kept))
+            require_files(scratch, [target for _, target, *_ in tasks])
+            finish(RawDataset.read(scratch, name))
+            for made in (*scratch.iterdir(), scratch):
+                if made.is_dir():
+                    folder_to_disk(made)
+            scratch.rename(folder)
+            folder_to_disk(folder.parent)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return record
 
 
 def require_files(folder: Path, files: Iterable[Path]) -> None:

@@ -28,21 +28,20 @@ def record_inputs(run: Run, uses_unlabeled: bool, remedy: str) -> None:
     reader = run.planned.managers(run.configuration)[0].image_reader_writer_class
     # Unlabelled cases of plans that are not bound are preprocessed again at the start of a run.
     unlabeled = run.fold.unlabeled if uses_unlabeled and run.planned.is_bound else ()
-    for folder, cases in ((run.labeled_folder, {*run.fold.train, *run.fold.val}), (run.unlabeled_folder, unlabeled)):
-        for case in sorted(cases):
-            record = CaseRecord.read(folder, case)
-            if record is not None:
-                _check_raw_files(case, record, reader, digests, remedy)
-    labels, images = {}, dict[str, str]()
+    labeled = {case: CaseRecord.read(run.labeled_folder, case) for case in sorted({*run.fold.train, *run.fold.val})}
+    hidden = {case: CaseRecord.read(run.unlabeled_folder, case) for case in unlabeled}
+    for case, record in (*labeled.items(), *hidden.items()):
+        if record is not None:
+            _check_raw_files(case, record, reader, digests, remedy)
+    labels = {}
     for case in run.fold.train:
-        record, stored = CaseRecord.read(run.labeled_folder, case), run.labeled_folder / f"{case}_seg.b2nd"
+        record, stored = labeled[case], run.labeled_folder / f"{case}_seg.b2nd"
         if record is not None and "label" in record.digests:
             labels[case] = record.digests["label"]
         elif stored.is_file():
             labels[case] = _stored_label(stored, digests)
-    for folder, some in ((run.labeled_folder, run.fold.train), (run.unlabeled_folder, unlabeled)):
-        found = {case: CaseRecord.read(folder, case) for case in some}
-        images |= {case: record.digests["image"] for case, record in found.items() if record and record.digests}
+    learned = {case: labeled[case] for case in run.fold.train} | hidden
+    images = {case: record.digests["image"] for case, record in learned.items() if record and record.digests}
     run.record.update({"fold": run.results.name.removeprefix("fold_"), "labels": labels, "images": images})
 
 

@@ -16,9 +16,17 @@ from nnunet_limited.planners.case_record import CaseRecord, is_whole, stamps, wh
 from nnunet_limited.planners.planned import PlannedData
 from nnunet_limited.planners.preprocessing import DIGESTS, preprocess, record_of, require_preprocessed
 from nnunet_limited.splits import Fold, Split
-from nnunet_limited.util.files import is_current, read_object, require_written, to_disk, unwritable, write_json
+from nnunet_limited.util.files import (
+    file_hash,
+    is_current,
+    read_object,
+    require_written,
+    to_disk,
+    unwritable,
+    write_json,
+)
 from nnunet_limited.util.parallel import default_processes
-from nnunet_limited.util.provenance import DigestCache, bytes_digest, digest_cache, stamp
+from nnunet_limited.util.provenance import DigestCache, digest_cache, stamp
 
 RECORD = "limited_run.json"
 FINAL = "checkpoint_final.pth"
@@ -85,7 +93,7 @@ class Run:
     def record_validation(self, truth: dict[str, str]) -> None:
         """Record the digests of the labels that the final checkpoint was validated on, and that of the checkpoint."""
         checkpoint = self.results / FINAL
-        about = {"checkpoint": [stamp(checkpoint), bytes_digest(checkpoint)], "truth": truth}
+        about = {"checkpoint": [stamp(checkpoint), file_hash(checkpoint)], "truth": truth}
         self.record["validated"] = about
         write_json(self.results / RECORD, self.begun | {"validated": about})
 

@@ -12,7 +12,8 @@ from nnunet_limited.engine.run import Run
 from nnunet_limited.errors import LimitedError
 from nnunet_limited.host.folders import preprocessed_folder
 from nnunet_limited.splits import load_host_split, load_split
-from nnunet_limited.util.provenance import bytes_digest, read_record
+from nnunet_limited.util.files import file_hash
+from nnunet_limited.util.provenance import read_record
 
 FLAG = "-pretrained_weights"
 UNKNOWN = "unknown"
@@ -38,7 +39,7 @@ def given_weights(arguments: Sequence[str] | None = None) -> Path | None:
 
 def weights_digest(file: Path | None) -> str | None:
     """Return the digest that the record of a run has of the weights in ``file``; None without a file."""
-    return None if file is None else bytes_digest(file)
+    return None if file is None else file_hash(file)
 
 
 def check_weights_are_those(run: Run, file: Path | None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import blosc2
 
 from nnunet_limited.errors import LimitedError
-from nnunet_limited.util.files import is_current, write_json
-from nnunet_limited.util.provenance import bytes_digest, read_record, stamp
+from nnunet_limited.util.files import file_hash, is_current, write_json
+from nnunet_limited.util.provenance import read_record, stamp
 from nnunet_limited.util.weights import check_pickle
 
 FILES = (".b2nd", "_seg.b2nd", ".pkl")  # of a case
@@ -49,7 +49,7 @@ class CaseRecord:
 
     def write(self, folder: Path, case: str) -> None:
         """Record this of a case whose files are in ``folder``."""
-        self.files = {ending: [stamp(file), bytes_digest(file)] for ending, file in files_of(folder, case).items()}
+        self.files = {ending: [stamp(file), file_hash(file)] for ending, file in files_of(folder, case).items()}
         write_json(record_file(folder, case), asdict(self))
 
     def fits(self, folder: Path, case: str, closely: bool) -> bool:
@@ -58,7 +58,7 @@ class CaseRecord:
             written, digest = self.files.get(ending, ([-1], ""))
             if not file.is_file() or file.stat().st_size != written[0]:
                 return False
-            if closely and stamp(file) != written and bytes_digest(file) != digest:
+            if closely and stamp(file) != written and file_hash(file) != digest:
                 return False
         return True
 

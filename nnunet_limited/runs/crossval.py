@@ -21,10 +21,10 @@ from nnunet_limited.runs.scores import (
     worse_in_most_folds,
 )
 from nnunet_limited.util.children import tied
-from nnunet_limited.util.files import read_object, write_json
+from nnunet_limited.util.files import file_hash, read_object, write_json
 from nnunet_limited.util.locks import one_at_a_time
 from nnunet_limited.util.processes import python_module
-from nnunet_limited.util.provenance import bytes_digest, read_record, stamp
+from nnunet_limited.util.provenance import read_record, stamp
 
 
 def default_folds(request: TrainRequest) -> list[int]:
@@ -58,7 +58,7 @@ def _is_validation_of(final: Path, summary: Path, truth: dict[str, str] | None) 
     if about is None:
         return summary.stat().st_mtime >= final.stat().st_mtime
     written, digest = about["checkpoint"]
-    same = stamp(final) == written or bytes_digest(final) == digest
+    same = stamp(final) == written or file_hash(final) == digest
     return same and (truth is None or truth == about["truth"])
 
 

@@ -19,7 +19,8 @@ from nnunet_limited.util.provenance import changes
 def prepare(request: TrainRequest) -> TrainRequest:
     """Check a request and complete it for this machine; nothing is written.
 
-    With ``redo``, folds that were trained with former plans of the name are moved aside.
+    With ``redo``, though, folds that were trained with former plans of the name are moved aside.
+
     Raises LimitedError for an unknown dataset, trainer, fold, plans or configuration, for data that are not
     preprocessed, for a checkpoint that cannot be continued, and for what the trainer itself refuses.
     """
@@ -89,10 +90,14 @@ def move_aside_if_stale(request: TrainRequest) -> Path | None:
 
 
 def move_former_aside(request: TrainRequest) -> None:
-    """Move folds aside that were trained with plans that had this name before a label or an image was changed."""
+    """Move folds aside that were trained with plans that had this name before a label or an image was changed.
+
+    Raises LimitedError for one that another process trains.
+    """
     for file in sorted(request.results.glob(f"fold_*/{RECORD}")):
         if read_object(file, "run record", "delete its folder").get("plans_hash") != request.planned.hash:
-            _move_aside(file.parent)
+            with training_alone(file.parent):
+                _move_aside(file.parent)
 
 
 def _move_aside(folder: Path) -> Path:

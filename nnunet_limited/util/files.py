@@ -223,4 +223,8 @@ def content_hash(content: Any) -> str:
 
 def file_hash(path: Path) -> str:
     """Return a short hash of the content of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()[:16]

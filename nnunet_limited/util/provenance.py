@@ -29,15 +29,6 @@ def array_digest(array: np.ndarray, about: Any = None) -> str:
     return found.hexdigest()
 
 
-def bytes_digest(file: Path) -> str:
-    """Return a digest of the bytes of a file."""
-    with file.open("rb") as stream:
-        found = hashlib.blake2b(digest_size=8)
-        while part := stream.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
-
-
 def stamp(file: Path) -> list[int]:
     """Return size, time of change in ns and inode of a file: while they are the same, so is its content."""
     state = file.stat()
@@ -87,7 +78,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 class DigestCache:
     """Digests of files by path, size, time and inode, so that each file is read once; kept in one JSON file.
 
-    A broken cache is empty, and so is one that cannot be written in the next run.
+    A broken cache counts as empty. Where it cannot be written, files are read again by the next process.
     """
 
     def __init__(self, file: Path) -> None:

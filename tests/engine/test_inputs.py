@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from filelock import FileLock
 from helpers import DATASET, Workspace, command, read
 
 from nnunet_limited.engine.checkpoint import read as read_checkpoint
@@ -295,6 +296,12 @@ def test_plans_that_were_made_again_are_another_run(world: Workspace) -> None:
     )
     with pytest.raises(StaleRun, match=r"fold_0 was trained with other plans of this name .*train again with --redo"):
         train_folds(request(world), [0], print)
+    with (
+        FileLock(folder(world).with_name(".fold_0.training.lock")),
+        pytest.raises(LimitedError, match="fold_0 is in us"),
+    ):
+        move_former_aside(request(world, redo=True))
+    assert folder(world).is_dir()
     move_former_aside(request(world, redo=True))
     assert not folder(world).exists()
     assert not folder(world, fold=1).exists()

@@ -1,4 +1,4 @@
-"""Colour images, and labels on grids of their own, from the raw files to what is learnt."""
+"""Colour images, and labels on grids of their own, from the raw files to what is learned."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def mirrored(folders: Path) -> Path:
     return raw
 
 
-def learnt(folders: Path, raw: Path) -> tuple[np.ndarray, np.ndarray]:
+def learned(folders: Path, raw: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return where the preprocessed image is bright and its preprocessed label, as masks."""
     made = next((folders / "preprocessed" / raw.name).glob("nnUNetLimited_*_3d_fullres"))
     data, label, _, _ = nnUNetDatasetBlosc2(str(made), ["c0"]).load_case("c0")
@@ -97,7 +97,7 @@ def learnt(folders: Path, raw: Path) -> tuple[np.ndarray, np.ndarray]:
     return values > (values.min() + values.max()) / 2, np.asarray(label)[0] == 1
 
 
-def test_labels_on_a_mirrored_grid_are_not_learnt(folders: Path, mirrored: Path, capsys) -> None:
+def test_labels_on_a_mirrored_grid_are_not_learned(folders: Path, mirrored: Path, capsys) -> None:
     plan = ("plan", "611", "--split", "s", "-c", "3d_fullres", "--size", "tiny", "-np", "1")
     assert command("split", "611", "--name", "s", "--folds", "2") == 0
     capsys.readouterr()
@@ -108,7 +108,7 @@ def test_labels_on_a_mirrored_grid_are_not_learnt(folders: Path, mirrored: Path,
     assert not list((folders / "preprocessed" / mirrored.name).glob("nnUNet*"))
     describe(mirrored, overwrite_image_reader_writer="NibabelIOWithReorient")  # which turns both to one order
     assert command(*plan) == 0
-    assert overlap(*learnt(folders, mirrored)) > 0.9
+    assert overlap(*learned(folders, mirrored)) > 0.9
 
 
 def test_a_mirrored_label_may_be_declared_to_be_aligned(folders: Path, mirrored: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_mirrored_label_may_be_declared_to_be_aligned(folders: Path, mirrored:
     describe(mirrored, grid_of_image=True)
     assert command("split", "611", "--name", "s", "--folds", "2") == 0
     assert command("plan", "611", "--split", "s", "-c", "3d_fullres", "--size", "tiny", "-np", "1") == 0
-    assert overlap(*learnt(folders, mirrored)) < 0.8
+    assert overlap(*learned(folders, mirrored)) < 0.8
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_hidden_labels_reach_no_prompt_no_mask_and_no_weight(workspaces, tmp_pat
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_calibrated_on_folds_that_have_not_learnt_the_case(tmp_path_factory) -> None:
+def test_an_ensemble_is_calibrated_on_folds_that_have_not_learned_the_case(tmp_path_factory) -> None:
     """With a few labelled cases in folds, each is judged by the model that it validates."""
     workspace = make_workspace(tmp_path_factory.mktemp("deployed"), VARIANTS["deployment"])
     for case in ("case_06", "case_07"):  # images without label

@@ -1,4 +1,4 @@
-"""Pseudo-labels: made from a trained model, kept with their confidence, brought to the network's grid, learnt."""
+"""Pseudo-labels: made from a trained model, kept with their confidence, brought to the network's grid, learned."""
 
 from __future__ import annotations
 
